@@ -1,0 +1,23 @@
+"""Fill the gaps in satellite image time series, georeferenced and with honest error bars.
+
+The functions of the Python API (``fill``, ``train``, ``evaluate``, ...) live in :mod:`stimpute.api` and are loaded on
+first use, so that ``import stimpute`` stays instant.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_API = ("evaluate", "fill", "info", "models", "simulate", "train", "variogram", "verify")
+__all__ = ["__version__", *_API]
+
+if TYPE_CHECKING:
+    from stimpute.api import evaluate, fill, info, models, simulate, train, variogram, verify
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        from importlib import import_module
+
+        return getattr(import_module("stimpute.api"), name)
+    raise AttributeError(f"module 'stimpute' has no attribute {name!r}")
