@@ -1,0 +1,100 @@
+"""What the user may say about reading and writing: two frozen values. Knows no formats and opens nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from stimpute.errors import UsageError
+
+Dedupe = Literal["first", "last", "mean"]
+OutputFormat = Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How inputs are to be read.
+
+    Parameters
+    ----------
+    variables : names of the variables to fill; empty: the only candidate; ``("all",)``: every candidate.
+    bbox : (xmin, ymin, xmax, ymax), in the grid's coordinates or in ``bbox_crs``. xmin > xmax crosses the antimeridian.
+    bbox_crs : anything pyproj understands, e.g. ``"EPSG:4326"``.
+    time : first and last time kept, ISO 8601, either may be empty; both inclusive ("2020-01" means the whole month).
+    covariates : ``PATH`` or ``PATH:VAR``.
+    nodata : further stored numbers that mean "no data".
+    date_format : ``strptime`` format of the dates in file or band names.
+    times : ISO 8601 labels of the steps, instead of those in the file.
+    dedupe : what to do with steps of equal time; None: refuse them.
+    regular : insert the steps missing from a regular series, as gaps.
+    domain : ``PATH[:VAR]`` of a domain (non-zero inside), e.g. land and sea.
+    qc : mark outliers as gaps.
+    force : read complex, palette or categorical rasters too.
+    wrap : longitude that spans 360 degrees wraps around.
+
+    Raises
+    ------
+    UsageError : a value that no file could make right.
+    """
+
+    variables: tuple[str, ...] = ()
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_crs: str | None = None
+    time: tuple[str, str] | None = None
+    covariates: tuple[str, ...] = ()
+    nodata: tuple[float, ...] = ()
+    date_format: str | None = None
+    times: tuple[str, ...] | None = None
+    dedupe: Dedupe | None = None
+    regular: bool = False
+    domain: str | None = None
+    qc: bool = False
+    force: bool = False
+    wrap: bool = True
+
+    def __post_init__(self) -> None:
+        if self.bbox is not None and not self.bbox[1] < self.bbox[3]:
+            raise UsageError(
+                f"--bbox {self.bbox}: ymin must be smaller than ymax (order: xmin,ymin,xmax,ymax)"
+            )
+        if self.bbox_crs is not None and self.bbox is None:
+            raise UsageError(f"--bbox-crs {self.bbox_crs} needs --bbox")
+        if self.dedupe is not None and self.dedupe not in get_args(Dedupe):
+            raise UsageError(f"--dedupe {self.dedupe}: one of {', '.join(get_args(Dedupe))}")
+
+
+@dataclass(frozen=True)
+class SinkOptions:
+    """How the output is to be written.
+
+    Parameters
+    ----------
+    format : None: the suffix of the output decides, or the input's format.
+    flags, uncertainty : write ``NAME_fill_flag`` / ``NAME_standard_error``.
+    quantiles : levels in (0, 1) written as ``NAME_qLEVEL``.
+    dtype : stored dtype of the filled variable instead of the input's (a declared alteration).
+    creation : format-specific creation options (``--co K=V``).
+    overwrite : replace an existing output.
+
+    Raises
+    ------
+    UsageError : an unknown format, a level outside (0, 1).
+    """
+
+    format: OutputFormat | None = None
+    flags: bool = True
+    uncertainty: bool = True
+    quantiles: tuple[float, ...] = ()
+    dtype: str | None = None
+    creation: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in get_args(OutputFormat):
+            raise UsageError(f"--of {self.format}: one of {', '.join(get_args(OutputFormat))}")
+        for level in self.quantiles:
+            if not 0 < level < 1:
+                raise UsageError(f"--quantiles {level}: levels lie between 0 and 1")
+        object.__setattr__(self, "creation", MappingProxyType(dict(self.creation)))
