@@ -1,0 +1,116 @@
+"""Truncated EOFs of the (space x time) matrix, iterated over its gaps: DINEOF and soft-impute.
+
+Beckers, J.-M. and Rixen, M. (2003), J. Atmos. Ocean. Tech. 20, 1839-1856; Mazumder, R. et al. (2010), J. Mach. Learn. Res. 11,
+2287-2322. Knows nothing about coordinates; time only where it carries empty frames over from their neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stimpute.classical.mean import observed, overall_mean
+from stimpute.classical.temporal import linear
+
+
+def dineof(
+    values: Tensor,
+    valid: Tensor,
+    ranks: tuple[int, ...] = (1, 2, 4, 8),
+    *,
+    iterations: int = 10,
+    times: Tensor | None = None,
+    initial: Tensor | None = None,
+) -> Tensor:
+    """Replace the gaps by the reconstruction from the leading EOFs, repeatedly, at increasing rank.
+
+    The mean of all observed cells is taken off first and added back. Each rank starts from the state of the one
+    before. Frames without any observation get no EOF amplitude of their own: theirs is linear in time between the others.
+
+    Parameters
+    ----------
+    values : (B, T, H, W); gaps may hold anything.
+    valid : bool (B, T, H, W), True = observed.
+    ranks : increasing numbers of EOFs; those above min(T, H * W) count as that.
+    iterations : per rank.
+    times : (B, T) days; steps if None.
+    initial : (B, T, H, W) first guess in the gaps, without NaN; the mean if None.
+
+    Returns
+    -------
+    (B, K, T, H, W), the reconstruction at each rank (at observed cells too), without NaN.
+    """
+    return _eof_path(values, valid, ranks, iterations, times, initial, shrink=0.0)
+
+
+def soft_impute(
+    values: Tensor,
+    valid: Tensor,
+    ranks: tuple[int, ...] = (1, 2, 4, 8),
+    *,
+    iterations: int = 10,
+    times: Tensor | None = None,
+    initial: Tensor | None = None,
+) -> Tensor:
+    """`dineof` with singular values shrunk by the first one left out: steadier where little was observed.
+
+    The threshold of soft-impute is set so that exactly ``rank`` singular values survive it. Parameters and result
+    as in `dineof`.
+    """
+    return _eof_path(values, valid, ranks, iterations, times, initial, shrink=1.0)
+
+
+def _eof_path(
+    values: Tensor,
+    valid: Tensor,
+    ranks: tuple[int, ...],
+    iterations: int,
+    times: Tensor | None,
+    initial: Tensor | None,
+    shrink: float,
+) -> Tensor:
+    center = overall_mean(values, valid)
+    seen = valid.flatten(2)
+    shown = observed(values - center, valid).flatten(2)
+    empty = ~seen.any(dim=2, keepdim=True)
+    guess = torch.zeros_like(shown) if initial is None else (initial - center).flatten(2)
+    matrix = torch.where(seen, shown, guess).masked_fill(empty, 0.0)
+    states = []
+    for rank in ranks:
+        for _ in range(iterations):
+            matrix = torch.where(seen, shown, truncate(matrix, rank, shrink))
+        states.append(truncate(matrix, rank, shrink))
+    result = torch.stack(states, dim=1).reshape(len(values), len(ranks), *values.shape[1:]) + center[:, None]
+    return _carry_over_empty(result, empty, times)
+
+
+def truncate(matrix: Tensor, rank: int, shrink: float = 0.0) -> Tensor:
+    """The best approximation of each (B, T, N) matrix by ``rank`` singular vectors, via the smaller Gram matrix.
+
+    ``shrink`` times the first singular value left out is taken off the ones kept. The eigenproblem is solved in float64.
+    """
+    tall = matrix.shape[1] > matrix.shape[2]
+    wide = matrix.mT if tall else matrix
+    energy, vectors = torch.linalg.eigh((wide @ wide.mT).to(torch.float64))
+    leading = vectors[..., -rank:]
+    if shrink and rank < energy.shape[-1]:
+        singular = energy.clamp(min=0).sqrt()
+        left_out, kept = singular[..., -rank - 1, None], singular[..., -rank:]
+        gain = torch.where(kept > 0, 1 - shrink * left_out / kept.where(kept > 0, 1.0), 0.0)
+    else:
+        gain = torch.ones_like(leading[..., 0, :])
+    right = leading.mT.to(matrix.dtype) @ wide
+    low: Tensor = (leading * gain[..., None, :]).to(matrix.dtype) @ right
+    return low.mT if tall else low
+
+
+def _carry_over_empty(states: Tensor, empty: Tensor, times: Tensor | None) -> Tensor:
+    """Empty frames (B, T, 1) of (B, K, T, H, W) become linear in time between the others."""
+    batch, count, steps = states.shape[:3]
+    along = torch.arange(steps, device=states.device).expand(batch, steps) if times is None else times
+    filled, _, _ = linear(
+        states.flatten(0, 1),
+        ~empty[:, None, :, :, None].expand(states.shape).flatten(0, 1),
+        along.to(states.dtype).repeat_interleave(count, dim=0),
+    )
+    return torch.where(filled.isfinite(), filled, states.flatten(0, 1)).reshape(states.shape)

@@ -1,0 +1,120 @@
+"""Regression of each frame on the other frames: what a place looked like at other times says how it looks now.
+
+Each frame is regressed, over its observed cells, on the other (gap-filled) frames and on smooth functions of the
+coordinates, with a ridge that stands for the spatial covariance seen in the other frames; the fit is evaluated
+everywhere. Related to SSGP (Sarafanov et al. 2020, Remote Sens. 12, 3865), which regresses cell on cell. Knows nothing
+about how the gaps were filled.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stimpute.classical.convolution import normalized
+from stimpute.classical.mean import observed
+
+_MAX_BLOCK = 32_000_000  # numbers held at a time
+
+
+def regress_frames(
+    values: Tensor,
+    valid: Tensor,
+    filled: Tensor,
+    coords: Tensor | None = None,
+    *,
+    ridge: float = 1.0,
+    max_predictors: int = 32,
+) -> Tensor:
+    """Ridge regression of each frame on the others and on coordinates, trained on its observed cells.
+
+    Parameters
+    ----------
+    values : (B, T, H, W); gaps may hold anything.
+    valid : bool (B, T, H, W), True = observed.
+    filled : (B, T, H, W) without NaN, made from the observed cells only (EOFs, or linear in time).
+    coords : (P, H, W) or (B, P, H, W) further predictors; if None x, y, x^2, xy, y^2.
+    ridge : penalty on the standardised predictors, in units of cells per predictor: with n observed cells and P predictors
+        the fit is shrunk as by ``ridge * P`` further cells on which nothing was seen.
+    max_predictors : frames taken into each regression, those most correlated with the frame where it was observed.
+
+    Returns
+    -------
+    (B, T, H, W), without NaN; the filled frame itself where a frame has no observation.
+    """
+    batch, steps, height, width = values.shape
+    ground = _coordinates(values) if coords is None else coords.to(values.dtype)
+    if ground.ndim == 3:
+        ground = ground.expand(batch, -1, -1, -1)
+    ground = _standardised(ground.flatten(2))
+    frames = _standardised(filled.flatten(2))
+    weight = valid.flatten(2).to(values.dtype)
+    target = observed(values, valid).flatten(2)
+    chosen = _choose(frames, target, weight, min(steps - 1, max_predictors))
+    fitted = torch.empty_like(target)
+    width_of_one = batch * (chosen.shape[-1] + ground.shape[1]) * height * width
+    block = max(1, _MAX_BLOCK // width_of_one)
+    rows = torch.arange(batch, device=values.device)[:, None, None]
+    for start in range(0, steps, block):
+        part = slice(start, start + block)
+        others = frames[rows, chosen[:, part]]
+        places = ground[:, None].expand(-1, others.shape[1], -1, -1)
+        fitted[:, part] = _ridge(torch.cat((others, places), dim=2), target[:, part], weight[:, part], ridge)
+    fitted = torch.where(weight.any(dim=2, keepdim=True), fitted, filled.flatten(2))
+    return fitted.reshape(values.shape)
+
+
+def with_residual(
+    fitted: Tensor, values: Tensor, valid: Tensor, *, sigma_cells: float = 2.0, weight: float = 0.1
+) -> Tensor:
+    """``fitted`` plus the local average of its residual at the observed cells of the same frame, (B, T, H, W).
+
+    The average fades to zero away from observations: it is a normalised convolution of width ``sigma_cells`` in which
+    ``weight`` is the density at which half of the residual is believed.
+    """
+    residual, density = normalized(values - fitted, valid, sigma_cells, 0.0)
+    return fitted + residual * density / (density + weight)
+
+
+def _ridge(predictors: Tensor, target: Tensor, weight: Tensor, ridge: float) -> Tensor:
+    """Fit (B, t, N) targets on (B, t, P, N) predictors with an unpenalised constant; (B, t, N) everywhere."""
+    count = weight.sum(dim=2, keepdim=True).clamp(min=1)
+    level = (target * weight).sum(dim=2, keepdim=True) / count
+    center = (predictors @ weight[..., None]) / count[..., None]
+    apart = predictors - center
+    seen = apart * weight[:, :, None]
+    gram = (seen @ apart.mT).to(torch.float64)
+    moment = (seen @ (target - level)[..., None]).to(torch.float64)
+    size = gram.shape[-1]
+    gram = gram + ridge * size * torch.eye(size, dtype=torch.float64, device=gram.device)
+    factor = torch.linalg.cholesky(gram)
+    slope: Tensor = torch.cholesky_solve(moment, factor).to(target.dtype)
+    return level + (slope.mT @ apart)[:, :, 0]
+
+
+def _choose(frames: Tensor, target: Tensor, weight: Tensor, count: int) -> Tensor:
+    """Index (B, T, count) of the other frames most correlated with each frame over its observed cells."""
+    cells = weight.sum(dim=2, keepdim=True).clamp(min=1)
+    anomaly = (target - (target * weight).sum(dim=2, keepdim=True) / cells) * weight
+    across = anomaly @ frames.mT
+    mean = (weight @ frames.mT) / cells
+    spread = ((weight @ frames.square().mT) / cells - mean.square()).clamp(min=1e-6)
+    score = across.square() / spread
+    score.diagonal(dim1=1, dim2=2).fill_(-1.0)
+    return score.topk(count, dim=2).indices
+
+
+def _standardised(rows: Tensor) -> Tensor:
+    """Each row of (B, P, N) with mean 0 and variance 1 (0 where it is constant)."""
+    apart = rows - rows.mean(dim=2, keepdim=True)
+    spread = apart.square().mean(dim=2, keepdim=True).sqrt()
+    floor = 1e-6 * rows.abs().amax(dim=2, keepdim=True)
+    return torch.where(spread > floor, apart / spread.where(spread > floor, 1.0), 0.0)
+
+
+def _coordinates(values: Tensor) -> Tensor:
+    """x, y, x^2, xy, y^2 with x and y in [-1, 1], as (5, H, W)."""
+    height, width = values.shape[2:]
+    y = torch.linspace(-1, 1, height, dtype=values.dtype, device=values.device)[:, None].expand(height, width)
+    x = torch.linspace(-1, 1, width, dtype=values.dtype, device=values.device)[None, :].expand(height, width)
+    return torch.stack((x, y, x * x, x * y, y * y))
