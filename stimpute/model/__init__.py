@@ -1,0 +1,1 @@
+"""The ST-Transformer: its configuration, its candidates, the network, and the method it makes."""

@@ -1,0 +1,231 @@
+"""Attention over time, over space, inside shifted windows, and between pooled windows; shared by all networks.
+
+Tokens are ``(B, T, H, W, C)``. Windows are cut from the input's own size: what is added to fill the last window is
+excluded as a key, nothing ever wraps. Knows nothing about what the tokens mean.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from stimpute.layers.positions import rotary_angles, rotate
+
+AttentionKind = Literal["msa", "swmsa", "sba"]
+_EXCLUDED = -1e9  # finite, so that a row with nothing to attend to stays finite
+MAX_POOLED_TOKENS = 2048
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, attn_bias: Tensor | None = None, *, fused: bool = True) -> Tensor:
+    """Scaled dot-product attention, (N, heads, L, head_dim) -> the same shape.
+
+    ``attn_bias`` is added to the logits and broadcasts to (N, heads, L, L). The plain form is the reference which the fused
+    kernel must match.
+    """
+    if fused:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_bias)
+    logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    if attn_bias is not None:
+        logits = logits + attn_bias
+    return logits.softmax(dim=-1) @ value
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention over sequences (N, L, C), with an optional rotation by real-valued positions."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        if embed_dim % num_heads or embed_dim // num_heads % 2:
+            raise ValueError(f"embed_dim {embed_dim} does not split into {num_heads} heads of even width")
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.fused = True
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.out = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, tokens: Tensor, attn_bias: Tensor | None = None, angles: Tensor | None = None) -> Tensor:
+        """``attn_bias`` broadcasts to (N, heads, L, L), ``angles`` to (N, heads, L, head_dim // 2)."""
+        n, length, _ = tokens.shape
+        query, key, value = self.qkv(tokens).view(n, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
+        bias = None if attn_bias is None else attn_bias.to(query.dtype)
+        mixed = attend(query, key, value, bias, fused=self.fused)
+        result: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, -1))
+        return result
+
+
+class TemporalAttention(nn.Module):
+    """Every cell attends to itself at all other steps. ``positions`` (B, T) rotate queries and keys, if given."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(embed_dim, num_heads)
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """(B, T, H, W, C) -> the same shape."""
+        b, t, h, w, c = tokens.shape
+        angles = None
+        if positions is not None:
+            per_step = rotary_angles(positions, self.attention.head_dim)  # B T half
+            angles = per_step[:, None].expand(b, h * w, t, -1).reshape(b * h * w, 1, t, -1)
+        series = tokens.permute(0, 2, 3, 1, 4).reshape(b * h * w, t, c)
+        mixed = self.attention(series, angles=angles)
+        result: Tensor = mixed.view(b, h, w, t, c).permute(0, 3, 1, 2, 4)
+        return result
+
+
+class SpatialAttention(nn.Module):
+    """Every cell attends to all cells of its own time step."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(embed_dim, num_heads)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> the same shape."""
+        b, t, h, w, c = tokens.shape
+        result: Tensor = self.attention(tokens.reshape(b * t, h * w, c)).view(b, t, h, w, c)
+        return result
+
+
+def window_padding(size: int, window_size: int, shift: int) -> tuple[int, int]:
+    """Cells to add before and after an axis so that windows shifted by ``shift`` tile it.
+
+    >>> window_padding(8, 4, 0), window_padding(8, 4, 2), window_padding(6, 4, 0), window_padding(3, 4, 2)
+    ((0, 0), (2, 2), (0, 2), (2, 3))
+    """
+    before = (window_size - shift) % window_size
+    after = -(size + before) % window_size
+    return before, after
+
+
+def window_partition(tokens: Tensor, window_size: int) -> Tensor:
+    """(B, T, H, W, C) with H and W multiples of the window -> (B, T, rows, cols, window_size**2, C)."""
+    b, t, h, w, c = tokens.shape
+    s = window_size
+    cut = tokens.view(b, t, h // s, s, w // s, s, c).permute(0, 1, 2, 4, 3, 5, 6)
+    return cut.reshape(b, t, h // s, w // s, s * s, c)
+
+
+def window_reverse(windows: Tensor, window_size: int) -> Tensor:
+    """The inverse of :func:`window_partition`."""
+    b, t, rows, cols, _, c = windows.shape
+    s = window_size
+    joined = windows.view(b, t, rows, cols, s, s, c).permute(0, 1, 2, 4, 3, 5, 6)
+    return joined.reshape(b, t, rows * s, cols * s, c)
+
+
+class Windows:
+    """How an (H, W) raster falls into windows: padding, and which tokens of each window are real."""
+
+    def __init__(self, height: int, width: int, window_size: int, shift: int, device: torch.device) -> None:
+        self.size, self.height, self.width = window_size, height, width
+        self.top, self.bottom = window_padding(height, window_size, shift)
+        self.left, self.right = window_padding(width, window_size, shift)
+        padded = any((self.top, self.bottom, self.left, self.right))
+        self.real: Tensor | None = None  # rows, cols, window_size**2; None where nothing was added
+        if padded:
+            ones = torch.ones(1, 1, height, width, 1, device=device)
+            self.real = self.cut(ones)[0, 0, ..., 0] > 0
+
+    def cut(self, tokens: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> (B, T, rows, cols, window_size**2, C), zeros where padded."""
+        return window_partition(F.pad(tokens, (0, 0, self.left, self.right, self.top, self.bottom)), self.size)
+
+    def join(self, windows: Tensor) -> Tensor:
+        """The inverse of :meth:`cut`, padding removed."""
+        whole = window_reverse(windows, self.size)
+        return whole[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def attn_bias(self, repeats: int) -> Tensor | None:
+        """(repeats * rows * cols, 1, 1, window_size**2): padded keys are excluded; None where there are none."""
+        if self.real is None:
+            return None
+        rows, cols, cells = self.real.shape
+        bias = torch.zeros(self.real.shape, device=self.real.device).masked_fill(~self.real, _EXCLUDED)
+        return bias.view(1, rows * cols, 1, 1, cells).expand(repeats, -1, -1, -1, -1).reshape(-1, 1, 1, cells)
+
+    def mean(self, windows: Tensor) -> Tensor:
+        """Mean over the real tokens of each window, (B, T, rows, cols, C); 0 for a window of padding only."""
+        if self.real is None:
+            return windows.mean(dim=4)
+        weight = self.real.to(windows.dtype)[..., None]
+        return (windows * weight).sum(dim=4) / weight.sum(dim=2).clamp_min(1)
+
+
+class WindowAttention(nn.Module):
+    """Attention inside windows of ``window_size`` cells, shifted by ``shift_size`` (SW-MSA, Liu et al. 2021)."""
+
+    def __init__(self, embed_dim: int, num_heads: int, window_size: int, shift_size: int) -> None:
+        super().__init__()
+        self.window_size, self.shift_size = window_size, shift_size
+        self.attention = MultiHeadAttention(embed_dim, num_heads)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> the same shape."""
+        b, t, h, w, c = tokens.shape
+        windows = Windows(h, w, self.window_size, self.shift_size, tokens.device)
+        cut = windows.cut(tokens)
+        mixed = self.attention(cut.view(-1, self.window_size**2, c), windows.attn_bias(b * t))
+        return windows.join(mixed.view_as(cut))
+
+
+class BalancedAttention(nn.Module):
+    """Spatial Balance Attention on a raster (arXiv 2509.18115): inside parts, and between parts, joined.
+
+    The parts are windows. Inside, tokens attend to their window; between, the mean of each window (padding excluded) attends
+    to the means of all windows *at all steps*, so that a cell sees beyond its window and beyond its frame. Where steps x windows
+    exceed ``MAX_POOLED_TOKENS`` neighbouring steps share one mean.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, window_size: int, shift_size: int) -> None:
+        super().__init__()
+        self.window_size, self.shift_size = window_size, shift_size
+        self.inside = MultiHeadAttention(embed_dim, num_heads)
+        self.between = MultiHeadAttention(embed_dim, num_heads)
+        self.balance = nn.Linear(2 * embed_dim, embed_dim)
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """(B, T, H, W, C) -> the same shape; ``positions`` (B, T) rotate the pooled tokens in time."""
+        b, t, h, w, c = tokens.shape
+        windows = Windows(h, w, self.window_size, self.shift_size, tokens.device)
+        cut = windows.cut(tokens)
+        inside = self.inside(cut.view(-1, self.window_size**2, c), windows.attn_bias(b * t)).view_as(cut)
+        between = self._between(windows.mean(cut), windows.real, positions)
+        joined = torch.cat((inside, between[:, :, :, :, None].expand_as(inside)), dim=-1)
+        result: Tensor = self.balance(windows.join(joined))
+        return result
+
+    def _between(self, means: Tensor, real: Tensor | None, positions: Tensor | None) -> Tensor:
+        b, t, rows, cols, c = means.shape
+        group = max(1, math.ceil(t * rows * cols / MAX_POOLED_TOKENS))
+        pooled = pool_steps(means, group)
+        steps = pooled.shape[1]
+        angles = None
+        if positions is not None:
+            when = pool_steps(positions, group)
+            angles = rotary_angles(when, self.between.head_dim)[:, :, None].expand(b, steps, rows * cols, -1)
+            angles = angles.reshape(b, 1, steps * rows * cols, -1)
+        bias = None
+        if real is not None:
+            empty = ~real.any(dim=-1).view(-1).repeat(steps)
+            bias = torch.zeros(empty.shape, device=empty.device).masked_fill(empty, _EXCLUDED)[None, None, None]
+        mixed = self.between(pooled.reshape(b, -1, c), bias, angles).view(b, steps, rows, cols, c)
+        result: Tensor = mixed.repeat_interleave(group, dim=1)[:, :t]
+        return result
+
+
+def pool_steps(steps: Tensor, group: int) -> Tensor:
+    """Means over runs of ``group`` consecutive steps of (B, T, ...); the last run may be shorter.
+
+    >>> pool_steps(torch.tensor([[1.0, 3.0, 5.0]]), 2).tolist()
+    [[2.0, 5.0]]
+    """
+    if group == 1:
+        return steps
+    return torch.stack([run.mean(dim=1) for run in steps.split(group, dim=1)], dim=1)

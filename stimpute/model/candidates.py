@@ -1,0 +1,215 @@
+"""The good guesses a network starts from: classical estimates, each with its own error on an internal hold-out.
+
+Some observed cells are hidden the way other frames of the same stack are hidden, every classical method runs again without
+them, and what it gets wrong there - overall, and smoothed nearby - says how far to trust it here. A blend weighted by
+these errors is the prior which the network reweighs and corrects. Knows nothing about networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from stimpute.classical import convolution, covariate_regression, eof, frame_regression, spline, temporal
+from stimpute.layers.positions import median_step
+from stimpute.model.batch import Batch
+
+CANDIDATES = (
+    "cell mean",
+    "linear",
+    "convolution near",
+    "convolution far",
+    "spline 8",
+    "spline 16",
+    "spline 32",
+    "eof 2",
+    "eof 4",
+    "eof 8",
+    "frame regression",
+    "frame regression + residual",
+    "covariate regression",
+)
+SPLINE_SNAPSHOTS = (8, 16, 32)
+EOF_RANKS = (2, 4, 8)
+EOF_ITERATIONS = 6
+HIDDEN_SHARE = 0.25
+PRIOR_POWER = 3.0
+ERROR_FLOOR = 2e-3
+CLIP = 8.0
+
+FEATURES = (
+    "prior",
+    "log error of the prior",
+    "density near",
+    "density far",
+    "steps to previous",
+    "steps to next",
+    "hold-out residual",
+    "held out",
+    "frame cover",
+    "cell cover",
+    "cover",
+    "ever observed",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Classical estimates of a batch, in its normalised units.
+
+    Parameters
+    ----------
+    estimates : (B, K, T, H, W), finite everywhere, in the order of ``CANDIDATES``.
+    log_error : (B, K, T, H, W), log of the local mean absolute error on the internal hold-out.
+    prior : (B, T, H, W), the estimates weighted by ``error ** -PRIOR_POWER``.
+    prior_error : (B, T, H, W), local mean absolute error of ``prior``, > 0.
+    features : (B, F, T, H, W), in the order of ``FEATURES``, bounded.
+    """
+
+    estimates: Tensor
+    log_error: Tensor
+    prior: Tensor
+    prior_error: Tensor
+    features: Tensor
+
+
+@torch.no_grad()
+def compute_candidates(batch: Batch) -> Candidates:
+    """All candidates, their errors and the features that go with them, for a batch in normalised units."""
+    held_out = inner_hold_out(batch.valid)
+    blind, _ = estimate_candidates(batch.hide(held_out))
+    estimates, densities = estimate_candidates(batch)
+    error = local_error((blind - batch.values[:, None]).abs(), held_out)
+    log_error = error.log()
+    weight = (-PRIOR_POWER * log_error).softmax(dim=1)
+    prior = (weight * estimates).sum(dim=1)
+    residual = torch.where(held_out, batch.values - (weight * blind).sum(dim=1), batch.values.new_zeros(()))
+    prior_error = local_error(residual.abs()[:, None], held_out)[:, 0]
+    features = torch.stack(
+        (
+            torch.asinh(prior),
+            prior_error.log(),
+            *(density.clamp_min(1e-4).log() for density in densities[:2]),
+            *(torch.log1p(distance) for distance in densities[2:]),
+            torch.asinh(residual / prior_error),
+            held_out.float(),
+            *cover(batch.valid),
+        ),
+        dim=1,
+    )
+    return Candidates(estimates, log_error, prior, prior_error, features.clamp(-CLIP, CLIP))
+
+
+def estimate_candidates(batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The classical estimates (B, K, T, H, W), and densities near and far and steps to the neighbours, each (B, T, H, W)."""
+    values, valid = batch.values, batch.valid
+    linear, previous, following = temporal.linear(values, valid, batch.times)
+    near, near_density = convolution.normalized(values, valid, 1.2, 0.6)
+    far, far_density = convolution.normalized(values, valid, 4.0, 2.0)
+    mean = cell_mean(values, valid, far)
+    linear = torch.where(torch.isfinite(linear), linear, far)
+    near = torch.where(near_density > 1e-3, near, far)
+    splines = spline.dct_pls(values, valid, iterations=SPLINE_SNAPSHOTS[-1], snapshots=SPLINE_SNAPSHOTS)
+    eofs = eof.soft_impute(values, valid, ranks=EOF_RANKS, iterations=EOF_ITERATIONS, times=batch.times)
+    regressed = frame_regression.regress_frames(values, valid, eofs[:, 1])
+    corrected = frame_regression.with_residual(regressed, values, valid)
+    covariates = covariate_regression.regress_covariates(
+        values, valid, batch.dynamic, batch.dynamic_valid, batch.static, batch.static_valid
+    )
+    if covariates is None:
+        covariates = mean
+    singles = (mean, linear, near, far), (regressed, corrected, covariates)
+    estimates = torch.cat((torch.stack(singles[0], 1), splines, eofs, torch.stack(singles[1], 1)), dim=1)
+    bounded = bound(estimates, values, valid)
+    step = median_step(batch.times)[:, :, None, None]
+    distances = [(d / step).nan_to_num(posinf=1e3).clamp(0, 1e3) for d in (previous, following)]
+    return bounded, (near_density, far_density, *distances)
+
+
+def bound(estimates: Tensor, values: Tensor, valid: Tensor) -> Tensor:
+    """No estimate further outside the observed range than that range is wide; what is not finite becomes the mean."""
+    lowest = values.masked_fill(~valid, torch.inf).flatten(1).amin(dim=1)
+    highest = values.masked_fill(~valid, -torch.inf).flatten(1).amax(dim=1)
+    nothing = ~torch.isfinite(lowest)
+    lowest, highest = lowest.masked_fill(nothing, 0.0), highest.masked_fill(nothing, 0.0)
+    reach = 0.5 * (highest - lowest)
+    shape = (-1, 1, 1, 1, 1)
+    finite = torch.nan_to_num(estimates, nan=0.0, posinf=0.0, neginf=0.0)
+    return finite.clamp((lowest - reach).view(shape), (highest + reach).view(shape))
+
+
+def cell_mean(values: Tensor, valid: Tensor, fallback: Tensor) -> Tensor:
+    """Mean over time of each cell, drawn towards ``fallback`` where it was hardly ever observed, (B, T, H, W)."""
+    count = valid.sum(dim=1, keepdim=True)
+    mean = values.sum(dim=1, keepdim=True) / count.clamp_min(1)
+    return torch.where(count > 0, mean, fallback.mean(dim=1, keepdim=True)).expand_as(values)
+
+
+def cover(valid: Tensor) -> tuple[Tensor, ...]:
+    """Observed share of the frame, of the cell's series, of everything; and whether the cell was ever observed."""
+    seen = valid.float()
+    cell = seen.mean(dim=1, keepdim=True)
+    shares = (seen.mean(dim=(2, 3), keepdim=True), cell, seen.mean(dim=(1, 2, 3), keepdim=True), (cell > 0).float())
+    return tuple(share.expand_as(seen) for share in shares)
+
+
+def local_error(error: Tensor, held_out: Tensor, pseudo: float = 0.05) -> Tensor:
+    """Mean absolute error of each candidate near every cell, from the cells held out there.
+
+    ``error`` (B, K, T, H, W), ``held_out`` (B, T, H, W). Where few cells were held out nearby the mean over the whole sample
+    takes over (``pseudo`` is its weight, in units of density). Bounded below by ``ERROR_FLOOR``.
+    """
+    b, k, t, h, w = error.shape
+    hidden = held_out[:, None].expand_as(error)
+    count = held_out.flatten(1).sum(dim=1)
+    hidden_error = torch.where(hidden, error, error.new_zeros(()))
+    # one imaginary cell with an error of one standard deviation: nothing hidden means nothing known
+    overall = ((hidden_error.flatten(2).sum(dim=2) + 1) / (count[:, None] + 1)).view(b, k, 1, 1, 1)
+    nearby, density = convolution.normalized(
+        hidden_error.reshape(b * k, t, h, w), hidden.reshape(b * k, t, h, w), 5.0, 1.5
+    )
+    nearby, density = nearby.view_as(error), density.view_as(error)
+    return ((density * nearby + pseudo * overall) / (density + pseudo)).clamp_min(ERROR_FLOOR)
+
+
+def inner_hold_out(valid: Tensor) -> Tensor:
+    """Observed cells to hide so that each candidate can be judged: gaps of other frames laid over each frame.
+
+    Deterministic, the same for equal samples at any place of a batch. At most ``HIDDEN_SHARE`` (about) of the observed cells
+    are hidden, whole frames chosen at random where it would be more; where frames have too few gaps, blobs are added.
+
+    Parameters
+    ----------
+    valid : (B, T, H, W) bool.
+
+    Returns
+    -------
+    (B, T, H, W) bool, a subset of ``valid``.
+    """
+    _, t, h, w = valid.shape
+    generator = torch.Generator().manual_seed(20231200963)
+    shift = torch.randint(1, max(t, 2), (t,), generator=generator)
+    lot = torch.rand(t, generator=generator).to(valid.device)
+    blobs = blob_field(t, h, w, generator).to(valid.device)
+    other = ((torch.arange(t) + shift) % t).to(valid.device)
+    observed = valid.flatten(1).sum(dim=1).clamp_min(1).float()
+    transplanted = valid & ~valid[:, other]
+    share = transplanted.flatten(1).sum(dim=1) / observed
+    kept = lot[None] < (HIDDEN_SHARE / share.clamp_min(1e-6))[:, None]
+    transplanted = transplanted & kept[:, :, None, None]
+    share = transplanted.flatten(1).sum(dim=1) / observed
+    missing = (HIDDEN_SHARE / 2 - share).clamp_min(0.03)
+    blobs = valid & (blobs[None] < missing.view(-1, 1, 1, 1))
+    return transplanted | blobs
+
+
+def blob_field(t: int, h: int, w: int, generator: torch.Generator) -> Tensor:
+    """A smooth random field (t, h, w) whose values are uniform ranks in [0, 1) within each frame."""
+    coarse = torch.randn(t, 1, max(h // 4, 1) + 2, max(w // 4, 1) + 2, generator=generator)
+    smooth = F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=True)[:, 0]
+    rough = smooth + 0.3 * torch.randn(t, h, w, generator=generator)
+    ranks = rough.flatten(1).argsort(dim=1).argsort(dim=1)
+    return (ranks.float() / (h * w)).view(t, h, w)

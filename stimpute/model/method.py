@@ -1,0 +1,86 @@
+"""A network as a :class:`~stimpute.protocols.Method`: stacks in, estimates out. Knows nothing about files or checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from stimpute.errors import ModelError
+from stimpute.estimate import Estimate
+from stimpute.model.batch import Batch, covariate_moments, observed_moments
+from stimpute.model.candidates import compute_candidates
+from stimpute.model.st_transformer import Prediction, STTransformer
+from stimpute.stack import Stack
+
+Precision = Literal["fp32", "bf16"]
+
+
+class STMethod:
+    """The ST-Transformer behind the common interface.
+
+    Parameters
+    ----------
+    network : with its weights.
+    device : where it runs.
+    precision : ``bf16`` runs the network (not the candidates) in bfloat16.
+    """
+
+    name = "st"
+    sees_whole = False
+
+    def __init__(self, network: STTransformer, device: str | torch.device = "cpu", precision: Precision = "fp32") -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval()
+        self.precision = precision
+        self.multiple = network.config.patch_size * network.config.window_size
+
+    def prepare(self, overview: Stack) -> STImputer:
+        """Freeze the stack's normalisation: mean and standard deviation of its observed cells and of its covariates.
+
+        Raises
+        ------
+        ModelError : the model needs covariates that the stack does not have, or was made for a grid of another size.
+        """
+        config = self.network.config
+        present = {*overview.dynamic, *overview.static}
+        missing = [name for name in config.covariates if name not in present]
+        if missing:
+            raise ModelError(f"the model needs the covariates {', '.join(missing)}: give them with --covariate PATH:VAR")
+        moments = covariate_moments(overview)
+        if config.covariates:
+            moments = {name: moments[name] for name in config.covariates}
+        values, valid = torch.from_numpy(overview.values)[None], torch.from_numpy(overview.valid)[None]
+        center, scale = observed_moments(values, valid)
+        return STImputer(self, float(center), float(scale), moments)
+
+
+@dataclass(frozen=True)
+class STImputer:
+    """A network with the normalisation of one stack."""
+
+    method: STMethod
+    center: float
+    scale: float
+    covariates: Mapping[str, tuple[float, float]]
+
+    def impute(self, stack: Stack) -> Estimate:
+        """Mean and standard error of every cell of a stack, in its units."""
+        method = self.method
+        batch = Batch.from_stacks([stack], self.center, self.scale, self.covariates).to(method.device)
+        prediction = predict(method.network, batch, method.precision)
+        mean = prediction.mean[0].double().cpu().numpy() * self.scale + self.center
+        scale = prediction.scale[0].double().cpu().numpy() * self.scale
+        return Estimate(mean.astype(np.float32), scale.astype(np.float32))
+
+
+@torch.no_grad()
+def predict(network: STTransformer, batch: Batch, precision: Precision = "fp32") -> Prediction:
+    """Candidates and network on one batch in normalised units, without gradients."""
+    candidates = compute_candidates(batch) if network.config.head == "blend" else None
+    with torch.autocast(batch.values.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        prediction: Prediction = network(batch, candidates)
+    return prediction
