@@ -1,0 +1,322 @@
+"""Worlds to learn from: batches of simulated space-time stacks with their covariates, each drawn from its own recipe.
+
+A world is a weighted sum of components (random fields, low-rank patterns, static detail, cycles, rain and
+dry-down, fronts, trends), sometimes modulated by a static map, sent through a marginal transform (none,
+log-normal, bounded, zero-inflated, quantised), brought to unit scale, with a random offset and noise. Covariates are built from the very components
+(or not at all, when they are meant to mislead). Knows nothing about gaps, networks, files or units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stimpute.synthetic.calendar import Calendar, sample_calendar
+from stimpute.synthetic.components import (
+    Component,
+    cycle,
+    front,
+    gaussian,
+    low_rank,
+    noise,
+    rain_and_drydown,
+    sample_covariance,
+    still_life,
+    texture,
+    trend,
+)
+from stimpute.synthetic.draw import Draw, as_field, standardized
+from stimpute.synthetic.spectral import random_field
+
+# how often a component enters a world
+_COMPONENTS = (
+    (gaussian, 0.55),
+    (gaussian, 0.45),
+    (low_rank, 0.5),
+    (still_life, 0.6),
+    (cycle, 0.4),
+    (rain_and_drydown, 0.25),
+    (front, 0.12),
+    (trend, 0.2),
+)
+MARGINALS = ("identity", "exponential", "bounded", "zero-inflated", "quantised")
+_MARGINAL_ODDS = (0.5, 0.15, 0.13, 0.14, 0.08)
+
+
+@dataclass(frozen=True, eq=False)
+class WorldBatch:
+    """B complete worlds with covariates, on one device.
+
+    Parameters
+    ----------
+    truth : float32 (B, T, H, W), finite, roughly unit scale around a random offset; noise included.
+    times : float32 (B, T) days since the first frame, strictly increasing.
+    year_phase, day_phase : float32 (B, T) in [0, 1).
+    dynamic : float32 (B, C, T, H, W), 0 where unknown; C is the largest number that a world of the batch has.
+    dynamic_valid : bool, same shape; a world with fewer covariates has channels without a single valid cell.
+    static, static_valid : (B, S, H, W), likewise.
+    domain : bool (B, H, W); False where nothing is ever observed (sea in a land product, land in a sea product).
+    dynamic_informative, static_informative : bool (B, C) and (B, S): built from what drives the world.
+    marginal : int64 (B,), index into ``MARGINALS``.
+    """
+
+    truth: Tensor
+    times: Tensor
+    year_phase: Tensor
+    day_phase: Tensor
+    dynamic: Tensor
+    dynamic_valid: Tensor
+    static: Tensor
+    static_valid: Tensor
+    domain: Tensor
+    dynamic_informative: Tensor
+    static_informative: Tensor
+    marginal: Tensor
+
+    def __post_init__(self) -> None:
+        b, t, h, w = self.truth.shape
+        if self.times.shape != (b, t) or self.domain.shape != (b, h, w):
+            raise ValueError(
+                f"truth {tuple(self.truth.shape)}, times {tuple(self.times.shape)}, domain {tuple(self.domain.shape)}"
+            )
+
+    def to(self, device: torch.device | str) -> WorldBatch:
+        """The same worlds elsewhere."""
+        return WorldBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+def sample_worlds(
+    generator: torch.Generator, batch: int, shape: tuple[int, int, int], *, covariates: bool = True
+) -> WorldBatch:
+    """Draw ``batch`` worlds of ``shape`` (T, H, W) on the generator's device.
+
+    Parameters
+    ----------
+    generator : the only source of randomness; the same state gives the same worlds (on one kind of device).
+    batch : number of worlds.
+    shape : (T, H, W), each at least 1.
+    covariates : draw up to six per world (up to four dynamic, up to three static); else C = S = 0.
+
+    Raises
+    ------
+    ValueError : a size below 1.
+    """
+    if batch < 1 or min(shape) < 1:
+        raise ValueError(f"batch {batch}, shape {shape}: every size must be at least 1")
+    draw = Draw(generator)
+    calendar = sample_calendar(draw, batch, shape[0])
+    size = shape[1:]
+    parts, weights = _sample_parts(draw, calendar, size)
+    signal = sum(as_field(weights[:, i]) * part.field for i, part in enumerate(parts))
+    assert isinstance(signal, Tensor)
+    signal = standardized(_modulated(draw, signal, parts, weights))
+    truth, marginal = _observable(draw, calendar, signal)
+    dynamic, dynamic_valid, from_world = _dynamic(draw, calendar, signal, parts, weights, covariates)
+    static, static_valid, from_ground = _static(draw, parts, weights, covariates)
+    return WorldBatch(
+        truth, calendar.times, calendar.year_phase, calendar.day_phase, dynamic, dynamic_valid, static, static_valid,
+        _sample_domain(draw, batch, size), from_world, from_ground, marginal,
+    )  # fmt: skip
+
+
+def _sample_parts(draw: Draw, calendar: Calendar, size: tuple[int, int]) -> tuple[list[Component], Tensor]:
+    """Every component for the worlds that use it (zeros for the others) and its weights (B, parts)."""
+    batch = calendar.times.shape[0]
+    odds = torch.tensor([p for _, p in _COMPONENTS], device=draw.device)
+    used = draw.chance(odds.expand(batch, -1), batch, len(_COMPONENTS))
+    used[:, 0] |= ~used[:, [0, 1, 2, 4, 5, 6]].any(1)  # something must move
+    weights = used * torch.exp(draw.normal(batch, len(_COMPONENTS)) * 0.8)
+    parts = []
+    for i, (make, _) in enumerate(_COMPONENTS):
+        who = used[:, i].nonzero().squeeze(1)
+        whole = torch.zeros(batch, calendar.times.shape[1], *size, device=draw.device)
+        part = Component(whole, whole, whole[:, 0])
+        if len(who):
+            made = make(draw, _subset(calendar, who), size)
+            part = Component(
+                whole.index_copy(0, who, _centred(made.field)),
+                whole.index_copy(0, who, standardized(made.driver)),
+                whole[:, 0].index_copy(0, who, standardized(made.texture)),
+            )
+        parts.append(part)
+    return parts, weights
+
+
+def _subset(calendar: Calendar, who: Tensor) -> Calendar:
+    return Calendar(
+        calendar.times[who], calendar.year_phase[who], calendar.day_phase[who], calendar.step[who]
+    )
+
+
+def _centred(field: Tensor) -> Tensor:
+    """Zero mean; unit scale unless a field of this length scale is nearly flat inside the tile."""
+    centred = field - field.mean(dim=(1, 2, 3), keepdim=True)
+    scale = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return centred / scale.clamp_min(0.3)
+
+
+def _modulated(draw: Draw, signal: Tensor, parts: list[Component], weights: Tensor) -> Tensor:
+    """Sometimes the amplitude follows a static map (dry ground swings more than wet ground)."""
+    batch = signal.shape[0]
+    own = parts[3].texture + parts[4].texture
+    strength = draw.chance(0.25, batch) * draw.normal(batch) * 0.5
+    return signal * torch.exp(as_field(strength) * own[:, None].clamp(-2, 2))
+
+
+def _observable(draw: Draw, calendar: Calendar, signal: Tensor) -> tuple[Tensor, Tensor]:
+    """Marginal transform and noise: what an instrument would deliver, and which transform it was."""
+    batch = signal.shape[0]
+    kind = draw.choose(_MARGINAL_ODDS, batch)
+    measured = signal + _noise_level(draw, batch) * noise(draw, calendar, (signal.shape[2], signal.shape[3]))
+    steep = as_field(draw.uniform(0.4, 1.3, batch))
+    threshold = as_field(draw.uniform(-0.5, 1.3, batch))
+    excess = functional.relu(measured - threshold)
+    heavy = torch.expm1(excess.clamp_max(6.0) * steep)
+    quantum = as_field(draw.log_uniform(0.05, 0.5, batch))
+    forms = (
+        measured,
+        torch.exp((steep * measured).clamp(-8, 8)),
+        torch.sigmoid(2 * steep * measured + threshold),
+        torch.where(as_field(draw.chance(0.5, batch)), excess, heavy),
+        torch.round(measured / quantum) * quantum,
+    )
+    truth = measured
+    for i, form in enumerate(forms):
+        truth = torch.where(as_field(kind == i), form, truth)
+    sign = as_field(torch.where(draw.chance(0.15, batch) & (kind != 3), -1.0, 1.0))
+    scale = as_field(draw.log_uniform(0.6, 1.6, batch))
+    return standardized(truth) * sign * scale + as_field(draw.normal(batch) * 0.5), kind
+
+
+def _noise_level(draw: Draw, batch: int) -> Tensor:
+    """Noise over signal (B, 1, 1, 1): none, usual, strong, dominant."""
+    kind = draw.choose((0.2, 0.5, 0.22, 0.08), batch)
+    level = torch.where(kind == 1, draw.log_uniform(0.02, 0.3, batch), draw.log_uniform(0.3, 1.0, batch))
+    level = torch.where(kind == 3, draw.log_uniform(1.0, 3.0, batch), level)
+    return as_field(torch.where(kind == 0, torch.zeros_like(level), level))
+
+
+def _dynamic(
+    draw: Draw, calendar: Calendar, signal: Tensor, parts: list[Component], weights: Tensor, wanted: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Covariates with a time axis: (B, C, T, H, W), their validity, and whether they inform."""
+    batch, steps, height, width = signal.shape
+    count = _how_many(draw, batch, (0.45, 0.2, 0.15, 0.12, 0.08), wanted)
+    most = int(count.max())
+    if most == 0:
+        empty = torch.zeros(batch, 0, steps, height, width, device=draw.device)
+        return empty, empty.bool(), torch.zeros(batch, 0, dtype=torch.bool, device=draw.device)
+    drivers = torch.stack([signal, *(part.driver for part in parts)], dim=1)
+    share = torch.cat([torch.ones(batch, 1, device=draw.device), weights], dim=1)
+    pick = (
+        share[:, None]
+        * draw.chance(0.3, batch, most, share.shape[1])
+        * draw.normal(batch, most, share.shape[1])
+    )
+    informed = torch.einsum("bck,bkthw->bcthw", pick, drivers).flatten(0, 1)
+    n = batch * most
+    many = Calendar(
+        *(
+            x.repeat_interleave(most, dim=0)
+            for x in (calendar.times, calendar.year_phase, calendar.day_phase, calendar.step)
+        )
+    )
+    irrelevant = random_field(
+        draw, sample_covariance(draw, many, (height, width)), many.times, (height, width)
+    )
+    informative = draw.chance(0.7, n) & (pick.flatten(0, 1).abs().sum(1) > 0)
+    raw = standardized(torch.where(as_field(informative), informed, irrelevant))
+    seen = _coarsened(draw, _lagged(draw, _bent(draw, raw)))
+    spoil = as_field(draw.chance(0.6, n) * draw.log_uniform(0.03, 1.5, n))
+    seen = standardized(seen + spoil * draw.normal(n, steps, height, width))
+    valid = torch.arange(most, device=draw.device) < count[:, None]
+    known = valid.flatten()[:, None, None, None] & _mostly_known(draw, n, steps, (height, width))
+    shaped = (batch, most, steps, height, width)
+    return (seen * known).reshape(shaped), known.reshape(shaped), (informative.reshape(batch, most) & valid)
+
+
+def _static(
+    draw: Draw, parts: list[Component], weights: Tensor, wanted: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Covariates without a time axis: (B, S, H, W), their validity, and whether they inform."""
+    batch, height, width = parts[0].texture.shape
+    count = _how_many(draw, batch, (0.5, 0.2, 0.18, 0.12), wanted)
+    most = int(count.max())
+    if most == 0:
+        empty = torch.zeros(batch, 0, height, width, device=draw.device)
+        return empty, empty.bool(), torch.zeros(batch, 0, dtype=torch.bool, device=draw.device)
+    ground = torch.stack([part.texture for part in parts], dim=1)
+    present = weights * (ground.abs().amax(dim=(2, 3)) > 0)
+    pick = present[:, None] * draw.chance(0.5, batch, most, len(parts)) * draw.normal(batch, most, len(parts))
+    informed = torch.einsum("bsk,bkhw->bshw", pick, ground).flatten(0, 1)[:, None]
+    n = batch * most
+    informative = draw.chance(0.75, n) & (pick.flatten(0, 1).abs().sum(1) > 0)
+    raw = standardized(torch.where(as_field(informative), informed, texture(draw, n, 1, (height, width))))
+    seen = _coarsened(draw, _bent(draw, raw))
+    spoil = as_field(draw.chance(0.5, n) * draw.log_uniform(0.03, 1.0, n))
+    seen = standardized(seen + spoil * draw.normal(*seen.shape))[:, 0].reshape(batch, most, height, width)
+    valid = torch.arange(most, device=draw.device) < count[:, None]
+    known = valid[:, :, None, None].expand(seen.shape)
+    return seen * known, known.contiguous(), informative.reshape(batch, most) & valid
+
+
+def _how_many(draw: Draw, batch: int, odds: tuple[float, ...], wanted: bool) -> Tensor:
+    count = draw.choose(odds, batch)
+    return count if wanted else torch.zeros_like(count)
+
+
+def _bent(draw: Draw, x: Tensor) -> Tensor:
+    """Nonlinear views of a driver: as it is, saturating, skewed, squared, upside down."""
+    kind = as_field(draw.choose((0.5, 0.15, 0.15, 0.05, 0.15), x.shape[0]))
+    out = torch.where(kind == 1, torch.tanh(1.5 * x), x)
+    out = torch.where(kind == 2, torch.exp(0.8 * x.clamp(-4, 4)), out)
+    out = torch.where(kind == 3, x.square(), out)
+    return torch.where(kind == 4, -x, out)
+
+
+def _lagged(draw: Draw, x: Tensor) -> Tensor:
+    """Some covariates run a few steps ahead of, or behind, what they drive."""
+    n, steps = x.shape[:2]
+    lag = torch.where(
+        draw.chance(0.25, n), draw.integers(-3, 3, n), torch.zeros(n, dtype=torch.int64, device=x.device)
+    )
+    index = (torch.arange(steps, device=x.device) - lag[:, None]).clamp(0, steps - 1)
+    return torch.gather(x, 1, index[:, :, None, None].expand(x.shape))
+
+
+def _coarsened(draw: Draw, x: Tensor) -> Tensor:
+    """Some covariates come on a coarser grid (up to one value for the whole tile), as blocks or interpolated."""
+    n, _, height, width = x.shape
+    kind = as_field(draw.choose((0.6, 0.12, 0.12, 0.08, 0.08), n))
+    out = x
+    for i, factor in enumerate((4, 8, 16), start=1):
+        coarse = functional.adaptive_avg_pool2d(x, (max(1, height // factor), max(1, width // factor)))
+        mode = "bilinear" if i == 2 else "nearest"
+        out = torch.where(kind == i, functional.interpolate(coarse, size=(height, width), mode=mode), out)
+    return torch.where(kind == 4, x.mean(dim=(2, 3), keepdim=True), out)
+
+
+def _mostly_known(draw: Draw, n: int, steps: int, size: tuple[int, int]) -> Tensor:
+    """Validity of covariates (n, T, H, W): complete, with absent frames, or with absent cells."""
+    kind = as_field(draw.choose((0.7, 0.15, 0.15), n))
+    frames = draw.chance(draw.uniform(0.5, 0.95, n, 1), n, steps)[:, :, None, None]
+    cells = draw.chance(as_field(draw.uniform(0.3, 0.95, n)), n, steps, *size)
+    return (kind == 0) | ((kind == 1) & frames) | ((kind == 2) & cells)
+
+
+def _sample_domain(draw: Draw, batch: int, size: tuple[int, int]) -> Tensor:
+    """Cells that are ever observed: everything, or all but what lies beyond a coast."""
+    still = Calendar(
+        *(torch.zeros(batch, 1, device=draw.device) for _ in range(3)), torch.ones(batch, device=draw.device)
+    )
+    covariance = replace(
+        sample_covariance(draw, still, size, moving=False),
+        len_scale=draw.log_uniform(3.0, 2.0 * max(size), batch),
+    )
+    height = random_field(draw, covariance, still.times, size)[:, 0].flatten(1)
+    share = draw.uniform(0.02, 0.7, batch, 1)
+    level = height.sort(dim=1).values.gather(1, (share * (height.shape[1] - 1)).long())
+    return ((height >= level) | ~draw.chance(0.25, batch, 1)).reshape(batch, *size)
