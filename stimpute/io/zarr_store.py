@@ -1,0 +1,147 @@
+"""Zarr v2 and v3 stores (folders, zip files, URLs) as raw files. Knows the zarr library, nothing about CF."""
+
+from __future__ import annotations
+
+import base64
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.errors import ZarrUserWarning
+
+from stimpute.errors import InputError
+from stimpute.io.raw import Array, Key, RawFile, RawVariable
+
+ROOT_DOCUMENTS = (".zmetadata", ".zgroup", "zarr.json", ".zarray")
+
+
+def open_zarr(path: str | Path) -> RawFile:
+    """Open a Zarr store.
+
+    Raises
+    ------
+    InputError : absent, or not a Zarr group.
+    """
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            group = zarr.open_group(_store(path), mode="r", path=_inner_root(path))
+            return _raw_file(path, group)
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
+        raise InputError(f"{path}: no Zarr group there") from error
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read as Zarr ({error})") from error
+
+
+def is_zarr(path: str | Path) -> bool:
+    """Whether a folder or zip file holds a Zarr store."""
+    place = Path(path)
+    if place.is_dir():
+        return any((place / name).exists() for name in ROOT_DOCUMENTS)
+    if place.is_file() and zipfile.is_zipfile(place):
+        with zipfile.ZipFile(place) as archive:
+            return any(PurePosixPath(name).name in ROOT_DOCUMENTS for name in archive.namelist())
+    return False
+
+
+def _store(path: str | Path) -> Any:
+    if Path(path).is_file():
+        return zarr.storage.ZipStore(str(path), mode="r")
+    return str(path)
+
+
+def _inner_root(path: str | Path) -> str:
+    """Zip files often hold the store in a folder of its own."""
+    if not Path(path).is_file():
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        roots = [
+            PurePosixPath(n).parent for n in archive.namelist() if PurePosixPath(n).name in ROOT_DOCUMENTS
+        ]
+    shallowest = min(roots, key=lambda p: len(p.parts), default=PurePosixPath("."))
+    return "" if str(shallowest) == "." else str(shallowest)
+
+
+def _raw_file(path: str | Path, root: Any) -> RawFile:
+    groups: dict[str, Mapping[str, Any]] = {"": root.attrs.asdict()}
+    variables: dict[str, RawVariable] = {}
+    dims: dict[str, int] = {}
+    notes: list[str] = []
+    for name, member in sorted(root.members(max_depth=None)):
+        if isinstance(member, zarr.Group):
+            groups[name] = member.attrs.asdict()
+            continue
+        variable = _raw_variable(path, name, member)
+        variables[name] = variable
+        dims |= dict(zip(variable.dims, variable.shape))
+    return RawFile(
+        path=path,
+        format="Zarr",
+        variant=f"v{root.metadata.zarr_format}",
+        dims=dims,
+        variables=variables,
+        groups=groups,
+        native=root,
+        notes=notes,
+        close=root.store.close,
+    )
+
+
+def missing_chunks(array: Any) -> int:
+    """How many chunks of an array were never written."""
+    return int(array.nchunks - array.nchunks_initialized) if array.nchunks < 100_000 else 0
+
+
+def _raw_variable(path: str | Path, name: str, array: Any) -> RawVariable:
+    attrs = dict(array.attrs.asdict())
+    names = attrs.pop("_ARRAY_DIMENSIONS", None) or getattr(array.metadata, "dimension_names", None)
+    group = name.rpartition("/")[0]
+    short = [n or f"dim_{i}" for i, n in enumerate(names or [None] * array.ndim)]
+    attrs |= _declared_fill(array, attrs.pop("_FillValue", None))
+
+    def load(key: Key) -> Array:
+        try:
+            return np.asarray(array[key] if key else array[...])
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise InputError(f"{path}: {name} cannot be read ({error}); is the store damaged?") from error
+
+    return RawVariable(
+        name=name,
+        dims=tuple(f"{group}/{n}" if group else n for n in short),
+        shape=tuple(array.shape),
+        dtype=np.dtype(array.dtype).newbyteorder("=") if array.dtype.kind in "biufcSU" else np.dtype(object),
+        attrs=attrs,
+        load=load,
+        storage={"chunksizes": tuple(array.chunks)},
+    )
+
+
+def _declared_fill(array: Any, attribute: Any) -> dict[str, Any]:
+    """The ``_FillValue`` a store declares: its attribute; else, in v2 and where it is not zero, the array's fill value.
+
+    A fill value of zero says how a missing chunk reads, not that zeros are missing.
+    """
+    dtype = np.dtype(array.dtype)
+    if dtype.kind not in "iuf":
+        return {}
+    if attribute is not None:
+        return {"_FillValue": dtype.type(_decoded(attribute, dtype))}
+    fill = array.fill_value
+    if fill is None or fill == 0:
+        return {}
+    return {"_FillValue": dtype.type(fill)}
+
+
+def _decoded(value: Any, dtype: np.dtype[Any]) -> Any:
+    """xarray stores float fill values in v3 attributes as base64 of a little-endian double."""
+    if isinstance(value, str) and dtype.kind == "f":
+        try:
+            return float(value)
+        except ValueError:
+            return np.frombuffer(base64.standard_b64decode(value), dtype="<f8")[0]
+    return value
