@@ -30,6 +30,10 @@ class Calendar:
     day_phase: Tensor
     step: Tensor
 
+    def of(self, who: Tensor) -> Calendar:
+        """The calendars of some of the worlds (an index, with repetitions if wanted)."""
+        return Calendar(self.times[who], self.year_phase[who], self.day_phase[who], self.step[who])
+
 
 def sample_calendar(draw: Draw, n: int, steps: int) -> Calendar:
     """Times of n worlds of ``steps`` frames each."""

@@ -38,7 +38,7 @@ class Component:
 
 def sample_covariance(draw: Draw, calendar: Calendar, size: Size, *, moving: bool = True) -> Covariance:
     """Random covariances: ranges from a cell to twice the tile, memories from none to longer than the window."""
-    n, steps = calendar.times.shape
+    n = calendar.times.shape[0]
     extent = float(max(size))
     window = (calendar.times[:, -1] - calendar.times[:, 0]).clamp_min(calendar.step)
     memory = (
@@ -67,9 +67,15 @@ def sample_covariance(draw: Draw, calendar: Calendar, size: Size, *, moving: boo
     )
 
 
+def timeless(draw: Draw, n: int) -> Calendar:
+    """A calendar for things without time."""
+    zero = torch.zeros(n, 1, device=draw.device)
+    return Calendar(zero, zero, zero, torch.ones(n, device=draw.device))
+
+
 def texture(draw: Draw, n: int, count: int, size: Size, *, classes: float = 0.25) -> Tensor:
     """Static maps (n, count, H, W): random fields, ridged terrain, or class maps; standardised."""
-    still = _still(draw, n)
+    still = timeless(draw, n)
     covariance = replace(
         sample_covariance(draw, still, size, moving=False), memory=torch.zeros(n, device=draw.device)
     )
@@ -160,7 +166,7 @@ def rain_and_drydown(draw: Draw, calendar: Calendar, size: Size) -> Component:
 
 def front(draw: Draw, calendar: Calendar, size: Size) -> Component:
     """A wavy step edge that crosses the tile."""
-    n, steps = calendar.times.shape
+    n = calendar.times.shape[0]
     extent = float(max(size))
     angle = draw.uniform(0, 2 * math.pi, n)
     y = torch.linspace(-0.5, 0.5, size[0], device=draw.device)[:, None] * size[0]
@@ -178,7 +184,7 @@ def front(draw: Draw, calendar: Calendar, size: Size) -> Component:
 
 def trend(draw: Draw, calendar: Calendar, size: Size) -> Component:
     """A slow drift, here up and there down; sometimes a break instead of a slope."""
-    n, steps = calendar.times.shape
+    n = calendar.times.shape[0]
     pattern = texture(draw, n, 1, size)[:, 0] + as_field(draw.normal(n), 3)
     window = (calendar.times[:, -1:] - calendar.times[:, :1]).clamp_min(1e-3)
     ramp = (calendar.times - calendar.times[:, :1]) / window - draw.uniform(0, 1, n, 1)
@@ -199,12 +205,6 @@ def noise(draw: Draw, calendar: Calendar, size: Size) -> Tensor:
     upright = as_field(draw.chance(0.5, n))
     stripes = torch.where(upright, draw.normal(n, steps, 1, size[1]), draw.normal(n, steps, size[0], 1))
     return cells + offsets + striped * stripes
-
-
-def _still(draw: Draw, n: int) -> Calendar:
-    """A calendar for things without time."""
-    zero = torch.zeros(n, 1, device=draw.device)
-    return Calendar(zero, zero, zero, torch.ones(n, device=draw.device))
 
 
 def _standardized_maps(maps: Tensor) -> Tensor:

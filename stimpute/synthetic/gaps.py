@@ -214,8 +214,7 @@ def _coast(draw: Draw, shape: Shape, share: Tensor, times: Tensor) -> Tensor:
 
 def _blocks(draw: Draw, shape: Shape, share: Tensor, times: Tensor) -> Tensor:
     """Boxes and balls cut out of space and time."""
-    n, (steps, height, width) = len(share), shape
-    count = 6
+    n, count = len(share), 6
     axes = []
     for length in shape:
         place = torch.arange(length, device=draw.device)
@@ -300,7 +299,8 @@ def _covers(draw: Draw, share: Tensor, times: Tensor) -> Tensor:
 
 def _clip_cover(score: Tensor) -> Tensor:
     """Normal score to cover; the last per cent at each end are wholly clear or wholly covered."""
-    return ((torch.special.ndtr(score) - 0.02) / 0.96).clamp(0, 1)
+    probability: Tensor = torch.special.ndtr(score)
+    return ((probability - 0.02) / 0.96).clamp(0, 1)
 
 
 def _hide_by_frame(score: Tensor, covers: Tensor) -> Tensor:

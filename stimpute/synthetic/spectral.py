@@ -87,7 +87,7 @@ def random_field(draw: Draw, covariance: Covariance, times: Tensor, size: tuple[
     amplitude = _amplitudes(covariance, k, ky.shape, domain)
     noise = torch.view_as_complex(draw.normal(n, steps, k.shape[1], 2)) * math.sqrt(0.5)
     waves = _evolve(noise, covariance, k, times) * amplitude[:, None]
-    fine, long = waves.split([ky.numel(), ly.numel()], dim=2)
+    fine, long = waves[..., : ky.numel()], waves[..., ky.numel() :]
     return _inverse_fourier(fine.reshape(n, steps, *ky.shape), domain, size) + _sum_waves(long, ly, lx, size)
 
 
@@ -111,7 +111,8 @@ def temporal_factor(times: Tensor, memory: Tensor, smoothness: Tensor) -> Tensor
         torch.where(order < 1.5, (1 + s3) * torch.exp(-s3), (1 + s5 + s5.square() / 3) * torch.exp(-s5)),
     )
     jitter = 1e-6 * torch.eye(times.shape[1], dtype=torch.float64, device=times.device)
-    return torch.linalg.cholesky(correlation + jitter).float()
+    factor: Tensor = torch.linalg.cholesky(correlation + jitter)
+    return factor.float()
 
 
 def _fourier_length(cells: int) -> int:
@@ -213,7 +214,8 @@ def _inverse_fourier(waves: Tensor, domain: tuple[int, int], size: tuple[int, in
     """The tile's corner of the domain (n, T, H, W), rows first so that only the tile's rows are finished."""
     rows = torch.fft.ifft(waves, dim=2, norm="forward")[:, :, : size[0]]
     rows[..., 1 : domain[1] // 2] *= 0.5  # irfft counts these columns twice, and they hold one wave each
-    return torch.fft.irfft(rows, n=domain[1], dim=3, norm="forward")[..., : size[1]]
+    field: Tensor = torch.fft.irfft(rows, n=domain[1], dim=3, norm="forward")
+    return field[..., : size[1]]
 
 
 def _sum_waves(waves: Tensor, ky: Tensor, kx: Tensor, size: tuple[int, int]) -> Tensor:
