@@ -1,0 +1,406 @@
+"""Stored numbers to values and back: scale, offset, every kind of fill. Knows one variable's attributes, no files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stimpute.errors import InputError, OutputError, StimputeWarning
+
+Array = npt.NDArray[Any]
+BoolArray = npt.NDArray[np.bool_]
+
+# netCDF's default fills; bytes have none
+DEFAULT_FILLS: dict[str, float] = {
+    "i2": -32767,
+    "u2": 65535,
+    "i4": -2147483647,
+    "u4": 4294967295,
+    "i8": -9223372036854775806,
+    "u8": 18446744073709551614,
+    "f4": 9.969209968386869e36,
+    "f8": 9.969209968386869e36,
+}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How one variable's values are stored.
+
+    value = stored * scale + offset, computed in float64. A cell is observed if its stored number is none of
+    ``nodata``, is finite, and lies inside the valid limits.
+
+    Parameters
+    ----------
+    dtype : of the stored numbers, after ``_Unsigned`` was applied.
+    stored_dtype : of the bytes in the file (differs from ``dtype`` only under ``_Unsigned``).
+    scale, offset : as above.
+    nodata : stored numbers that mean "missing".
+    fill : the stored number to write into gaps, or None if the file declares none.
+    stored_limits, value_limits : (lowest, highest) valid, compared with stored numbers / decoded values.
+    undeclared_fill : a default fill that counts as missing, with a warning, because nothing was declared.
+    """
+
+    dtype: np.dtype[Any]
+    stored_dtype: np.dtype[Any]
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: tuple[float | int, ...] = ()
+    fill: float | int | None = None
+    stored_limits: tuple[float | None, float | None] = (None, None)
+    value_limits: tuple[float | None, float | None] = (None, None)
+    undeclared_fill: float | None = None
+
+    @property
+    def packed(self) -> bool:
+        """Whether stored numbers differ from values."""
+        return (self.scale, self.offset) != (1.0, 0.0)
+
+    @property
+    def decoded_limits(self) -> tuple[float | None, float | None]:
+        """The valid range in decoded units, in ascending order."""
+        ends = [None if e is None else float(e) * self.scale + self.offset for e in self.stored_limits]
+        low, high = (ends[1], ends[0]) if self.scale < 0 else (ends[0], ends[1])
+        return (
+            low if self.value_limits[0] is None else self.value_limits[0],
+            high if self.value_limits[1] is None else self.value_limits[1],
+        )
+
+    def as_read(self, stored: Array) -> Array:
+        """Stored bytes seen as the numbers they mean (``_Unsigned``)."""
+        if self.dtype == self.stored_dtype:
+            return stored
+        return stored.astype(self.stored_dtype, copy=False).view(self.dtype)
+
+    def observed(self, stored: Array) -> BoolArray:
+        """True where a stored number is an observation."""
+        numbers = self.as_read(stored)
+        missing = np.zeros(numbers.shape, dtype=bool)
+        if numbers.dtype.kind == "f":
+            missing |= ~np.isfinite(numbers)
+        codes = self.nodata if self.undeclared_fill is None else (*self.nodata, self.undeclared_fill)
+        for code in codes:
+            missing |= equals(numbers, code)
+        missing |= _outside(numbers, self.stored_limits)
+        if self.value_limits != (None, None):
+            with np.errstate(all="ignore"):
+                missing |= _outside(numbers.astype(np.float64) * self.scale + self.offset, self.value_limits)
+        return ~missing
+
+    def decode(self, stored: Array) -> tuple[npt.NDArray[np.float32], BoolArray]:
+        """Values (float32, 0 in gaps) and where they are observed.
+
+        Observed numbers too large for float32 count as gaps.
+        """
+        values, valid = self.decode64(stored)
+        with np.errstate(over="ignore"):
+            out = values.astype(np.float32)
+        overflow = ~np.isfinite(out)
+        if overflow.any():
+            out[overflow], valid = 0, valid & ~overflow
+        return out, valid
+
+    def decode64(self, stored: Array) -> tuple[npt.NDArray[np.float64], BoolArray]:
+        """Values in float64 (0 in gaps) and where they are observed."""
+        valid = self.observed(stored)
+        numbers = np.where(valid, self.as_read(stored), self.dtype.type(0)).astype(np.float64)
+        if self.packed:
+            numbers = np.where(valid, numbers * self.scale + self.offset, 0.0)
+        return numbers, valid
+
+    def encode(self, values: npt.ArrayLike, name: str = "") -> Array:
+        """Stored numbers of filled values; never a number that reads as missing.
+
+        Raises
+        ------
+        OutputError : a value that the type cannot hold.
+        """
+        numbers = np.asarray(values, dtype=np.float64)
+        if not np.isfinite(numbers).all():
+            raise OutputError(f"{name}: a filled value is not finite")
+        if self.packed:
+            numbers = (numbers - self.offset) / self.scale
+        if self.dtype.kind in "iu":
+            numbers = np.rint(numbers)
+        self._refuse_overflow(numbers, name)
+        stored = self._stored(numbers)
+        stored = self._inside_limits(stored, name)
+        stored = self._away_from_nodata(stored)
+        return stored if self.dtype == self.stored_dtype else stored.view(self.stored_dtype)
+
+    def _stored(self, numbers: Array) -> Array:
+        if self.dtype.itemsize == 8 and self.dtype.kind in "iu":  # 2**63 - 1 is no float64
+            info = np.iinfo(self.dtype)
+            numbers = np.clip(numbers, float(info.min), np.nextafter(float(info.max), 0))
+        return numbers.astype(self.dtype)
+
+    def _refuse_overflow(self, numbers: Array, name: str) -> None:
+        low, high = type_limits(self.dtype)
+        beyond = (numbers < low) | (numbers > high)
+        if beyond.any():
+            worst = float(numbers[beyond].flat[0])
+            value, limit = (
+                worst * self.scale + self.offset,
+                (low if worst < low else high) * self.scale + self.offset,
+            )
+            packing = f" with scale {self.scale:g} and offset {self.offset:g}" if self.packed else ""
+            raise OutputError(
+                f"{name}: the filled value {value:g} is beyond {limit:g}, the limit of {self.dtype}{packing}; "
+                "choose a wider type with --dtype (e.g. --dtype float32), or limit the values with --bounds"
+            )
+
+    def _inside_limits(self, stored: Array, name: str) -> Array:
+        low, high = self._limits_as_stored()
+        beyond = _outside(stored, (low, high))
+        if not beyond.any():
+            return stored
+        warnings.warn(
+            f"{name}: {int(beyond.sum())} filled values lie outside the declared valid range "
+            f"{self.decoded_limits} and were set to its ends (--bounds auto keeps the method inside)",
+            StimputeWarning,
+            stacklevel=2,
+        )
+        return np.clip(stored, low, high).astype(self.dtype)
+
+    def _limits_as_stored(self) -> tuple[Any, Any]:
+        """The tightest valid limits in stored numbers, inside the type."""
+        low, high = self.stored_limits
+        ends = [None if v is None else (v - self.offset) / self.scale for v in self.value_limits]
+        value_low, value_high = (ends[1], ends[0]) if self.scale < 0 else (ends[0], ends[1])
+        integer = self.dtype.kind in "iu"
+        lows = [
+            x
+            for x in (low, np.ceil(value_low) if integer and value_low is not None else value_low)
+            if x is not None
+        ]
+        highs = [
+            x
+            for x in (high, np.floor(value_high) if integer and value_high is not None else value_high)
+            if x is not None
+        ]
+        return max(lows, default=None), min(highs, default=None)
+
+    def _away_from_nodata(self, stored: Array) -> Array:
+        """Move a stored number that would read as missing to its nearest neighbour that does not."""
+        for _ in range(len(self.nodata) + 1):
+            clash = ~self.observed(
+                stored if self.dtype == self.stored_dtype else stored.view(self.stored_dtype)
+            )
+            if not clash.any():
+                break
+            low, high = type_limits(self.dtype)
+            upward = stored < (self._middle() if self._middle() is not None else 0)
+            if self.dtype.kind in "iu":
+                step = np.where(upward & (stored < high) | (stored <= low), 1, -1).astype(np.int64)
+                moved = (stored.astype(np.int64) + step).astype(self.dtype)
+            else:
+                moved = np.nextafter(stored, self.dtype.type(np.inf))
+            stored = np.where(clash, moved, stored)
+        return stored
+
+    def _middle(self) -> float | None:
+        low, high = self._limits_as_stored()
+        return None if low is None or high is None else (float(low) + float(high)) / 2
+
+    def with_dtype(self, dtype: str) -> Packing:
+        """The same values in another stored type: floats unpacked, integers with the same scale and offset.
+
+        Raises
+        ------
+        OutputError : an unknown or unusable type.
+        """
+        try:
+            wanted = np.dtype(dtype)
+        except TypeError as error:
+            raise OutputError(f"--dtype {dtype}: no such type") from error
+        if wanted.kind not in "iuf":
+            raise OutputError(f"--dtype {dtype}: a number type is needed, such as float32 or int16")
+        low, high = type_limits(wanted)
+        if wanted.kind == "f":
+            keep = (
+                self.fill
+                if self.fill is not None and not self.packed and low <= self.fill <= high
+                else np.nan
+            )
+            return Packing(
+                wanted, wanted, nodata=(float(keep),), fill=float(keep), value_limits=self.decoded_limits
+            )
+        fill = (
+            self.fill
+            if self.fill is not None and low <= self.fill <= high
+            else DEFAULT_FILLS.get(wanted.str[1:])
+        )
+        fill = int(fill if fill is not None else low)
+        return replace(
+            self, dtype=wanted, stored_dtype=wanted, nodata=(fill,), fill=fill, undeclared_fill=None
+        )
+
+
+def equals(numbers: Array, code: float | int) -> BoolArray:
+    """Where stored numbers equal a nodata code that may have been written with another precision.
+
+    >>> equals(np.array([-3.4028235e38, 1], dtype="f4"), -3.4e38).tolist()
+    [True, False]
+    """
+    if code != code:  # NaN
+        return np.isnan(numbers) if numbers.dtype.kind == "f" else np.zeros(numbers.shape, dtype=bool)
+    if numbers.dtype.kind != "f":
+        low, high = type_limits(numbers.dtype)
+        if code != int(code) or not low <= code <= high:
+            return np.zeros(numbers.shape, dtype=bool)
+        return np.asarray(numbers == numbers.dtype.type(int(code)))
+    with np.errstate(over="ignore"):
+        same = numbers == numbers.dtype.type(code)
+    if abs(code) > 1e10:
+        tolerance = 2e-3 if abs(code) > 1e37 else 1e-6
+        with np.errstate(invalid="ignore", over="ignore"):
+            same |= np.abs(numbers.astype(np.float64) - code) <= tolerance * abs(code)
+    return np.asarray(same)
+
+
+def type_limits(dtype: np.dtype[Any]) -> tuple[float | int, float | int]:
+    """Lowest and highest number of a type."""
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+
+
+def _outside(numbers: Array, limits: tuple[float | None, float | None]) -> BoolArray:
+    out = np.zeros(numbers.shape, dtype=bool)
+    with np.errstate(invalid="ignore"):
+        if limits[0] is not None:
+            out |= numbers < limits[0]
+        if limits[1] is not None:
+            out |= numbers > limits[1]
+    return out
+
+
+def packing_of(
+    attrs: Mapping[str, Any],
+    dtype: np.dtype[Any],
+    *,
+    label: str,
+    nodata: Sequence[float] = (),
+    netcdf: bool = False,
+) -> Packing:
+    """Read a variable's packing from its attributes.
+
+    Parameters
+    ----------
+    label : file and variable, for messages.
+    nodata : further codes given by the user.
+    netcdf : netCDF's default fills count as missing where nothing else is declared.
+
+    Raises
+    ------
+    InputError : a nodata code the type cannot hold.
+    """
+    seen = _seen_dtype(attrs, dtype)
+    scale, offset = _number(attrs, "scale_factor", 1.0), _number(attrs, "add_offset", 0.0)
+    if scale == 0:
+        raise InputError(f"{label}: scale_factor is 0; the stored numbers cannot be decoded")
+    declared = _declared(attrs, seen, dtype)
+    codes = tuple(c for c in declared if _holds(seen, c))
+    for code in declared:
+        if code not in codes and code == code:
+            message = f"{label}: nodata {code:g} lies outside {seen}"
+            if not codes and not nodata:
+                raise InputError(f"{message}; say what marks a gap with --nodata")
+            warnings.warn(f"{message} and is ignored", StimputeWarning, stacklevel=2)
+    for code in nodata:
+        if not _holds(seen, code) and code == code:
+            raise InputError(f"{label}: --nodata {code:g} lies outside {seen}")
+    given = tuple(_as(seen, c) for c in nodata if _holds(seen, c))
+    stored_limits, value_limits = _limits(attrs, seen, scale, offset)
+    default = DEFAULT_FILLS.get(seen.str[1:]) if netcdf and not declared and not nodata else None
+    return Packing(
+        dtype=seen,
+        stored_dtype=dtype,
+        scale=scale,
+        offset=offset,
+        nodata=tuple(dict.fromkeys((*codes, *given))),
+        fill=next(iter((*codes, *given)), None),
+        stored_limits=stored_limits,
+        value_limits=value_limits,
+        undeclared_fill=default,
+    )
+
+
+def _seen_dtype(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
+    unsigned = str(attrs.get("_Unsigned", "")).lower()
+    if unsigned == "true" and dtype.kind == "i":
+        return np.dtype(f"u{dtype.itemsize}")
+    if unsigned == "false" and dtype.kind == "u":
+        return np.dtype(f"i{dtype.itemsize}")
+    return dtype
+
+
+def _number(attrs: Mapping[str, Any], key: str, default: float) -> float:
+    try:
+        value = float(np.asarray(attrs.get(key, default)).ravel()[0])
+    except (TypeError, ValueError, IndexError):
+        return default
+    return value if np.isfinite(value) else default
+
+
+def _numbers(attrs: Mapping[str, Any], key: str) -> list[Any]:
+    if key not in attrs:
+        return []
+    try:
+        array = np.asarray(attrs[key])
+        return list(array.ravel() if array.dtype.kind in "iuf" else array.astype(np.float64).ravel())
+    except (TypeError, ValueError):
+        return []
+
+
+def _declared(attrs: Mapping[str, Any], seen: np.dtype[Any], dtype: np.dtype[Any]) -> tuple[float | int, ...]:
+    codes = [c for key in ("_FillValue", "missing_value") for c in _numbers(attrs, key)]
+    if seen != dtype:  # a signed fill declared for bytes that are read as unsigned, or the reverse
+        codes = [
+            np.asarray(c).astype(dtype).view(seen)[()] if np.dtype(type(c)).kind == dtype.kind else c
+            for c in codes
+        ]
+    return tuple(dict.fromkeys(_as(seen, c) for c in codes))
+
+
+def _holds(dtype: np.dtype[Any], code: Any) -> bool:
+    if dtype.kind == "f":
+        return True
+    if code != code or np.isinf(code) or code != int(code):
+        return False
+    low, high = type_limits(dtype)
+    return bool(low <= code <= high)
+
+
+def _as(dtype: np.dtype[Any], code: Any) -> float | int:
+    if dtype.kind in "iu" and _holds(dtype, code):
+        return int(code)
+    return float(code)
+
+
+def _limits(
+    attrs: Mapping[str, Any], dtype: np.dtype[Any], scale: float, offset: float
+) -> tuple[tuple[float | None, float | None], tuple[float | None, float | None]]:
+    """valid_range and its kin. In stored numbers, unless an integer variable declares them as floats (then in values)."""
+    pair = _numbers(attrs, "valid_range")
+    low = pair[0] if len(pair) == 2 else next(iter(_numbers(attrs, "valid_min")), None)
+    high = pair[1] if len(pair) == 2 else next(iter(_numbers(attrs, "valid_max")), None)
+    decoded = (scale, offset) != (1.0, 0.0) and dtype.kind in "iu"
+    decoded = decoded and any(np.asarray(x).dtype.kind == "f" for x in (low, high) if x is not None)
+    plain = (None if low is None else _limit(dtype, low), None if high is None else _limit(dtype, high))
+    return ((None, None), plain) if decoded else (plain, (None, None))
+
+
+def _limit(dtype: np.dtype[Any], value: Any) -> float | int | None:
+    array = np.asarray(value)
+    if dtype.kind == "u" and array.dtype.kind == "i" and array.dtype.itemsize == dtype.itemsize and array < 0:
+        return int(array.view(dtype))  # a signed attribute beside unsigned data
+    number = float(array)
+    if number != number:
+        return None
+    return int(number) if dtype.kind in "iu" and number == int(number) else number
