@@ -1,0 +1,101 @@
+"""The command line: one thin file per command, each parses, calls one function of :mod:`stimpute.api`, prints.
+
+Importing it loads neither numpy nor torch nor any geodata library: ``stimpute --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from stimpute.cli import console
+from stimpute.cli import options as o
+from stimpute.cli.fill import EPILOG as FILL_EPILOG
+from stimpute.cli.fill import fill
+from stimpute.errors import StimputeError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="stimpute",
+    help="Fill the gaps in satellite image time series: georeferenced, pretrained, with error bars.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: stimpute fill sm.nc sm_filled.nc",
+)
+
+
+@app.callback()
+def _stimpute(version: o.Version = False) -> None:
+    pass
+
+
+app.command(epilog=FILL_EPILOG)(fill)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: leave as after Ctrl-C, with everything unfinished removed."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code. Errors are one line on stderr, a traceback only under -v."""
+    console.talk.quiet = console.talk.verbose = False
+    console.show_warnings()
+    try:
+        code = app(
+            args=list(sys.argv[1:] if arguments is None else arguments),
+            prog_name="stimpute",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort) as error:
+        console.complain("terminated" if isinstance(error, Terminated) else "interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    if console.talk.verbose:
+        traceback.print_exc()
+    if isinstance(error, StimputeError):
+        console.complain(str(error))
+        return error.exit_code
+    if hasattr(error, "format_message"):  # the parser's own errors: the command line alone is wrong
+        console.complain(f"{error.format_message()} (stimpute --help)")
+        return 2
+    if isinstance(error, MemoryError):
+        console.complain("out of memory; lower --memory or --tile")
+    elif isinstance(error, OSError):
+        console.complain(
+            f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        )
+    else:
+        console.complain(
+            f"internal error: {type(error).__name__}: {error} (-v shows where; please report it)"
+        )
+    return 1
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def main() -> NoReturn:
+    """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run())

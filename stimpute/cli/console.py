@@ -1,0 +1,122 @@
+"""What the user sees while a command runs: progress, warnings and the summary on stderr, data on stdout. Knows no methods."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from stimpute.errors import StimputeWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+    from rich.table import Table
+
+
+@dataclass
+class Talk:
+    """How much a command says: filled in by -q and -v."""
+
+    quiet: bool = False
+    verbose: bool = False
+
+
+talk = Talk()
+
+
+def say(text: str) -> None:
+    """One line on stderr, unless -q."""
+    if not talk.quiet:
+        print(text, file=sys.stderr)  # noqa: T201
+
+
+def complain(text: str) -> None:
+    """The one line of an error."""
+    print(f"stimpute: error: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+
+
+def detail(text: str) -> None:
+    """One line on stderr under -v."""
+    if talk.verbose:
+        print(text, file=sys.stderr)  # noqa: T201
+
+
+def write_json(value: Any) -> None:
+    """JSON on stdout; what is not finite becomes null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+
+
+def write_text(text: str) -> None:
+    """Data on stdout."""
+    print(text)  # noqa: T201
+
+
+def write_table(table: Table) -> None:
+    """A rich table on stdout; as wide as it needs to be where stdout is no terminal."""
+    stdout().print(table)
+
+
+def stdout() -> Console:
+    """A rich console on stdout."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, highlight=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    if hasattr(value, "to_dict"):
+        return _plain(value.to_dict())
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def show_warnings() -> None:
+    """Print our warnings as ``warning: ...``; others only under -v."""
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:  # fmt: skip
+        if issubclass(category, StimputeWarning):
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)  # noqa: T201
+        else:
+            detail(f"warning: {category.__name__}: {message} ({filename}:{lineno})")
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", StimputeWarning)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None] | None]:
+    """A progress bar on stderr where that is a terminal (and not -q); None otherwise."""
+    if talk.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show

@@ -1,0 +1,197 @@
+"""`stimpute fill`: parse, call :func:`stimpute.api.fill`, print the summary."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stimpute.cli import console, parse
+from stimpute.cli import options as o
+
+if TYPE_CHECKING:
+    from stimpute.inference.plan import FillPlan
+    from stimpute.inference.summary import FillSummary
+
+EPILOG = "Example: stimpute fill sm.nc sm_filled.nc"
+
+
+def fill(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="IN... OUT", help="Inputs (one stack), then the output. - streams.")
+    ],
+    var: o.Var = None,
+    bbox: o.BBox = None,
+    bbox_crs: o.BBoxCRS = None,
+    time: o.Time = None,
+    covariate: o.Covariate = None,
+    nodata: o.NoData = None,
+    date_format: o.DateFormat = None,
+    times: o.Times = None,
+    dedupe: o.Dedupe = None,
+    regular: o.Regular = False,
+    domain: o.Domain = None,
+    qc: o.QC = False,
+    force: o.Force = False,
+    no_wrap: o.NoWrap = False,
+    method: Annotated[
+        str, o.option("--method", panel=o.METHOD, metavar=o.METHODS, help="How to fill.")
+    ] = "st",
+    model: o.Model = None,
+    fill_never_observed: Annotated[
+        bool,
+        o.option("--fill-never-observed", panel=o.REFUSAL, help="Fill cells that were never observed too."),
+    ] = False,
+    max_gap: Annotated[
+        Any,
+        o.option(
+            "--max-gap",
+            panel=o.REFUSAL,
+            parser=parse.days,
+            metavar="10d",
+            help="Refuse longer gaps (min, h, d, w, mo, y).",
+        ),
+    ] = None,
+    min_obs: Annotated[
+        float | None,
+        o.option("--min-obs", panel=o.REFUSAL, metavar="SHARE", help="Refuse cells observed in fewer steps."),
+    ] = None,
+    strict: Annotated[bool, o.option("--strict", panel=o.REFUSAL, help="Exit 3 if gaps remain.")] = False,
+    uncertainty: Annotated[
+        bool, o.option("--uncertainty/--no-uncertainty", panel=o.RESULT, help="Write the standard error.")
+    ] = True,
+    quantiles: Annotated[
+        Any,
+        o.option(
+            "--quantiles",
+            panel=o.RESULT,
+            parser=parse.levels,
+            metavar="Q,...",
+            help="Write quantiles, e.g. 0.05,0.95.",
+        ),
+    ] = None,
+    flags: Annotated[
+        bool, o.option("--flags/--no-flags", panel=o.RESULT, help="Write the fill flag.")
+    ] = True,
+    plot: o.Plot = None,
+    bounds: Annotated[
+        str,
+        o.option(
+            "--bounds",
+            panel=o.RESULT,
+            metavar="MIN,MAX|auto|none",
+            help="Clip filled values; auto: valid_range, standard_name.",
+        ),
+    ] = "auto",
+    dtype: Annotated[
+        str | None,
+        o.option("--dtype", panel=o.RESULT, metavar="DTYPE", help="Stored dtype, if not the input's."),
+    ] = None,
+    of: Annotated[
+        str | None,
+        o.option("--of", panel=o.RESULT, metavar="NetCDF|NetCDF3|Zarr|GeoTIFF|COG", help="Output format."),
+    ] = None,
+    co: Annotated[
+        list[str] | None, o.option("--co", panel=o.RESULT, metavar="K=V", help="Creation option; repeatable.")
+    ] = None,
+    device: o.Device = "auto",
+    precision: Annotated[
+        str, o.option("--precision", panel=o.RUN, metavar="fp32|bf16", help="Precision of the network.")
+    ] = "fp32",
+    threads: o.Threads = None,
+    tile: Annotated[
+        int | None,
+        o.option("--tile", panel=o.RUN, metavar="CELLS", help="Tile size, if not the variogram's."),
+    ] = None,
+    overlap: Annotated[
+        int | None, o.option("--overlap", panel=o.RUN, metavar="CELLS", help="Halo round each tile.")
+    ] = None,
+    memory: Annotated[
+        Any,
+        o.option(
+            "--memory",
+            panel=o.RUN,
+            parser=parse.size,
+            metavar="2GB",
+            help="Memory for arrays (default: a quarter of what is free).",
+        ),
+    ] = None,
+    overwrite: o.Overwrite = False,
+    dry_run: Annotated[
+        bool, o.option("--dry-run", panel=o.RUN, help="Print the plan, write nothing.")
+    ] = False,
+    seed: o.Seed = 0,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> int:
+    """Fill the gaps of a stack; what was observed is copied untouched.
+
+    Several inputs are one stack: an OUT with a suffix is the merged stack, an OUT that is a folder gets one file per
+    input. Cells that were never observed stay gaps unless --fill-never-observed.
+    """
+    if len(paths) < 2:
+        raise typer.BadParameter("an input and an output are needed: stimpute fill IN... OUT")
+    *inputs, out = paths
+    if json and out == "-":
+        raise typer.BadParameter("--json and the output cannot both go to stdout")
+    from stimpute import api
+
+    read = o.reading(
+        var=var, bbox=bbox, bbox_crs=bbox_crs, time=time, covariate=covariate, nodata=nodata, date_format=date_format,
+        times=times, dedupe=dedupe, regular=regular, domain=domain, qc=qc, force=force, no_wrap=no_wrap,
+    )  # fmt: skip
+    options = {
+        "method": method, "model": model, "fill_never_observed": fill_never_observed, "max_gap": max_gap,
+        "min_obs": min_obs, "uncertainty": uncertainty, "quantiles": quantiles or (), "flags": flags, "plot": plot,
+        "bounds": parse.bounds(bounds), "dtype": dtype, "of": of, "co": parse.creation(co or []), "device": device,
+        "precision": precision, "threads": threads, "tile": tile, "overlap": overlap, "memory": memory,
+        "overwrite": overwrite, "seed": seed,
+    }  # fmt: skip
+    with console.progress() as progress:
+        if dry_run:
+            plan = api.plan(inputs, out, **read, **options)
+            _print_plan(plan, json)
+            return 0
+        summary = api.fill(inputs, out, progress=progress, command=_command(), **read, **options)
+    if json:
+        console.write_json(summary)
+    _print_summary(summary)
+    return 3 if strict and summary.gaps_left else 0
+
+
+def _command() -> str:
+    return shlex.join(["stimpute", *sys.argv[1:]])
+
+
+def _print_summary(summary: FillSummary) -> None:
+    for layer in summary.layers:
+        cells = layer.observed + layer.filled + layer.refused + layer.outside_domain
+        error = (
+            ""
+            if layer.expected_error is None
+            else f"; expected error {layer.expected_error:.3g} {layer.units}".rstrip()
+        )
+        outside = f", {layer.outside_domain:,} outside the domain" if layer.outside_domain else ""
+        clipped = f" ({layer.clipped:,} clipped into bounds)" if layer.clipped else ""
+        console.say(
+            f"{layer.name}: {cells:,} cell-steps: {layer.observed:,} observed, {layer.filled:,} filled{clipped},"
+            f" {layer.refused:,} refused{outside}{error}"
+        )
+        if not layer.filled and not layer.refused:
+            console.say(f"{layer.name}: no gaps; copied")
+    where = ", ".join(summary.outputs) or "stdout"
+    model = f" ({summary.model})" if summary.model else ""
+    console.say(
+        f"{summary.method}{model}: {summary.seconds:.1f} s, {summary.cell_steps_per_second:,.0f} cell-steps/s -> {where}"
+    )
+
+
+def _print_plan(plan: FillPlan, json: bool) -> None:
+    if json:
+        console.write_json(plan)
+        return
+    for line in plan.lines():
+        console.write_text(line)

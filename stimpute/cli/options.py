@@ -1,0 +1,145 @@
+"""The options that several commands share, each defined once. ``STIMPUTE_NAME`` in the environment stands for ``--name``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from stimpute.cli import console, parse
+
+WHAT, READING, METHOD = "What", "Reading", "Method"
+REFUSAL, RESULT, RUN, TALK = "Refusal", "Result", "Run", "Talk"
+METHODS = "st|linear|mean|dct-pls|dineof|kriging"
+
+
+def option(*flags: str, panel: str, help: str, **more: Any) -> Any:
+    """A Typer option whose environment variable mirrors its first long flag."""
+    first = flags[0].split("/")[0]
+    variable = "STIMPUTE_" + first.lstrip("-").upper().replace("-", "_")
+    return typer.Option(*flags, help=help, rich_help_panel=panel, envvar=variable, show_envvar=False, **more)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from stimpute import __version__
+
+        console.write_text(f"stimpute {__version__}")
+        raise typer.Exit
+
+
+def _quiet(value: bool) -> bool:
+    console.talk.quiet = console.talk.quiet or value
+    return value
+
+
+def _verbose(value: bool) -> bool:
+    console.talk.verbose = console.talk.verbose or value
+    return value
+
+
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="IN...", help="Files, folders, globs or @list.txt; - for stdin.")
+]
+Input = Annotated[
+    list[str], typer.Argument(metavar="IN...", help="One stack: a file, or several of one stack.")
+]
+
+Var = Annotated[
+    list[str] | None,
+    option("--var", panel=WHAT, metavar="NAME", help="Variable to fill; repeatable; 'all' for every one."),
+]
+BBox = Annotated[
+    Any, option("--bbox", panel=WHAT, parser=parse.box, metavar="XMIN,YMIN,XMAX,YMAX", help="Only this box.")
+]
+BBoxCRS = Annotated[
+    str | None, option("--bbox-crs", panel=WHAT, metavar="CRS", help="CRS of --bbox, e.g. EPSG:4326.")
+]
+Time = Annotated[
+    Any,
+    option(
+        "--time",
+        panel=WHAT,
+        parser=parse.span,
+        metavar="FROM,TO",
+        help="Only these times, both ends included.",
+    ),
+]
+Covariate = Annotated[
+    list[str] | None,
+    option(
+        "--covariate",
+        panel=WHAT,
+        metavar="PATH[:VAR]",
+        help="A covariate; repeatable; static if it has no time axis.",
+    ),
+]
+
+NoData = Annotated[
+    list[float] | None,
+    option("--nodata", panel=READING, metavar="VALUE", help="Stored value that means no data; repeatable."),
+]
+DateFormat = Annotated[
+    str | None,
+    option(
+        "--date-format", panel=READING, metavar="FORMAT", help="strptime format of dates in names, e.g. %Y%j."
+    ),
+]
+Times = Annotated[
+    str | None,
+    option(
+        "--times",
+        panel=READING,
+        metavar="LIST|FILE",
+        help="ISO dates of the steps: a comma list, or a text file.",
+    ),
+]
+Dedupe = Annotated[
+    str | None,
+    option("--dedupe", panel=READING, metavar="first|last|mean", help="What to do with steps of equal time."),
+]
+Regular = Annotated[
+    bool, option("--regular", panel=READING, help="Insert the steps missing from a regular series, as gaps.")
+]
+Domain = Annotated[
+    str | None,
+    option(
+        "--domain", panel=READING, metavar="PATH[:VAR]", help="Raster that is non-zero inside the domain."
+    ),
+]
+QC = Annotated[bool, option("--qc", panel=READING, help="Treat outliers as gaps (a declared alteration).")]
+Force = Annotated[
+    bool, option("--force", panel=READING, help="Read complex, palette or categorical rasters too.")
+]
+NoWrap = Annotated[
+    bool, option("--no-wrap", panel=READING, help="Longitudes that span 360 degrees do not wrap.")
+]
+
+Model = Annotated[
+    str | None,
+    option("--model", panel=METHOD, metavar="NAME|PATH", help="Model of method st (see 'stimpute models')."),
+]
+Device = Annotated[str, option("--device", panel=RUN, metavar="auto|cpu|cuda|mps", help="Where to compute.")]
+Threads = Annotated[int | None, option("--threads", panel=RUN, metavar="N", help="CPU threads.")]
+Seed = Annotated[int, option("--seed", panel=RUN, metavar="N", help="Seed of everything random.")]
+Overwrite = Annotated[bool, option("--overwrite", panel=RUN, help="Replace an existing output.")]
+
+Plot = Annotated[
+    str | None, option("--plot", panel=RESULT, metavar="PNG", help="Draw a picture of the result.")
+]
+Json = Annotated[bool, option("--json", panel=TALK, help="The result as JSON on stdout.")]
+Quiet = Annotated[bool, option("--quiet", "-q", panel=TALK, callback=_quiet, help="No progress, no summary.")]
+Verbose = Annotated[
+    bool, option("--verbose", "-v", panel=TALK, callback=_verbose, help="Say more; tracebacks on errors.")
+]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_version, is_eager=True, rich_help_panel=TALK, help="Print the version."
+    ),
+]
+
+
+def reading(**values: Any) -> dict[str, Any]:
+    """The reading options a command was given, as keywords of the Python API: those left at their default are left out."""
+    return {name: value for name, value in values.items() if value not in (None, False, [], ())}

@@ -1,0 +1,75 @@
+"""Which device a run computes on, found out by really allocating on it. Knows torch; nothing about methods."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, get_args
+
+import torch
+
+from stimpute.errors import DeviceError, StimputeWarning, UsageError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+_ACCELERATORS = ("cuda", "mps")
+
+
+def choose_device(wanted: str = "auto", threads: int | None = None) -> torch.device:
+    """The device a run computes on: ``auto`` is the first accelerator that works, else the CPU.
+
+    Parameters
+    ----------
+    wanted : ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
+    threads : CPU threads torch may use; None leaves its own choice.
+
+    Raises
+    ------
+    DeviceError : a device asked for by name is absent or does not work.
+    UsageError : no device is called that.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if wanted.split(":")[0] not in get_args(Device):
+        raise UsageError(f"--device {wanted}: one of {', '.join(get_args(Device))}")
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"--threads {threads}: at least 1")
+        torch.set_num_threads(threads)
+    if wanted == "auto":
+        return _first_that_works()
+    fault = _fault(wanted)
+    if fault:
+        raise DeviceError(f"--device {wanted}: {fault}; use --device auto or cpu")
+    return torch.device(wanted)
+
+
+def _first_that_works() -> torch.device:
+    for name in _ACCELERATORS:
+        if not _present(name):
+            continue
+        fault = _fault(name)
+        if not fault:
+            return torch.device(name)
+        warnings.warn(
+            f"{name} is there but does not work ({fault}); computing on the CPU",
+            StimputeWarning,
+            stacklevel=3,
+        )
+    return torch.device("cpu")
+
+
+def _present(name: str) -> bool:
+    return torch.cuda.is_available() if name == "cuda" else torch.backends.mps.is_available()
+
+
+def _fault(name: str) -> str:
+    """Why a device cannot be used; empty if it can."""
+    kind = name.split(":")[0]
+    if kind in _ACCELERATORS and not _present(kind):
+        return "no such device on this machine"
+    try:
+        square = torch.ones(8, 8, device=name)
+        works = float((square @ square).sum()) == 8**3
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0]
+    return "" if works else "it computes wrongly"

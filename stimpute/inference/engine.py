@@ -1,0 +1,384 @@
+"""Filling a stack of any size with any method: tile by tile, blended, calibrated, refused where it should be.
+
+Observed values never pass through here on their way to the output: the sink copies them from the source. Knows
+protocols only; neither files nor networks.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from stimpute import __version__
+from stimpute.calibration import Calibration, distance_to_data
+from stimpute.errors import InputError, StimputeWarning
+from stimpute.holdout import hold_out
+from stimpute.inference.options import Bounds, FillOptions, Progress
+from stimpute.inference.summary import FillSummary, LayerSummary
+from stimpute.inference.survey import Survey, survey_layer
+from stimpute.protocols import (
+    FILLED,
+    OBSERVED,
+    OUTSIDE_DOMAIN,
+    REFUSED,
+    Filled,
+    Imputer,
+    Layer,
+    Method,
+    Sink,
+    Source,
+    Window,
+)
+from stimpute.stack import BoolArray, Float32Array, Stack
+from stimpute.tiling import blend_weights
+
+LEVEL = 0.9
+CALIBRATION_SHARE = 0.1
+CALIBRATION_TILES = 6
+MIN_HELD_OUT = 30
+STANDARD_NAME_BOUNDS: dict[str, Bounds] = {
+    "normalized_difference_vegetation_index": (-1.0, 1.0),
+    "volume_fraction_of_condensed_water_in_soil": (0.0, 1.0),
+    "soil_moisture_content": (0.0, None),
+    "mass_content_of_water_in_soil": (0.0, None),
+    "mass_concentration_of_chlorophyll_in_sea_water": (0.0, None),
+    "mass_concentration_of_chlorophyll_a_in_sea_water": (0.0, None),
+    "area_fraction": (0.0, None),
+    "cloud_area_fraction": (0.0, None),
+    "sea_ice_area_fraction": (0.0, None),
+    "relative_humidity": (0.0, None),
+    "air_temperature": (0.0, None),
+    "wind_speed": (0.0, None),
+    "leaf_area_index": (0.0, None),
+    "surface_albedo": (0.0, None),
+}
+_NEVER_NEGATIVE = ("precipitation", "rainfall", "snowfall", "lwe_thickness", "aerosol_optical")
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one tile says, in the variable's units: mean (NaN: nothing), standard error, what was observed. (time, y, x)"""
+
+    mean: Float32Array
+    scale: Float32Array | None
+    valid: BoolArray
+
+
+def fill_source(
+    source: Source,
+    sink: Sink,
+    method: Method,
+    options: FillOptions,
+    progress: Progress | None = None,
+    command: str = "",
+) -> FillSummary:
+    """Fill every layer of ``source`` into ``sink`` and commit it.
+
+    Parameters
+    ----------
+    command : what the user typed, for the output's ``history``.
+
+    Raises
+    ------
+    InputError : a layer without any observation.
+    OutputError : the sink cannot hold a value, or cannot be written.
+    """
+    started = time.perf_counter()
+    layers = []
+    for index in range(len(source.layers)):
+        survey = survey_layer(source, index, method, options, progress)
+        layers.append(_fill_layer(survey, sink, method, options, progress))
+    outputs = sink.commit(_history(method, options, command))
+    seconds = time.perf_counter() - started
+    cells = sum(int(np.prod(layer.shape)) for layer in source.layers)
+    return FillSummary(
+        method=method.name, model=getattr(method, "model_name", None), model_sha256=getattr(method, "sha256", None),
+        seed=options.seed, layers=tuple(layers), seconds=round(seconds, 3),
+        cell_steps_per_second=round(cells / max(seconds, 1e-9)), outputs=tuple(str(path) for path in outputs),
+    )  # fmt: skip
+
+
+def _fill_layer(
+    survey: Survey, sink: Sink, method: Method, options: FillOptions, progress: Progress | None
+) -> LayerSummary:
+    counts = np.zeros(4, dtype=np.int64)
+    clipped = 0
+    bounds = resolve_bounds(survey.layer, options)
+    gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
+    if gaps:
+        imputer = method.prepare(survey.overview)
+        trust = _calibrate(survey, imputer, options, progress) if options.uncertainty else Trust()
+        bands = _bands(survey, imputer, trust, progress)
+    else:
+        trust = Trust()
+        bands = _untouched(survey)
+    for window, answer in bands:
+        filled, changed = _filled(survey, window, answer, bounds, options)
+        sink.write(window, filled, survey.index)
+        counts += np.bincount(filled.flag.ravel(), minlength=4)
+        clipped += changed
+    notes = survey.notes if gaps else (*survey.notes, f"{survey.layer.name}: no gaps; copied")
+    return LayerSummary(
+        name=survey.layer.name, units=survey.layer.units, observed=int(counts[OBSERVED]), filled=int(counts[FILLED]),
+        refused=int(counts[REFUSED]), outside_domain=int(counts[OUTSIDE_DOMAIN]), clipped=clipped,
+        expected_error=trust.mae, coverage=trust.coverage, whole=survey.plan is None, tiles=len(survey.tiles),
+        tile={} if survey.plan is None else survey.plan.to_dict(), range_km=survey.range_km,
+        range_days=survey.range_days, notes=notes,
+    )  # fmt: skip
+
+
+# --- how far to trust the method here -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """A calibration fitted on this stack, and how the method did there. ``mae`` in the variable's units."""
+
+    calibration: Calibration | None = None
+    mae: float | None = None
+    coverage: float | None = None
+
+    def standard_error(self, answer_scale: Float32Array | None, stack: Stack) -> Float32Array | None:
+        """The method's scale (ones where it has none), stretched so that intervals cover what they claim."""
+        scale = np.ones(stack.shape, dtype=np.float32) if answer_scale is None else answer_scale
+        if self.calibration is None:
+            return answer_scale
+        return self.calibration.apply(scale, distance_to_data(stack.valid, stack.times))
+
+
+def _calibrate(survey: Survey, imputer: Imputer, options: FillOptions, progress: Progress | None) -> Trust:
+    """Hide a seeded share of what is observed the way other frames hide it, predict it, fit the calibration."""
+    rng = np.random.default_rng([options.seed, survey.index])
+    errors, scales, distances = [], [], []
+    chosen = _sampled_tiles(survey, rng)
+    for done, window in enumerate(chosen):
+        stack = survey.read(window)
+        hidden = _hidden(stack, int(rng.integers(2**31)))
+        if hidden is None:
+            continue
+        shown = stack.hide(hidden)
+        estimate = imputer.impute(shown)
+        scale = estimate.scale if estimate.scale is not None else np.ones_like(estimate.mean)
+        where = hidden & np.isfinite(estimate.mean) & np.isfinite(scale)
+        errors.append((stack.values - estimate.mean)[where])
+        scales.append(scale[where])
+        distances.append(distance_to_data(shown.valid, shown.times)[where])
+        if progress:
+            progress("calibrate", done + 1, len(chosen))
+    error, scale_, distance = (
+        np.concatenate(parts) if parts else np.empty(0, np.float32) for parts in (errors, scales, distances)
+    )
+    if error.size < MIN_HELD_OUT:
+        warnings.warn(
+            f"{survey.layer.name}: {error.size} cells to calibrate on are too few; the standard error is the method's own",
+            StimputeWarning, stacklevel=2,
+        )  # fmt: skip
+        return Trust(mae=float(np.abs(error).mean()) if error.size else None)
+    calibration = Calibration.fit(error, scale_, distance, LEVEL)
+    return Trust(calibration, float(np.abs(error).mean()), _coverage(error, scale_, distance))
+
+
+def _coverage(error: Float32Array, scale: Float32Array, distance: Float32Array) -> float | None:
+    """Share of every second held-out cell inside the interval calibrated on the others."""
+    if error.size < 4 * MIN_HELD_OUT:
+        return None
+    fitted = Calibration.fit(error[::2], scale[::2], distance[::2], LEVEL)
+    half_width = NormalDist().inv_cdf(0.5 + LEVEL / 2) * fitted.apply(scale[1::2], distance[1::2])
+    return float((np.abs(error[1::2]) <= half_width).mean())
+
+
+def _sampled_tiles(survey: Survey, rng: np.random.Generator) -> list[Window]:
+    """Read windows of a few tiles, drawn in proportion to what is observed in their cores."""
+    if len(survey.tiles) == 1:
+        return [survey.tiles[0].read]
+    extended = survey.observed_per_cell[:, survey.extended_columns]
+    observed = np.array([extended[tile.core.slices[1:]].sum() for tile in survey.tiles], dtype=np.float64)
+    count = min(CALIBRATION_TILES, int((observed > 0).sum()))
+    picked = rng.choice(len(survey.tiles), size=count, replace=False, p=observed / observed.sum())
+    return [survey.tiles[i].read for i in sorted(picked)]
+
+
+def _hidden(stack: Stack, seed: int) -> BoolArray | None:
+    try:
+        return hold_out(stack, "gap", CALIBRATION_SHARE, seed)
+    except InputError:  # a tile with next to nothing in it has nothing to hide
+        return None
+
+
+# --- tiles, blended into bands --------------------------------------------------------------------------------------
+
+
+class _Band:
+    """Sums of weight, weight x mean, weight x standard error over the rows still open. Rows leave at the top."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._steps, _, self._columns = shape
+        self.top = 0
+        self._rows: dict[str, Float32Array] = {
+            k: np.zeros((shape[0], 0, shape[2]), np.float32) for k in ("weight", "mean", "scale")
+        }
+        self._valid = np.zeros((shape[0], 0, shape[2]), dtype=bool)
+
+    def add(self, window: Window, weight: Float32Array, answer: Answer) -> None:
+        """Blend one tile in; where it says NaN it has no vote."""
+        self._grow(window.y[1])
+        t, y, x = window.time, (window.y[0] - self.top, window.y[1] - self.top), window.x
+        where = Window(t, y, x).slices
+        said = np.isfinite(answer.mean)
+        vote = np.where(said, weight, np.float32(0))
+        self._rows["weight"][where] += vote
+        self._rows["mean"][where] += vote * np.where(said, answer.mean, np.float32(0))
+        if answer.scale is not None:
+            self._rows["scale"][where] += vote * np.nan_to_num(answer.scale)
+        self._valid[where] = answer.valid
+
+    def _grow(self, bottom: int) -> None:
+        missing = bottom - self.top - self._valid.shape[1]
+        if missing > 0:
+            more = (self._steps, missing, self._columns)
+            self._rows = {
+                k: np.concatenate([v, np.zeros(more, np.float32)], axis=1) for k, v in self._rows.items()
+            }
+            self._valid = np.concatenate([self._valid, np.zeros(more, dtype=bool)], axis=1)
+
+    def finish(self, bottom: int, scaled: bool) -> tuple[tuple[int, int], Answer]:
+        """Take out the rows above ``bottom``, weighted sums divided by weights."""
+        rows, count = (self.top, bottom), bottom - self.top
+        weight = self._rows["weight"][:, :count]
+        divisor = np.where(weight > 0, weight, np.float32(np.nan))
+        answer = Answer(
+            self._rows["mean"][:, :count] / divisor,
+            self._rows["scale"][:, :count] / divisor if scaled else None,
+            self._valid[:, :count],
+        )
+        self._rows = {k: v[:, count:] for k, v in self._rows.items()}
+        self._valid = self._valid[:, count:]
+        self.top = bottom
+        return rows, answer
+
+
+def _bands(
+    survey: Survey, imputer: Imputer, trust: Trust, progress: Progress | None
+) -> Iterator[tuple[Window, Answer]]:
+    """Impute tile after tile; yield the rows that no later tile touches (all at once where memory allows)."""
+    shape = survey.extended
+    fillable = survey.fillable[:, survey.extended_columns]
+    band = _Band(shape)
+    scaled = False
+    for number, tile in enumerate(survey.tiles):
+        stack = survey.read(tile.read)
+        wanted = fillable[tile.read.slices[1:]] & ~stack.valid
+        answer = _answer(stack, imputer, trust) if wanted.any() else _nothing(stack)
+        scaled |= answer.scale is not None
+        band.add(tile.read, blend_weights(tile, shape), answer)
+        if progress:
+            progress("fill", number + 1, len(survey.tiles))
+        last = number + 1 == len(survey.tiles)
+        open_from = shape[1] if last else survey.tiles[number + 1].read.y[0]
+        if last or (not survey.in_memory and open_from > band.top):
+            yield _own_columns(survey, *band.finish(open_from, scaled))
+
+
+def _answer(stack: Stack, imputer: Imputer, trust: Trust) -> Answer:
+    estimate = imputer.impute(stack)
+    return Answer(estimate.mean, trust.standard_error(estimate.scale, stack), stack.valid)
+
+
+def _nothing(stack: Stack) -> Answer:
+    """For a tile in which nothing may be filled."""
+    return Answer(np.full(stack.shape, np.nan, dtype=np.float32), None, stack.valid)
+
+
+def _own_columns(survey: Survey, rows: tuple[int, int], answer: Answer) -> tuple[Window, Answer]:
+    """Cut off the columns that were added on either side of a grid that wraps."""
+    t, _, nx = survey.shape
+    own = slice(survey.margin, survey.margin + nx)
+    scale = None if answer.scale is None else answer.scale[..., own]
+    return Window((0, t), rows, (0, nx)), Answer(answer.mean[..., own], scale, answer.valid[..., own])
+
+
+def _untouched(survey: Survey) -> Iterator[tuple[Window, Answer]]:
+    """A layer without gaps, tile core by tile core."""
+    rows = sorted({tile.core.y for tile in survey.tiles})
+    for y in rows:
+        window = Window((0, survey.shape[0]), y, (0, survey.shape[2]))
+        extended = Window(window.time, y, (survey.margin, survey.margin + survey.shape[2]))
+        stack = survey.read(extended)
+        yield window, Answer(stack.values, None, stack.valid)
+
+
+# --- flags, bounds, quantiles ---------------------------------------------------------------------------------------
+
+
+def _filled(
+    survey: Survey, window: Window, answer: Answer, bounds: Bounds, options: FillOptions
+) -> tuple[Filled, int]:
+    """Decide cell by cell; returns what goes to the sink and how many filled values were clipped."""
+    rows = window.slices[1]
+    allowed = survey.fillable[rows][None] & np.isfinite(answer.mean) & ~answer.valid
+    if options.max_gap_days is not None:
+        allowed &= gap_days(answer.valid, survey.times) <= options.max_gap_days
+    flag = np.full(window.shape, REFUSED, dtype=np.uint8)
+    flag[np.broadcast_to(survey.outside[rows][None], flag.shape)] = OUTSIDE_DOMAIN
+    flag[allowed] = FILLED
+    flag[answer.valid] = OBSERVED
+    low, high = bounds
+    values = np.clip(answer.mean, low, high) if (low, high) != (None, None) else answer.mean
+    clipped = int(((values != answer.mean) & allowed).sum())
+    error = None if answer.scale is None else np.where(allowed, answer.scale, np.float32(np.nan))
+    quantiles = {}
+    if error is not None:
+        for level in options.quantiles:
+            quantile = values + np.float32(NormalDist().inv_cdf(level)) * error
+            quantiles[level] = np.asarray(
+                np.clip(quantile, low, high) if (low, high) != (None, None) else quantile, np.float32
+            )
+    return Filled(
+        np.asarray(np.where(allowed, values, np.float32(np.nan)), np.float32), flag, error, quantiles
+    ), clipped
+
+
+def gap_days(valid: BoolArray, times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Length in days of the gap every cell-step lies in, from the observation before to the one after. (time, y, x)
+
+    A gap open at one end counts from its observation to the end of the series; 0 where observed, inf where the cell
+    was never observed.
+
+    >>> gap_days(np.array([True, False, False, True, False])[:, None, None], np.arange(5.0)).ravel().tolist()
+    [0.0, 3.0, 3.0, 0.0, 1.0]
+    """
+    at = np.where(valid, times[:, None, None], np.nan)
+    before = np.fmax.accumulate(at, axis=0)
+    after = np.flip(np.fmin.accumulate(np.flip(at, 0), axis=0), 0)
+    length = np.where(np.isnan(after), times[-1], after) - np.where(np.isnan(before), times[0], before)
+    length[np.broadcast_to(~valid.any(axis=0), valid.shape)] = np.inf
+    length[valid] = 0.0
+    return np.asarray(length)
+
+
+def resolve_bounds(layer: Layer, options: FillOptions) -> Bounds:
+    """(low, high) that filled values of a layer are clipped into; None leaves a side open."""
+    if options.bounds is None:
+        return None, None
+    if options.bounds != "auto":
+        return options.bounds
+    low, high = layer.valid_range
+    known = STANDARD_NAME_BOUNDS.get(layer.standard_name, (None, None))
+    if any(word in layer.standard_name for word in _NEVER_NEGATIVE):
+        known = (0.0, None)
+    return known[0] if low is None else low, known[1] if high is None else high
+
+
+def _history(method: Method, options: FillOptions, command: str) -> str:
+    """One line for ``history``: when, what, by which version, with which weights and seed."""
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    model = getattr(method, "model_name", None)
+    weights = f", model {model} sha256 {getattr(method, 'sha256', '')}" if model else ""
+    return f"{when}: {command or 'stimpute.fill'} (stimpute {__version__}, method {method.name}{weights}, seed {options.seed})"

@@ -1,0 +1,127 @@
+"""A stack in memory as a `Source`, and arrays as a `Sink`: what `evaluate` and the tests run the engine on. Knows no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from stimpute.protocols import REFUSED, Filled, Layer, Window
+from stimpute.stack import BoolArray, Float32Array, Stack
+
+Read = Callable[[Window], Stack]
+
+
+class StackSource:
+    """A :class:`Stack` seen as a source with one layer."""
+
+    format = "memory"
+    paths: tuple[Path | str, ...] = ()
+    calendar = "standard"
+
+    def __init__(
+        self, stack: Stack, name: str = "stack", domain: BoolArray | None = None, units: str = ""
+    ) -> None:
+        self._stack = stack
+        self.layers = (Layer(name, name, {}, stack.shape, np.dtype(np.float32), units),)
+        self.grid = stack.grid
+        self.times, self.year_phase, self.day_phase = stack.times, stack.year_phase, stack.day_phase
+        self.time_labels = tuple(f"{day:g}" for day in stack.times)
+        self.domain = domain
+
+    def read(self, window: Window, layer: int = 0) -> Stack:
+        """One window (views, no copy)."""
+        return self._stack.window(*window.slices)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def __enter__(self) -> StackSource:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class ArraySink:
+    """Keeps what the engine writes: ``values`` (NaN where nothing was filled or observed), ``flag``, ``standard_error``."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.values: Float32Array = np.full(shape, np.nan, dtype=np.float32)
+        self.standard_error: Float32Array = np.full(shape, np.nan, dtype=np.float32)
+        self.flag = np.full(shape, REFUSED, dtype=np.uint8)
+        self.history: str | None = None
+
+    def write(self, window: Window, filled: Filled, layer: int = 0) -> None:
+        """One window."""
+        self.values[window.slices] = filled.values
+        self.flag[window.slices] = filled.flag
+        if filled.standard_error is not None:
+            self.standard_error[window.slices] = filled.standard_error
+
+    def commit(self, history: str) -> tuple[Path, ...]:
+        """Remember the history; there are no files."""
+        self.history = history
+        return ()
+
+    def abort(self) -> None:
+        """Nothing to remove."""
+
+    def __enter__(self) -> ArraySink:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+def wrapped(read: Read, columns: int, halo: int) -> Read:
+    """Windows of a grid whose last column is the first one's neighbour, extended by ``halo`` columns on either side.
+
+    Column 0 of the extended grid is column ``-halo`` of the real one, so that tiles of the extended grid see across
+    the 180/360 degree line.
+    """
+
+    def extended(window: Window) -> Stack:
+        start, stop = window.x[0] - halo, window.x[1] - halo
+        parts = []
+        while start < stop:
+            column = start % columns
+            width = min(stop - start, columns - column)
+            parts.append(read(Window(window.time, window.y, (column, column + width))))
+            start += width
+        return _side_by_side(parts)
+
+    return extended
+
+
+def _side_by_side(parts: list[Stack]) -> Stack:
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    grid = first.grid
+    x, shift = [grid.x], 0.0
+    for before, part in pairwise(parts):
+        shift += 360.0 * (1 if part.grid.x[..., 0].mean() < before.grid.x[..., -1].mean() else 0)
+        x.append(part.grid.x + shift)
+    columns = sum(part.shape[2] for part in parts)
+    y = np.concatenate([p.grid.y for p in parts], axis=-1) if grid.kind == "curvilinear" else grid.y
+    return Stack(
+        values=np.concatenate([p.values for p in parts], axis=2),
+        valid=np.concatenate([p.valid for p in parts], axis=2),
+        times=first.times,
+        grid=type(grid)(
+            grid.kind,
+            (grid.shape[0], columns),
+            np.concatenate(x, axis=-1),
+            y,
+            grid.units,
+            grid.km_per_unit,
+            grid.crs_wkt,
+        ),
+        year_phase=first.year_phase,
+        day_phase=first.day_phase,
+        dynamic={k: np.concatenate([p.dynamic[k] for p in parts], axis=2) for k in first.dynamic},
+        static={k: np.concatenate([p.static[k] for p in parts], axis=1) for k in first.static},
+    )

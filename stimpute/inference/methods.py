@@ -1,0 +1,69 @@
+"""From a method's name to a method: the pretrained network, or a classical one. Knows no files but model files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from stimpute.baselines import METHODS
+from stimpute.errors import UsageError
+from stimpute.inference.devices import choose_device
+from stimpute.model.method import Precision, STMethod
+from stimpute.pretrained.registry import DEFAULT_MODEL, LoadedModel, load_model
+from stimpute.protocols import Method
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+
+class PretrainedMethod(STMethod):
+    """The ST-Transformer with the weights of a named model."""
+
+    def __init__(self, model: LoadedModel, device: torch.device, precision: Precision) -> None:
+        super().__init__(model.network, device, precision)
+        self.model_name = model.name
+        self.sha256 = model.sha256
+
+
+def method_names() -> tuple[str, ...]:
+    """Every method that ``--method`` takes, the default first."""
+    return ("st", *METHODS)
+
+
+def open_method(
+    name: str = "st",
+    model: str | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+) -> Method:
+    """A method ready to be prepared.
+
+    Parameters
+    ----------
+    name : one of :func:`method_names`.
+    model : name or path of a model, for ``st``; None: the default one.
+
+    Raises
+    ------
+    UsageError : an unknown method or precision, or a model for a method that has none.
+    ModelError, DeviceError : the model or the device cannot be used.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
+    if name not in method_names():
+        raise UsageError(f"--method {name}: one of {', '.join(method_names())}")
+    if name != "st":
+        if model is not None:
+            raise UsageError(
+                f"--model {model}: method {name} has no model; leave --model out or use --method st"
+            )
+        choose_device("cpu" if device == "auto" else device, threads)
+        return METHODS[name]()
+    where = choose_device(device, threads)
+    return PretrainedMethod(load_model(model or DEFAULT_MODEL), where, precision)
+
+
+def open_methods(names: Sequence[str], model: str | None = None, device: str = "auto") -> list[Method]:
+    """Several methods, in the order given."""
+    return [open_method(name, model if name == "st" else None, device) for name in names]

@@ -1,0 +1,335 @@
+"""Looking over one layer before filling it: one pass by windows for counts, statistics, variogram, tiles and refusals.
+
+Bounded in memory whatever the file's size. Knows protocols and geostatistics; neither files nor any particular method.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import distance_transform_edt
+
+from stimpute.errors import InputError, StimputeWarning, VariogramError
+from stimpute.inference.memory import Read, StackSource, wrapped
+from stimpute.inference.options import FillOptions, Progress
+from stimpute.protocols import Layer, Method, Source, Window
+from stimpute.stack import BoolArray, Stack
+from stimpute.tiling import FALLBACK_RANGE_CELLS, Tile, TilePlan, plan_tiles, tiles
+from stimpute.variogram import VariogramAnalysis, analyse
+
+OVERVIEW_CELLS = 2**22
+ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself
+WHOLE_BYTES, TILE_BYTES = 200, 4000  # per cell-step inside a method that does not say: classical, network
+FEW_STEPS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What is known about a layer before any of it is filled.
+
+    ``read`` takes windows of the *extended* grid, ``margin`` columns wider on both sides where longitude wraps;
+    ``shape`` is the layer's own, ``tiles`` lie on the extended one.
+    """
+
+    index: int
+    layer: Layer
+    shape: tuple[int, int, int]
+    read: Read
+    margin: int
+    in_memory: bool
+    overview: Stack
+    observed_per_cell: npt.NDArray[np.int64]
+    observed_per_step: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]  # days, of every step
+    fillable: BoolArray  # (y, x): may be filled
+    outside: BoolArray  # (y, x): outside the domain
+    variogram: VariogramAnalysis | None
+    range_km: float | None
+    range_days: float | None
+    plan: TilePlan | None  # None: the method sees the whole layer at once
+    tiles: tuple[Tile, ...]
+    bytes_per_cell: int
+    notes: tuple[str, ...]
+
+    @property
+    def observed(self) -> int:
+        """Observed cell-steps."""
+        return int(self.observed_per_cell.sum())
+
+    @property
+    def cells(self) -> int:
+        """Cell-steps of the layer."""
+        return math.prod(self.shape)
+
+    @property
+    def extended(self) -> tuple[int, int, int]:
+        """Shape of the grid the tiles lie on."""
+        t, ny, nx = self.shape
+        return t, ny, nx + 2 * self.margin
+
+    @property
+    def extended_columns(self) -> npt.NDArray[np.intp]:
+        """Column of the layer behind each column of the extended grid."""
+        nx = self.shape[2]
+        return np.arange(-self.margin, nx + self.margin) % nx
+
+    @property
+    def peak_bytes(self) -> int:
+        """Estimate of the largest amount of memory the arrays of this layer take at once."""
+        largest = max(math.prod(tile.read.shape) for tile in self.tiles)
+        t, ny, nx = self.extended
+        band = ny if self.in_memory or self.plan is None else min(ny, self.plan.core + 2 * self.plan.halo)
+        return largest * self.bytes_per_cell + t * band * nx * ENGINE_BYTES
+
+
+def memory_budget(options: FillOptions) -> int:
+    """Bytes the arrays of a run may take: what was asked for, else a quarter of what is free."""
+    if options.memory is not None:
+        return options.memory
+    return max(available_memory() // 4, 2**28)
+
+
+def available_memory() -> int:
+    """Free memory of this machine in bytes (what Linux calls available; elsewhere half of what is installed)."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            free = next(line for line in lines if line.startswith("MemAvailable"))
+        return int(free.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def survey_layer(
+    source: Source, index: int, method: Method, options: FillOptions, progress: Progress | None = None
+) -> Survey:
+    """Read a layer once by windows and decide how it will be filled.
+
+    Raises
+    ------
+    InputError : nothing at all was observed.
+    """
+    layer = source.layers[index]
+    budget = memory_budget(options)
+    in_memory = math.prod(layer.shape) * ENGINE_BYTES <= budget
+    scan = _scan(source, index, in_memory, budget, progress)
+    if not scan.per_cell.any():
+        raise InputError(
+            f"{_where(source, layer)}: no observed value at all, so there is nothing to fill from"
+        )
+    notes = _remarks(layer, scan)
+    variogram, remark = _variogram(scan.whole or scan.overview, options.seed)
+    range_km, range_days = _ranges(variogram)
+    if remark or range_km is None:
+        notes.append(remark or f"{layer.name}: no spatial range could be fitted; tiles of the fallback size")
+    fillable, outside, refusal = _fillable(source, layer, scan, range_km, options)
+    notes += refusal
+    survey = Survey(
+        index=index, layer=layer, shape=layer.shape, read=scan.read, margin=0, in_memory=in_memory,
+        overview=scan.overview, observed_per_cell=scan.per_cell, observed_per_step=scan.per_step,
+        times=source.times, fillable=fillable, outside=outside, variogram=variogram, range_km=range_km, range_days=range_days,
+        plan=None, tiles=(), bytes_per_cell=int(getattr(method, "bytes_per_cell", WHOLE_BYTES if method.sees_whole else TILE_BYTES)), notes=tuple(notes),
+    )  # fmt: skip
+    for note in notes:
+        warnings.warn(note, StimputeWarning, stacklevel=2)
+    return _with_tiles(survey, source, method, options, budget)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    read: Read
+    whole: Stack | None
+    overview: Stack
+    per_cell: npt.NDArray[np.int64]
+    per_step: npt.NDArray[np.int64]
+
+
+def _where(source: Source, layer: Layer) -> str:
+    return f"{source.paths[0]}: {layer.name}" if source.paths else layer.name
+
+
+def _scan(source: Source, index: int, in_memory: bool, budget: int, progress: Progress | None) -> _Scan:
+    """One pass over the layer: counts, and every ``step``-th cell (and step) as the overview."""
+    shape = source.layers[index].shape
+    every_step, every_cell = thinning(shape, OVERVIEW_CELLS)
+    per_cell = np.zeros(shape[1:], dtype=np.int64)
+    per_step = np.zeros(shape[0], dtype=np.int64)
+    whole, thinned = None, []
+    for start, stop in _slabs(
+        shape, shape[0] if in_memory else budget // (ENGINE_BYTES * shape[1] * shape[2])
+    ):
+        slab = source.read(Window((start, stop), (0, shape[1]), (0, shape[2])), index)
+        per_cell += slab.valid.sum(axis=0)
+        per_step[start:stop] = slab.valid.sum(axis=(1, 2))
+        first = -start % every_step
+        if first < stop - start:
+            thinned.append(_thin(slab, slice(first, None, every_step), every_cell))
+        whole = slab if in_memory else None
+        if progress:
+            progress("survey", stop, shape[0])
+    read = StackSource(whole).read if whole is not None else (lambda window: source.read(window, index))
+    return _Scan(read, whole, _joined(thinned), per_cell, per_step)
+
+
+def thinning(shape: tuple[int, int, int], cells: int) -> tuple[int, int]:
+    """(every n-th step, every m-th cell) that brings a stack down to ``cells``: space first, time when space is small.
+
+    >>> thinning((10, 100, 100), 1000), thinning((100_000, 10, 10), 1000), thinning((3, 4, 5), 1000)
+    ((1, 10), (400, 2), (1, 1))
+    """
+    t, ny, nx = shape
+    every_cell = 1
+    while (
+        t * math.ceil(ny / every_cell) * math.ceil(nx / every_cell) > cells and max(ny, nx) / every_cell > 8
+    ):
+        every_cell += 1
+    thinned = math.ceil(ny / every_cell) * math.ceil(nx / every_cell)
+    return max(1, math.ceil(t * thinned / cells)), every_cell
+
+
+def _slabs(shape: tuple[int, int, int], steps: int) -> Iterator[tuple[int, int]]:
+    steps = max(1, steps)
+    for start in range(0, shape[0], steps):
+        yield start, min(start + steps, shape[0])
+
+
+def _thin(stack: Stack, steps: slice, every: int) -> Stack:
+    first = (every - 1) // 2
+    rows, cols = (slice(min(first, n - 1), None, every) for n in stack.shape[1:])
+    return stack.window(steps, rows, cols)
+
+
+def _joined(parts: list[Stack]) -> Stack:
+    if len(parts) == 1:
+        return parts[0]
+    joined = {
+        name: np.concatenate([getattr(p, name) for p in parts])
+        for name in ("values", "valid", "times", "year_phase", "day_phase")
+    }
+    dynamic = {k: np.concatenate([p.dynamic[k] for p in parts]) for k in parts[0].dynamic}
+    return Stack(**joined, grid=parts[0].grid, dynamic=dynamic, static=parts[0].static)
+
+
+def _remarks(layer: Layer, scan: _Scan) -> list[str]:
+    notes = []
+    if layer.shape[0] == 1:
+        notes.append(f"{layer.name}: a single time step; filled from space alone")
+    empty = int((scan.per_step == 0).sum())
+    if empty and layer.shape[0] > 1:
+        notes.append(
+            f"{layer.name}: {empty} of {layer.shape[0]} time steps hold no observation; filled from the others"
+        )
+    if int((scan.per_cell > 0).sum()) == 1 and scan.per_cell.size > 1:
+        notes.append(f"{layer.name}: only one cell was ever observed")
+    return notes
+
+
+def _variogram(stack: Stack, seed: int) -> tuple[VariogramAnalysis | None, str]:
+    try:
+        return analyse(stack, seed=seed), ""
+    except VariogramError as error:
+        return None, f"no variogram ({error}); tiles of the fallback size, {FALLBACK_RANGE_CELLS:g} cells"
+
+
+def _ranges(variogram: VariogramAnalysis | None) -> tuple[float | None, float | None]:
+    if variogram is None:
+        return None, None
+    fits = (variogram.spatial_fit, variogram.temporal_fit)
+    ranges = [
+        fit.effective_range if fit is not None and math.isfinite(fit.effective_range) else None
+        for fit in fits
+    ]
+    return ranges[0], ranges[1]
+
+
+def cell_km(stack: Stack) -> float:
+    """Typical distance in km (cells on an index grid) between neighbouring cells; 1 where there is one cell only."""
+    spacing = [s for s in stack.grid.spacing_km() if s > 0]
+    return math.prod(spacing) ** (1 / len(spacing)) if spacing else 1.0
+
+
+def _fillable(
+    source: Source, layer: Layer, scan: _Scan, range_km: float | None, options: FillOptions
+) -> tuple[BoolArray, BoolArray, list[str]]:
+    """Which cells may be filled, which lie outside the domain, and what the user should know about it."""
+    notes: list[str] = []
+    ever = scan.per_cell > 0
+    domain = getattr(source, "domain", None)
+    outside = np.zeros(ever.shape, dtype=bool) if domain is None else ~np.asarray(domain, dtype=bool)
+    fillable = ever.copy()
+    if options.fill_never_observed:
+        fillable[:] = True
+    elif layer.shape[0] < FEW_STEPS and not ever.all():
+        reach = range_km if range_km is not None else FALLBACK_RANGE_CELLS * cell_km(_grid_only(source))
+        fillable |= _distance_to_cells_km(source, ever) <= reach
+        unit = "cells" if source.grid.units == "cells" else "km"
+        notes.append(
+            f"{layer.name}: with {layer.shape[0]} steps, cells farther than {reach:.4g} {unit} (effective range) from an"
+            f" observation are refused: {int((~fillable & ~outside).sum())} of {fillable.size}; --fill-never-observed fills them"
+        )
+    if options.min_obs is not None:
+        fillable &= scan.per_cell >= options.min_obs * layer.shape[0]
+    return fillable & ~outside, outside, notes
+
+
+def _grid_only(source: Source) -> Stack:
+    ny, nx = source.grid.shape
+    return Stack.from_array(np.zeros((1, ny, nx), dtype=np.float32), grid=source.grid)
+
+
+def _distance_to_cells_km(source: Source, cells: BoolArray) -> npt.NDArray[np.float64]:
+    """Distance of every cell to the nearest of ``cells``, with the grid's typical spacing (both directions of a wrap)."""
+    dy, dx = (s if s > 0 else 1.0 for s in source.grid.spacing_km())
+    half = cells.shape[1] // 2 if source.grid.wraps else 0
+    around = np.concatenate([cells[:, cells.shape[1] - half :], cells, cells[:, :half]], axis=1)
+    distance = distance_transform_edt(~around, sampling=(dy, dx))
+    return np.asarray(distance[:, half : half + cells.shape[1]])
+
+
+def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOptions, budget: int) -> Survey:
+    """Lay the tiles: one, where the method wants the whole and memory allows it."""
+    spacing = cell_km(_grid_only(source))
+    range_cells = None if survey.range_km is None else survey.range_km / spacing
+    steps = float(np.median(np.diff(source.times))) if len(source.times) > 1 else 1.0
+    range_steps = None if survey.range_days is None else survey.range_days / steps
+    wants_whole = method.sees_whole and options.tile is None
+    reach = math.ceil(FALLBACK_RANGE_CELLS if range_cells is None else range_cells)
+    margin = min(reach, survey.shape[2] // 8) if source.grid.wraps else 0
+    if wants_whole and survey.cells * (survey.bytes_per_cell + ENGINE_BYTES) <= budget:
+        whole = replace(survey, **_margin(survey, margin))
+        everything = Window.whole(whole.extended)
+        return replace(whole, tiles=(Tile(everything, everything, (0, 0, 0)),))
+    if wants_whole:
+        note = f"{survey.layer.name}: {method.name} would see the whole stack, but memory ({budget / 2**30:.3g} GiB) allows tiles only"
+        warnings.warn(note, StimputeWarning, stacklevel=2)
+        survey = replace(survey, notes=(*survey.notes, note))
+    limits = {
+        name: getattr(method, name)
+        for name in ("min_tile", "max_tile", "max_steps", "multiple")
+        if hasattr(method, name)
+    }
+    plan = plan_tiles(
+        survey.shape, range_cells=range_cells, range_steps=range_steps, tile=options.tile, overlap=options.overlap,
+        cells_budget=max(1, budget // (2 * survey.bytes_per_cell)), **limits,
+    )  # fmt: skip
+    survey = replace(
+        survey, **_margin(survey, min(plan.core, survey.shape[2] // 4) if margin else 0), plan=plan
+    )
+    return replace(survey, tiles=tuple(sorted(tiles(survey.extended, plan), key=_order)))
+
+
+def _margin(survey: Survey, margin: int) -> dict[str, Any]:
+    return {
+        "margin": margin,
+        "read": wrapped(survey.read, survey.shape[2], margin) if margin else survey.read,
+    }
+
+
+def _order(tile: Tile) -> tuple[int, int, int]:
+    return tile.core.y[0], tile.core.x[0], tile.core.time[0]
