@@ -20,7 +20,9 @@ _EXCLUDED = -1e9  # finite, so that a row with nothing to attend to stays finite
 MAX_POOLED_TOKENS = 2048
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, attn_bias: Tensor | None = None, *, fused: bool = True) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, attn_bias: Tensor | None = None, *, fused: bool = True
+) -> Tensor:
     """Scaled dot-product attention, (N, heads, L, head_dim) -> the same shape.
 
     ``attn_bias`` is added to the logits and broadcasts to (N, heads, L, L). The plain form is the reference which the fused
@@ -47,10 +49,14 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.out = nn.Linear(embed_dim, embed_dim)
 
-    def forward(self, tokens: Tensor, attn_bias: Tensor | None = None, angles: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, attn_bias: Tensor | None = None, angles: Tensor | None = None
+    ) -> Tensor:
         """``attn_bias`` broadcasts to (N, heads, L, L), ``angles`` to (N, heads, L, head_dim // 2)."""
         n, length, _ = tokens.shape
-        query, key, value = self.qkv(tokens).view(n, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.qkv(tokens).view(n, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        )
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
         bias = None if attn_bias is None else attn_bias.to(query.dtype)
@@ -135,7 +141,9 @@ class Windows:
 
     def cut(self, tokens: Tensor) -> Tensor:
         """(B, T, H, W, C) -> (B, T, rows, cols, window_size**2, C), zeros where padded."""
-        return window_partition(F.pad(tokens, (0, 0, self.left, self.right, self.top, self.bottom)), self.size)
+        return window_partition(
+            F.pad(tokens, (0, 0, self.left, self.right, self.top, self.bottom)), self.size
+        )
 
     def join(self, windows: Tensor) -> Tensor:
         """The inverse of :meth:`cut`, padding removed."""
@@ -214,7 +222,9 @@ class BalancedAttention(nn.Module):
         bias = None
         if real is not None:
             empty = ~real.any(dim=-1).view(-1).repeat(steps)
-            bias = torch.zeros(empty.shape, device=empty.device).masked_fill(empty, _EXCLUDED)[None, None, None]
+            bias = torch.zeros(empty.shape, device=empty.device).masked_fill(empty, _EXCLUDED)[
+                None, None, None
+            ]
         mixed = self.between(pooled.reshape(b, -1, c), bias, angles).view(b, steps, rows, cols, c)
         result: Tensor = mixed.repeat_interleave(group, dim=1)[:, :t]
         return result
@@ -228,4 +238,4 @@ def pool_steps(steps: Tensor, group: int) -> Tensor:
     """
     if group == 1:
         return steps
-    return torch.stack([run.mean(dim=1) for run in steps.split(group, dim=1)], dim=1)
+    return torch.stack([run.mean(dim=1) for run in torch.split(steps, group, dim=1)], dim=1)

@@ -50,7 +50,11 @@ class SetCovariates(nn.Module):
         b, count, kinds = relations.shape
         shape = (b, *([1] * (values.ndim - 2)), count, kinds)
         joined = torch.cat(
-            (values[..., None], valid.to(values.dtype)[..., None], relations.view(shape).expand(*values.shape, kinds)),
+            (
+                values[..., None],
+                valid.to(values.dtype)[..., None],
+                relations.view(shape).expand(*values.shape, kinds),
+            ),
             dim=-1,
         )
         result: Tensor = self.mlp(joined).mean(dim=-2)
@@ -84,7 +88,11 @@ def to_patches(cells: Tensor, patch_size: int) -> Tensor:
     if len(rows) != h or len(cols) != w:
         cells = cells[:, :, rows][:, :, :, cols]
     b, t, h, w, d = cells.shape
-    return cells.view(b, t, h // p, p, w // p, p, d).permute(0, 1, 2, 4, 3, 5, 6).reshape(b, t, h // p, w // p, p * p * d)
+    return (
+        cells.view(b, t, h // p, p, w // p, p, d)
+        .permute(0, 1, 2, 4, 3, 5, 6)
+        .reshape(b, t, h // p, w // p, p * p * d)
+    )
 
 
 def from_patches(tokens: Tensor, patch_size: int, height: int, width: int) -> Tensor:

@@ -25,7 +25,11 @@ def sinusoidal(position: Tensor, dim: int, min_period: float, max_period: float)
     [[0.0, 0.0, 1.0, 1.0]]
     """
     half = dim // 2
-    span = torch.linspace(0.0, 1.0, half, device=position.device) if half > 1 else torch.zeros(1, device=position.device)
+    span = (
+        torch.linspace(0.0, 1.0, half, device=position.device)
+        if half > 1
+        else torch.zeros(1, device=position.device)
+    )
     periods = min_period * (max_period / min_period) ** span
     angle = position.float()[..., None] * (2 * math.pi / periods)
     return torch.cat((torch.sin(angle), torch.cos(angle)), dim=-1)
@@ -70,10 +74,16 @@ def space_encoding(height: int, width: int, dim: int, device: torch.device) -> T
     return torch.cat((rows, cols), dim=-1)
 
 
-def rotary_angles(position: Tensor, head_dim: int, min_period: float = 3.0, max_period: float = 1000.0) -> Tensor:
+def rotary_angles(
+    position: Tensor, head_dim: int, min_period: float = 3.0, max_period: float = 1000.0
+) -> Tensor:
     """Angles (..., head_dim // 2) by which :func:`rotate` turns pairs of features at real-valued positions."""
     half = head_dim // 2
-    span = torch.linspace(0.0, 1.0, half, device=position.device) if half > 1 else torch.zeros(1, device=position.device)
+    span = (
+        torch.linspace(0.0, 1.0, half, device=position.device)
+        if half > 1
+        else torch.zeros(1, device=position.device)
+    )
     return position.float()[..., None] * (2 * math.pi / (min_period * (max_period / min_period) ** span))
 
 

@@ -20,7 +20,7 @@ class Batch:
 
     Parameters
     ----------
-    values : (B, T, H, W) float32, 0 in gaps.
+    values : (B, T, H, W) float32; set to 0 in gaps.
     valid : (B, T, H, W) bool.
     times : (B, T) float32 days.
     year_phase, day_phase : (B, T) float32 in [0, 1).
@@ -38,6 +38,10 @@ class Batch:
     static: Tensor
     static_valid: Tensor
 
+    def __post_init__(self) -> None:
+        """Whatever stood in a gap is gone: nothing downstream can read it."""
+        object.__setattr__(self, "values", torch.where(self.valid, self.values, self.values.new_zeros(())))
+
     @classmethod
     def from_stacks(
         cls,
@@ -54,7 +58,10 @@ class Batch:
         moments = covariate_moments(stacks[0]) if covariates is None else covariates
         dynamic = [_standardised(s.dynamic, moments, s.shape) for s in stacks]
         static = [_standardised(s.static, moments, s.shape[1:]) for s in stacks]
-        values = [np.where(s.valid, (s.values - np.float32(center)) / np.float32(scale), np.float32(0)) for s in stacks]
+        values = [
+            np.where(s.valid, (s.values - np.float32(center)) / np.float32(scale), np.float32(0))
+            for s in stacks
+        ]
         return cls(
             values=_tensor(values),
             valid=torch.from_numpy(np.stack([s.valid for s in stacks])),
@@ -71,10 +78,14 @@ class Batch:
     def plain(cls, values: Tensor, valid: Tensor, times: Tensor | None = None) -> Batch:
         """A batch without covariates; daily steps from 1 January unless ``times`` (B, T) says otherwise."""
         b, t, h, w = values.shape
-        days = torch.arange(t, device=values.device, dtype=torch.float32).expand(b, t) if times is None else times
+        days = (
+            torch.arange(t, device=values.device, dtype=torch.float32).expand(b, t)
+            if times is None
+            else times
+        )
         none = values.new_zeros(b, 0, t, h, w)
         return cls(
-            values=torch.where(valid, values, values.new_zeros(())),
+            values=values,
             valid=valid,
             times=days,
             year_phase=days / 365.2425 % 1,
@@ -93,14 +104,13 @@ class Batch:
 
     def hide(self, held_out: Tensor) -> Batch:
         """The same batch with the observed cells of ``held_out`` (B, T, H, W) turned into gaps."""
-        valid = self.valid & ~held_out
-        return replace(self, valid=valid, values=torch.where(valid, self.values, self.values.new_zeros(())))
+        return replace(self, valid=self.valid & ~held_out)
 
     def renormalised(self) -> tuple[Batch, Tensor, Tensor]:
         """Each sample to zero mean and unit variance over its observed cells; returns the batch, centers and scales (B,)."""
         center, scale = observed_moments(self.values, self.valid)
         values = (self.values - center.view(-1, 1, 1, 1)) / scale.view(-1, 1, 1, 1)
-        return replace(self, values=torch.where(self.valid, values, values.new_zeros(()))), center, scale
+        return replace(self, values=values), center, scale
 
     def to(self, device: torch.device | str) -> Batch:
         """All tensors on ``device``."""

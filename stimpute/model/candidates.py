@@ -36,7 +36,8 @@ SPLINE_SNAPSHOTS = (8, 16, 32)
 EOF_RANKS = (2, 4, 8)
 EOF_ITERATIONS = 6
 HIDDEN_SHARE = 0.25
-PRIOR_POWER = 3.0
+PRIOR_POWER = 6.0
+KNOTS = 8
 ERROR_FLOOR = 2e-3
 CLIP = 8.0
 
@@ -80,14 +81,15 @@ class Candidates:
 def compute_candidates(batch: Batch) -> Candidates:
     """All candidates, their errors and the features that go with them, for a batch in normalised units."""
     held_out = inner_hold_out(batch.valid)
-    blind, _ = estimate_candidates(batch.hide(held_out))
+    blind, blind_densities = estimate_candidates(batch.hide(held_out))
     estimates, densities = estimate_candidates(batch)
-    error = local_error((blind - batch.values[:, None]).abs(), held_out)
+    there, here = proximity(blind_densities), proximity(densities)
+    error = local_error((blind - batch.values[:, None]).abs(), held_out, there, here)
     log_error = error.log()
     weight = (-PRIOR_POWER * log_error).softmax(dim=1)
     prior = (weight * estimates).sum(dim=1)
     residual = torch.where(held_out, batch.values - (weight * blind).sum(dim=1), batch.values.new_zeros(()))
-    prior_error = local_error(residual.abs()[:, None], held_out)[:, 0]
+    prior_error = local_error(residual.abs()[:, None], held_out, there, here)[:, 0]
     features = torch.stack(
         (
             torch.asinh(prior),
@@ -152,27 +154,72 @@ def cover(valid: Tensor) -> tuple[Tensor, ...]:
     """Observed share of the frame, of the cell's series, of everything; and whether the cell was ever observed."""
     seen = valid.float()
     cell = seen.mean(dim=1, keepdim=True)
-    shares = (seen.mean(dim=(2, 3), keepdim=True), cell, seen.mean(dim=(1, 2, 3), keepdim=True), (cell > 0).float())
+    shares = (
+        seen.mean(dim=(2, 3), keepdim=True),
+        cell,
+        seen.mean(dim=(1, 2, 3), keepdim=True),
+        (cell > 0).float(),
+    )
     return tuple(share.expand_as(seen) for share in shares)
 
 
-def local_error(error: Tensor, held_out: Tensor, pseudo: float = 0.05) -> Tensor:
-    """Mean absolute error of each candidate near every cell, from the cells held out there.
+def proximity(densities: tuple[Tensor, ...]) -> Tensor:
+    """How much was observed near each cell, from 0 (nothing at all) to 1 (everything), (B, T, H, W); logarithmic."""
+    near, far = (1 + density.clamp(1e-4, 1).log10() / 4 for density in densities[:2])
+    return (near + far) / 2
 
-    ``error`` (B, K, T, H, W), ``held_out`` (B, T, H, W). Where few cells were held out nearby the mean over the whole sample
-    takes over (``pseudo`` is its weight, in units of density). Bounded below by ``ERROR_FLOOR``.
+
+def local_error(error: Tensor, held_out: Tensor, there: Tensor, here: Tensor, pseudo: float = 0.05) -> Tensor:
+    """Mean absolute error to expect of each candidate at every cell, from the cells that were held out.
+
+    The mean error as a function of the proximity of data, times how much worse or better than that the candidate is nearby.
+
+    Parameters
+    ----------
+    error : (B, K, T, H, W); read only where ``held_out``.
+    held_out : (B, T, H, W) bool.
+    there, here : (B, T, H, W), :func:`proximity` with the held-out cells hidden, and as things are.
+    pseudo : weight, in units of density, of "neither worse nor better" in the local factor.
+
+    Returns
+    -------
+    (B, K, T, H, W), at least ``ERROR_FLOOR``.
     """
     b, k, t, h, w = error.shape
     hidden = held_out[:, None].expand_as(error)
-    count = held_out.flatten(1).sum(dim=1)
     hidden_error = torch.where(hidden, error, error.new_zeros(()))
-    # one imaginary cell with an error of one standard deviation: nothing hidden means nothing known
-    overall = ((hidden_error.flatten(2).sum(dim=2) + 1) / (count[:, None] + 1)).view(b, k, 1, 1, 1)
+    curve = error_by_proximity(hidden_error, held_out, there)
+    usual_there = follow(curve, there)
+    ratio = hidden_error / usual_there
     nearby, density = convolution.normalized(
-        hidden_error.reshape(b * k, t, h, w), hidden.reshape(b * k, t, h, w), 5.0, 1.5
+        ratio.reshape(b * k, t, h, w), hidden.reshape(b * k, t, h, w), 5.0, 1.5
     )
     nearby, density = nearby.view_as(error), density.view_as(error)
-    return ((density * nearby + pseudo * overall) / (density + pseudo)).clamp_min(ERROR_FLOOR)
+    factor = (density * nearby + pseudo) / (density + pseudo)
+    return (follow(curve, here) * factor).clamp_min(ERROR_FLOOR)
+
+
+def error_by_proximity(hidden_error: Tensor, held_out: Tensor, there: Tensor) -> Tensor:
+    """Mean error of each candidate at ``KNOTS`` levels of proximity, (B, K, KNOTS), drawn towards its overall mean.
+
+    One imaginary cell with an error of one standard deviation stands for "nothing hidden, nothing known".
+    """
+    weight = hats(there).flatten(1, 3) * held_out.flatten(1)[..., None]
+    total = torch.einsum("bkn,bnj->bkj", hidden_error.flatten(2), weight)
+    count = weight.sum(dim=1)[:, None]
+    overall = (total.sum(dim=2, keepdim=True) + 1) / (count.sum(dim=2, keepdim=True) + 1)
+    return (total + 20 * overall) / (count + 20)
+
+
+def follow(curve: Tensor, where: Tensor) -> Tensor:
+    """The curve (B, K, KNOTS) at each cell's proximity (B, T, H, W): (B, K, T, H, W)."""
+    return torch.einsum("bkj,bthwj->bkthw", curve, hats(where))
+
+
+def hats(where: Tensor) -> Tensor:
+    """Weights (..., KNOTS) of linear interpolation between evenly spaced knots on [0, 1]."""
+    knots = torch.linspace(0, 1, KNOTS, device=where.device)
+    return (1 - (where.clamp(0, 1)[..., None] - knots).abs() * (KNOTS - 1)).clamp_min(0)
 
 
 def inner_hold_out(valid: Tensor) -> Tensor:

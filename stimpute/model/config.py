@@ -57,7 +57,9 @@ class ModelConfig:
         if self.attention not in get_args(AttentionKind) or self.head not in get_args(Head):
             raise ModelError(f"unknown attention {self.attention!r} or head {self.head!r}")
         if self.embed_dim % (2 * self.num_heads) or self.embed_dim < 16:
-            raise ModelError(f"width {self.embed_dim} does not split into {self.num_heads} heads of even width")
+            raise ModelError(
+                f"width {self.embed_dim} does not split into {self.num_heads} heads of even width"
+            )
         if not 0 <= self.shift_size < self.window_size:
             raise ModelError(f"shift {self.shift_size} must be smaller than the window {self.window_size}")
         if min(self.depth, self.patch_size, self.cell_dim) < 1:

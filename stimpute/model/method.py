@@ -32,7 +32,9 @@ class STMethod:
     name = "st"
     sees_whole = False
 
-    def __init__(self, network: STTransformer, device: str | torch.device = "cpu", precision: Precision = "fp32") -> None:
+    def __init__(
+        self, network: STTransformer, device: str | torch.device = "cpu", precision: Precision = "fp32"
+    ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self.precision = precision
@@ -49,7 +51,9 @@ class STMethod:
         present = {*overview.dynamic, *overview.static}
         missing = [name for name in config.covariates if name not in present]
         if missing:
-            raise ModelError(f"the model needs the covariates {', '.join(missing)}: give them with --covariate PATH:VAR")
+            raise ModelError(
+                f"the model needs the covariates {', '.join(missing)}: give them with --covariate PATH:VAR"
+            )
         moments = covariate_moments(overview)
         if config.covariates:
             moments = {name: moments[name] for name in config.covariates}

@@ -28,7 +28,7 @@ from stimpute.layers.embeddings import (
 )
 from stimpute.layers.positions import median_step, space_encoding, time_encoding
 from stimpute.model.batch import Batch
-from stimpute.model.candidates import CANDIDATES, CLIP, FEATURES, Candidates
+from stimpute.model.candidates import CANDIDATES, CLIP, FEATURES, PRIOR_POWER, Candidates
 from stimpute.model.config import ModelConfig
 
 RELATIONS = 2  # what a covariate is described by: its correlation with the target, overall and within frames
@@ -107,7 +107,9 @@ class STTransformer(nn.Module):
         """The sum of all embeddings of single cells, (B, T, H, W, cell_dim)."""
         value = torch.asinh(batch.values)[..., None] if candidates is not None else batch.values[..., None]
         if candidates is not None and self.guess is not None:
-            surprise = torch.asinh((batch.values - candidates.prior) / candidates.prior_error).clamp(-CLIP, CLIP)
+            surprise = torch.asinh((batch.values - candidates.prior) / candidates.prior_error).clamp(
+                -CLIP, CLIP
+            )
             value = torch.cat((value, surprise[..., None]), dim=-1)
         cells: Tensor = self.value(value, batch.valid)
         if self.guess is not None and features is not None:
@@ -117,14 +119,18 @@ class STTransformer(nn.Module):
             cells = cells + known
         if self.place is not None:
             if self.place.shape[:2] != batch.shape[2:]:
-                raise ValueError(f"the learned spatial embedding is for {tuple(self.place.shape[:2])}, not {batch.shape[2:]}")
+                raise ValueError(
+                    f"the learned spatial embedding is for {tuple(self.place.shape[:2])}, not {batch.shape[2:]}"
+                )
             cells = cells + self.place
         return cells
 
     def embed_covariates(self, batch: Batch) -> Tensor | None:
         """Covariates and their validity as (B, T, H, W, cell_dim); None where there are none."""
         t = batch.shape[1]
-        static, static_valid = (x[:, :, None].expand(-1, -1, t, -1, -1) for x in (batch.static, batch.static_valid))
+        static, static_valid = (
+            x[:, :, None].expand(-1, -1, t, -1, -1) for x in (batch.static, batch.static_valid)
+        )
         values = torch.cat((batch.dynamic, static), dim=1)
         valid = torch.cat((batch.dynamic_valid, static_valid), dim=1)
         if values.shape[1] == 0:
@@ -154,7 +160,9 @@ class EncoderLayer(nn.Module):
         if config.use_space and config.attention == "msa":
             self.spatial.append(SpatialAttention(dim, heads))
         elif config.use_space and config.attention == "swmsa":
-            self.spatial.extend((WindowAttention(dim, heads, window, 0), WindowAttention(dim, heads, window, shift)))
+            self.spatial.extend(
+                (WindowAttention(dim, heads, window, 0), WindowAttention(dim, heads, window, shift))
+            )
         elif config.use_space:
             self.spatial.append(BalancedAttention(dim, heads, window, shift if number % 2 else 0))
         self.mlp = perceptron(dim, int(dim * config.mlp_ratio), dim)
@@ -168,7 +176,9 @@ class EncoderLayer(nn.Module):
             tokens = tokens + self.temporal(self.time_norm(tokens), steps)
         for norm, spatial in zip(self.space_norms, self.spatial, strict=True):
             normed = norm(tokens)
-            tokens = tokens + (spatial(normed, steps) if isinstance(spatial, BalancedAttention) else spatial(normed))
+            tokens = tokens + (
+                spatial(normed, steps) if isinstance(spatial, BalancedAttention) else spatial(normed)
+            )
         return tokens + self.mlp(self.mlp_norm(tokens))  # type: ignore[no-any-return]
 
 
@@ -183,17 +193,21 @@ class Head(nn.Module):
         super().__init__()
         self.blends = config.head == "blend"
         if self.blends:
-            self.mlp = perceptron(HEAD_DIM + cell_features(), 64, len(CANDIDATES) + 2)
-            self.power = nn.Parameter(torch.tensor(3.0))
+            self.first, self.last = (
+                nn.Linear(HEAD_DIM + cell_features(), 64),
+                nn.Linear(64, len(CANDIDATES) + 2),
+            )
+            self.power = nn.Parameter(torch.tensor(PRIOR_POWER))
         else:
-            self.mlp = perceptron(HEAD_DIM, 64, 2)
+            self.first, self.last = nn.Linear(HEAD_DIM, 64), nn.Linear(64, 2)
 
     def forward(self, cells: Tensor, features: Tensor | None, candidates: Candidates | None) -> Prediction:
         """``cells`` (B, T, H, W, HEAD_DIM) -> mean and scale."""
         if not self.blends or candidates is None or features is None:
-            mean, log_scale = self.mlp(F.gelu(cells)).float().unbind(dim=-1)
+            mean, log_scale = self.last(F.gelu(self.first(F.gelu(cells)))).float().unbind(dim=-1)
             return Prediction(mean, F.softplus(log_scale) + 1e-3)
-        answer = self.mlp(torch.cat((F.gelu(cells), features.to(cells.dtype)), dim=-1)).float()
+        joined = torch.cat((F.gelu(cells), features.to(cells.dtype)), dim=-1)
+        answer = self.last(F.gelu(self.first(joined))).float()
         logits = answer[..., :-2] - self.power * candidates.log_error.movedim(1, -1)
         blended = (logits.softmax(dim=-1) * candidates.estimates.movedim(1, -1)).sum(dim=-1)
         mean = blended + answer[..., -2] * candidates.prior_error
@@ -247,7 +261,7 @@ def initialise(network: STTransformer) -> None:
     if network.place is not None:
         nn.init.normal_(network.place, std=0.02)
     if network.config.head == "blend":
-        nn.init.normal_(network.head.mlp[-1].weight, std=1e-3)
+        nn.init.normal_(network.head.last.weight, std=1e-3)
 
 
 def use_fused_attention(network: nn.Module, fused: bool) -> None:
