@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from stimpute.synthetic.calendar import Calendar
 from stimpute.synthetic.draw import Draw, as_field, standardized
@@ -74,23 +75,28 @@ def timeless(draw: Draw, n: int) -> Calendar:
 
 
 def texture(draw: Draw, n: int, count: int, size: Size, *, classes: float = 0.25) -> Tensor:
-    """Static maps (n, count, H, W): random fields, ridged terrain, or class maps; standardised."""
+    """Static maps (n, count, H, W): random fields, ridges, rivers, class maps, parcels; standardised.
+
+    ``classes`` is the share of maps with flat patches and sharp borders.
+    """
     still = timeless(draw, n)
     covariance = replace(
         sample_covariance(draw, still, size, moving=False), memory=torch.zeros(n, device=draw.device)
     )
     frames = torch.arange(count, device=draw.device, dtype=torch.float32).expand(n, count)
     smooth = random_field(draw, covariance, frames, size)
-    ridged = -smooth.abs()
+    rivers = 0.3 * smooth - 2 * torch.exp(-smooth.abs() / as_field(draw.log_uniform(0.03, 0.2, n)))
     thresholds = torch.sort(draw.normal(n, 3), dim=1).values
-    levels = draw.normal(n, count, 4)
-    banded = torch.gather(levels, 2, _band(smooth, thresholds).flatten(2)).reshape(smooth.shape)
-    cells = _voronoi(draw, n, count, size)
-    plain = (1 - classes) * 0.75
-    kind = draw.choose((plain, (1 - classes) * 0.25, classes * 0.5, classes * 0.5), n)
-    chosen = torch.where(as_field(kind == 1), ridged, smooth)
-    chosen = torch.where(as_field(kind == 2), banded, chosen)
-    return _standardized_maps(torch.where(as_field(kind == 3), cells, chosen))
+    banded = torch.gather(draw.normal(n, count, 4), 2, _band(smooth, thresholds).flatten(2)).reshape(
+        smooth.shape
+    )
+    plain = 1 - classes
+    odds = (0.7 * plain, 0.18 * plain, 0.12 * plain, 0.5 * classes, 0.5 * classes)
+    kind = as_field(draw.choose(odds, n))
+    maps = smooth
+    for i, other in enumerate((-smooth.abs(), rivers, banded, _voronoi(draw, n, count, size)), start=1):
+        maps = torch.where(kind == i, other, maps)
+    return _standardized_maps(maps)
 
 
 def gaussian(draw: Draw, calendar: Calendar, size: Size) -> Component:
@@ -109,13 +115,54 @@ def low_rank(draw: Draw, calendar: Calendar, size: Size) -> Component:
     return Component(field, field, (weight[:, :, None, None] * patterns).sum(1))
 
 
-def still_life(draw: Draw, calendar: Calendar, size: Size) -> Component:
-    """Detail that all frames share."""
+def scene(draw: Draw, calendar: Calendar, size: Size) -> Component:
+    """Detail that all frames share, under a light (gain and offset) that may change from frame to frame."""
     n, steps = calendar.times.shape
     maps = texture(draw, n, 2, size, classes=0.4)
     mixed = maps[:, 0] + as_field(draw.uniform(0, 1, n), 3) * maps[:, 1]
-    field = mixed[:, None].expand(n, steps, *size)
-    return Component(field, torch.zeros_like(field), mixed)
+    lit = draw.chance(0.4, n, 1)
+    gain = torch.exp(lit * draw.uniform(0.05, 0.6, n, 1) * draw.normal(n, steps))
+    offset = lit * draw.uniform(0, 1.0, n, 1) * draw.normal(n, steps)
+    field = gain[:, :, None, None] * mixed[:, None] + offset[:, :, None, None]
+    return Component(field, field - mixed[:, None], mixed)
+
+
+def storms(draw: Draw, calendar: Calendar, size: Size) -> Component:
+    """Showers on the move: fields carried by the wind whose small cells die sooner than the large ones."""
+    n = calendar.times.shape[0]
+    covariance = replace(
+        sample_covariance(draw, calendar, size),
+        len_scale=draw.log_uniform(2.0, 0.8 * max(3.0, *size), n),
+        smoothness=draw.uniform(0.7, 2.5, n),
+        memory=calendar.step * draw.log_uniform(1.0, 30.0, n),
+        dispersion=draw.uniform(0.3, 1.2, n),
+        velocity=draw.normal(n, 2) * (draw.log_uniform(0.1, 4.0, n) / calendar.step)[:, None],
+    )
+    field = random_field(draw, covariance, calendar.times, size)
+    return Component(field, field, torch.zeros_like(field[:, 0]))
+
+
+def swirl(draw: Draw, calendar: Calendar, size: Size) -> Component:
+    """Filaments and eddies: a smooth field stirred by slowly changing displacements."""
+    n, steps = calendar.times.shape
+    extent = float(max(size))
+    flow = replace(
+        sample_covariance(draw, calendar, size),
+        len_scale=draw.log_uniform(0.1, 0.5, n) * extent,
+        smoothness=draw.uniform(1.5, 3.0, n),
+    )
+    tracer = replace(
+        flow, len_scale=flow.len_scale * draw.uniform(0.7, 3.0, n), velocity=torch.zeros_like(flow.velocity)
+    )
+    reach = as_field(draw.uniform(0.1, 0.5, n) * flow.len_scale / extent * 2)
+    shift = [reach * random_field(draw, flow, calendar.times, size) for _ in range(2)]
+    y = torch.linspace(-1, 1, size[0], device=draw.device)[:, None] + shift[0]
+    x = torch.linspace(-1, 1, size[1], device=draw.device) + shift[1]
+    calm = random_field(draw, tracer, calendar.times, size).flatten(0, 1)[:, None]
+    places = torch.stack([x, y], dim=-1).flatten(0, 1)
+    stirred = functional.grid_sample(calm, places, padding_mode="reflection", align_corners=True)
+    field = stirred.reshape(n, steps, *size)
+    return Component(field, field, torch.zeros_like(field[:, 0]))
 
 
 def cycle(draw: Draw, calendar: Calendar, size: Size) -> Component:

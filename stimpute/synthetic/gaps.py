@@ -34,6 +34,14 @@ GAP_KINDS = (
 )
 _ODDS = (0.26, 0.13, 0.05, 0.06, 0.1, 0.08, 0.05, 0.03, 0.06, 0.04, 0.14)
 LEAST_SHARE, MOST_SHARE = 0.02, 0.98
+# where a kind usually hides less, or more, than anything from 2 to 98 %
+_USUAL_SHARES = {
+    "swaths": (0.1, 0.96),
+    "tracks": (0.85, 0.98),
+    "stripes": (0.05, 0.5),
+    "values": (0.05, 0.8),
+    "coast": (0.05, 0.85),
+}
 
 Shape = tuple[int, int, int]
 
@@ -80,11 +88,12 @@ def sample_gaps(
         if kind is None
         else torch.full((batch,), GAP_KINDS.index(kind), device=draw.device)
     )
-    share = (
-        draw.uniform(LEAST_SHARE, MOST_SHARE, batch)
-        if fraction is None
-        else torch.full((batch,), fraction, device=draw.device)
-    )
+    share = torch.full((batch,), fraction or 0.0, device=draw.device)
+    if fraction is None:
+        usual = torch.tensor(
+            [_USUAL_SHARES.get(k, (LEAST_SHARE, MOST_SHARE)) for k in GAP_KINDS], device=draw.device
+        )[kinds]
+        share = usual[:, 0] + draw.uniform(0, 1, batch) * (usual[:, 1] - usual[:, 0])
     valid = torch.ones(batch, *shape, dtype=torch.bool, device=draw.device)
     for index, name in enumerate(GAP_KINDS):
         who = (kinds == index).nonzero().squeeze(1)
@@ -116,6 +125,11 @@ def _clouds(draw: Draw, shape: Shape, share: Tensor, times: Tensor) -> Tensor:
         memory_smoothness=torch.zeros(n, device=draw.device),
     )
     score = random_field(draw, covariance, times, shape[1:])
+    # mountains and coasts gather clouds
+    usual = random_field(
+        draw, replace(covariance, velocity=torch.zeros_like(covariance.velocity)), times[:, :1], shape[1:]
+    )
+    score = score + as_field(draw.chance(0.35, n) * draw.uniform(0.2, 1.2, n)) * usual
     fine = as_field(draw.uniform(0, 0.5, n)) * draw.normal(*score.shape)
     broken = as_field(draw.chance(0.3, n))
     return _hide_by_frame(

@@ -24,7 +24,9 @@ from stimpute.synthetic.components import (
     noise,
     rain_and_drydown,
     sample_covariance,
-    still_life,
+    scene,
+    storms,
+    swirl,
     timeless,
     trend,
 )
@@ -32,17 +34,20 @@ from stimpute.synthetic.covariates import dynamic_covariates, static_covariates
 from stimpute.synthetic.draw import Draw, as_field, standardized
 from stimpute.synthetic.spectral import random_field
 
-# how often a component enters a world
+# what a world may be made of, how often, and whether it changes with time
 _COMPONENTS = (
-    (gaussian, 0.55),
-    (gaussian, 0.45),
-    (low_rank, 0.5),
-    (still_life, 0.6),
-    (cycle, 0.4),
-    (rain_and_drydown, 0.25),
-    (front, 0.12),
-    (trend, 0.2),
+    (gaussian, 0.5, True),
+    (gaussian, 0.35, True),
+    (low_rank, 0.5, True),
+    (scene, 0.55, False),
+    (cycle, 0.4, True),
+    (rain_and_drydown, 0.2, True),
+    (storms, 0.1, True),
+    (swirl, 0.12, True),
+    (front, 0.1, True),
+    (trend, 0.2, False),
 )
+_STORMS = [make is storms for make, _, _ in _COMPONENTS].index(True)
 MARGINALS = ("identity", "exponential", "bounded", "zero-inflated", "quantised")
 _MARGINAL_ODDS = (0.5, 0.15, 0.13, 0.14, 0.08)
 
@@ -110,11 +115,14 @@ def sample_worlds(
     draw = Draw(generator)
     calendar = sample_calendar(draw, batch, shape[0])
     size = shape[1:]
-    parts, weights = _sample_parts(draw, calendar, size)
-    signal = sum(as_field(weights[:, i]) * part.field for i, part in enumerate(parts))
-    assert isinstance(signal, Tensor)
-    signal = standardized(_modulated(draw, signal, parts))
-    truth, marginal = _observable(draw, calendar, signal)
+    marginal = draw.choose(_MARGINAL_ODDS, batch)
+    rainy = (marginal == MARGINALS.index("zero-inflated")) & draw.chance(0.75, batch)
+    weights = _sample_weights(draw, batch, rainy)
+    parts = _sample_parts(draw, calendar, size, weights)
+    signal = standardized(_modulated(draw, _weighed(parts, weights), parts))
+    noisy = _noise_level(draw, batch) * torch.where(rainy, 0.2, 1.0)
+    measured = signal + as_field(noisy) * noise(draw, calendar, size)
+    truth = _scaled(draw, _observable(draw, measured, marginal), marginal)
     dynamic, dynamic_valid, from_world = dynamic_covariates(
         draw, calendar, signal, parts, weights, wanted=covariates
     )
@@ -125,17 +133,26 @@ def sample_worlds(
     )  # fmt: skip
 
 
-def _sample_parts(draw: Draw, calendar: Calendar, size: tuple[int, int]) -> tuple[list[Component], Tensor]:
-    """Every component for the worlds that use it (zeros for the others) and its weights (B, parts)."""
-    batch = calendar.times.shape[0]
-    odds = torch.tensor([p for _, p in _COMPONENTS], device=draw.device)
+def _sample_weights(draw: Draw, batch: int, rainy: Tensor) -> Tensor:
+    """How much of each component enters each world, (B, parts), 0 where it does not; rainy worlds are mostly storms."""
+    odds = torch.tensor([often for _, often, _ in _COMPONENTS], device=draw.device)
+    moves = torch.tensor([moving for _, _, moving in _COMPONENTS], device=draw.device)
     used = draw.chance(odds.expand(batch, -1), batch, len(_COMPONENTS))
-    used[:, 0] |= ~used[:, [0, 1, 2, 4, 5, 6]].any(1)  # something must move
+    used[:, _STORMS] |= rainy
+    used[:, 0] |= ~(used & moves).any(1)
     weights = used * torch.exp(draw.normal(batch, len(_COMPONENTS)) * 0.8)
+    calm = torch.where(rainy[:, None], 0.25, 1.0).expand_as(weights).clone()
+    calm[:, _STORMS] = torch.where(rainy, 2.0, 1.0)
+    return weights * calm
+
+
+def _sample_parts(draw: Draw, calendar: Calendar, size: tuple[int, int], weights: Tensor) -> list[Component]:
+    """Every component for the worlds that use it, zeros for the others."""
+    batch, steps = calendar.times.shape
     parts = []
-    for i, (make, _) in enumerate(_COMPONENTS):
-        who = used[:, i].nonzero().squeeze(1)
-        whole = torch.zeros(batch, calendar.times.shape[1], *size, device=draw.device)
+    for i, (make, _, _) in enumerate(_COMPONENTS):
+        who = (weights[:, i] > 0).nonzero().squeeze(1)
+        whole = torch.zeros(batch, steps, *size, device=draw.device)
         part = Component(whole, whole, whole[:, 0])
         if len(who):
             made = make(draw, calendar.of(who), size)
@@ -145,17 +162,19 @@ def _sample_parts(draw: Draw, calendar: Calendar, size: tuple[int, int]) -> tupl
                 whole[:, 0].index_copy(0, who, standardized(made.texture)),
             )
         parts.append(part)
-    return parts, weights
+    return parts
 
 
-def _subset(calendar: Calendar, who: Tensor) -> Calendar:
-    return Calendar(
-        calendar.times[who], calendar.year_phase[who], calendar.day_phase[who], calendar.step[who]
-    )
+def _weighed(parts: list[Component], weights: Tensor) -> Tensor:
+    """The weighted sum of the components."""
+    total = torch.zeros_like(parts[0].field)
+    for i, part in enumerate(parts):
+        total = total + as_field(weights[:, i]) * part.field
+    return total
 
 
 def _centred(field: Tensor) -> Tensor:
-    """Zero mean; unit scale unless a field of this length scale is nearly flat inside the tile."""
+    """Zero mean; unit scale unless the field is nearly flat inside the tile (a range far wider than it)."""
     centred = field - field.mean(dim=(1, 2, 3), keepdim=True)
     scale = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     return centred / scale.clamp_min(0.3)
@@ -164,42 +183,45 @@ def _centred(field: Tensor) -> Tensor:
 def _modulated(draw: Draw, signal: Tensor, parts: list[Component]) -> Tensor:
     """Sometimes the amplitude follows a static map (dry ground swings more than wet ground)."""
     batch = signal.shape[0]
-    own = parts[3].texture + parts[4].texture
+    ground = standardized(torch.stack([part.texture for part in parts]).sum(0))
     strength = draw.chance(0.25, batch) * draw.normal(batch) * 0.5
-    return signal * torch.exp(as_field(strength) * own[:, None].clamp(-2, 2))
+    return signal * torch.exp(as_field(strength) * ground[:, None].clamp(-2, 2))
 
 
-def _observable(draw: Draw, calendar: Calendar, signal: Tensor) -> tuple[Tensor, Tensor]:
-    """Marginal transform and noise: what an instrument would deliver, and which transform it was."""
-    batch = signal.shape[0]
-    kind = draw.choose(_MARGINAL_ODDS, batch)
-    measured = signal + _noise_level(draw, batch) * noise(draw, calendar, (signal.shape[2], signal.shape[3]))
+def _observable(draw: Draw, measured: Tensor, marginal: Tensor) -> Tensor:
+    """The marginal transform: what an instrument would deliver."""
+    batch = measured.shape[0]
     steep = as_field(draw.uniform(0.4, 1.3, batch))
     threshold = as_field(draw.uniform(-0.5, 1.3, batch))
     excess = functional.relu(measured - threshold)
-    heavy = torch.expm1(excess.clamp_max(6.0) * steep)
     quantum = as_field(draw.log_uniform(0.05, 0.5, batch))
     forms = (
         measured,
         torch.exp((steep * measured).clamp(-8, 8)),
         torch.sigmoid(2 * steep * measured + threshold),
-        torch.where(as_field(draw.chance(0.5, batch)), excess, heavy),
+        torch.where(as_field(draw.chance(0.5, batch)), excess, torch.expm1(excess.clamp_max(6.0) * steep)),
         torch.round(measured / quantum) * quantum,
     )
     truth = measured
     for i, form in enumerate(forms):
-        truth = torch.where(as_field(kind == i), form, truth)
-    sign = as_field(torch.where(draw.chance(0.15, batch) & (kind != 3), -1.0, 1.0))
-    scale = as_field(draw.log_uniform(0.6, 1.6, batch))
-    return standardized(truth) * sign * scale + as_field(draw.normal(batch) * 0.5), kind
+        truth = torch.where(as_field(marginal == i), form, truth)
+    return truth
+
+
+def _scaled(draw: Draw, truth: Tensor, marginal: Tensor) -> Tensor:
+    """Unit scale, give or take, around a random offset; some worlds upside down (never the zero-inflated)."""
+    batch = truth.shape[0]
+    upside_down = draw.chance(0.15, batch) & (marginal != MARGINALS.index("zero-inflated"))
+    scale = draw.log_uniform(0.6, 1.6, batch) * torch.where(upside_down, -1.0, 1.0)
+    return standardized(truth) * as_field(scale) + as_field(draw.normal(batch) * 0.5)
 
 
 def _noise_level(draw: Draw, batch: int) -> Tensor:
-    """Noise over signal (B, 1, 1, 1): none, usual, strong, dominant."""
+    """Noise over signal (B,): none, usual, strong, dominant."""
     kind = draw.choose((0.2, 0.5, 0.22, 0.08), batch)
     level = torch.where(kind == 1, draw.log_uniform(0.02, 0.3, batch), draw.log_uniform(0.3, 1.0, batch))
     level = torch.where(kind == 3, draw.log_uniform(1.0, 3.0, batch), level)
-    return as_field(torch.where(kind == 0, torch.zeros_like(level), level))
+    return torch.where(kind == 0, torch.zeros_like(level), level)
 
 
 def _sample_domain(draw: Draw, batch: int, size: tuple[int, int]) -> Tensor:
