@@ -77,7 +77,7 @@ def space_encoding(height: int, width: int, dim: int, device: torch.device) -> T
 def rotary_angles(
     position: Tensor, head_dim: int, min_period: float = 3.0, max_period: float = 1000.0
 ) -> Tensor:
-    """Angles (..., head_dim // 2) by which :func:`rotate` turns pairs of features at real-valued positions."""
+    """Angles (..., head_dim // 2) by which rotary embedding (Su et al. 2021) turns pairs of features at real positions."""
     half = head_dim // 2
     span = (
         torch.linspace(0.0, 1.0, half, device=position.device)
@@ -85,13 +85,3 @@ def rotary_angles(
         else torch.zeros(1, device=position.device)
     )
     return position.float()[..., None] * (2 * math.pi / (min_period * (max_period / min_period) ** span))
-
-
-def rotate(features: Tensor, angles: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021): scalar products then depend on differences of positions only.
-
-    ``features`` (..., L, head_dim) with ``angles`` broadcastable to (..., L, head_dim // 2).
-    """
-    first, second = features.chunk(2, dim=-1)
-    cos, sin = angles.cos().to(features.dtype), angles.sin().to(features.dtype)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
