@@ -51,13 +51,14 @@ def soft_impute(
     iterations: int = 10,
     times: Tensor | None = None,
     initial: Tensor | None = None,
+    shrink: float = 0.3,
 ) -> Tensor:
-    """`dineof` with singular values shrunk by the first one left out: steadier where little was observed.
+    """`dineof` with singular values shrunk by a share of the first one left out: steadier where little was observed.
 
-    The threshold of soft-impute is set so that exactly ``rank`` singular values survive it. Parameters and result
-    as in `dineof`.
+    With ``shrink`` = 1 this is soft-impute at the threshold that exactly ``rank`` singular values survive; with 0 it is
+    `dineof`. Parameters and result as there.
     """
-    return _eof_path(values, valid, ranks, iterations, times, initial, shrink=1.0)
+    return _eof_path(values, valid, ranks, iterations, times, initial, shrink)
 
 
 def _eof_path(

@@ -15,6 +15,8 @@ from stimpute.classical.convolution import normalized
 from stimpute.classical.mean import observed
 
 _MAX_BLOCK = 32_000_000  # numbers held at a time
+_SPREAD_FLOOR = 0.1  # of the unit variance of a frame
+_NEARNESS_BONUS = 0.02  # of a squared correlation
 
 
 def regress_frames(
@@ -23,7 +25,7 @@ def regress_frames(
     filled: Tensor,
     coords: Tensor | None = None,
     *,
-    ridge: float = 1.0,
+    ridge: float = 3.0,
     max_predictors: int = 32,
 ) -> Tensor:
     """Ridge regression of each frame on the others and on coordinates, trained on its observed cells.
@@ -32,11 +34,12 @@ def regress_frames(
     ----------
     values : (B, T, H, W); gaps may hold anything.
     valid : bool (B, T, H, W), True = observed.
-    filled : (B, T, H, W) without NaN, made from the observed cells only (EOFs, or linear in time).
+    filled : (B, T, H, W) without NaN, made from the observed cells only (EOFs, or linear in time); read only in the gaps.
     coords : (P, H, W) or (B, P, H, W) further predictors; if None x, y, x^2, xy, y^2.
     ridge : penalty on the standardised predictors, in units of cells per predictor: with n observed cells and P predictors
         the fit is shrunk as by ``ridge * P`` further cells on which nothing was seen.
-    max_predictors : frames taken into each regression, those most correlated with the frame where it was observed.
+    max_predictors : frames taken into each regression: those most correlated with the frame where it was observed,
+        among equals the nearest ones.
 
     Returns
     -------
@@ -47,7 +50,7 @@ def regress_frames(
     if ground.ndim == 3:
         ground = ground.expand(batch, -1, -1, -1)
     ground = _standardised(ground.flatten(2))
-    frames = _standardised(filled.flatten(2))
+    frames = _standardised(torch.where(valid, values, filled).flatten(2))
     weight = valid.flatten(2).to(values.dtype)
     target = observed(values, valid).flatten(2)
     chosen = _choose(frames, target, weight, min(steps - 1, max_predictors))
@@ -65,15 +68,22 @@ def regress_frames(
 
 
 def with_residual(
-    fitted: Tensor, values: Tensor, valid: Tensor, *, sigma_cells: float = 2.0, weight: float = 0.1
+    fitted: Tensor,
+    values: Tensor,
+    valid: Tensor,
+    *,
+    sigma_cells: tuple[float, ...] = (6.0, 2.0, 0.8),
+    weight: float = 0.05,
 ) -> Tensor:
-    """``fitted`` plus the local average of its residual at the observed cells of the same frame, (B, T, H, W).
+    """``fitted`` plus the local average of what it misses at the observed cells of the same frame, (B, T, H, W).
 
-    The average fades to zero away from observations: it is a normalised convolution of width ``sigma_cells`` in which
-    ``weight`` is the density at which half of the residual is believed.
+    Successive corrections (Cressman 1959): from wide to narrow, a normalised convolution of the residual is added, which fades
+    to zero away from observations; ``weight`` is the density at which half of the residual is believed.
     """
-    residual, density = normalized(values - fitted, valid, sigma_cells, 0.0)
-    return fitted + residual * density / (density + weight)
+    for sigma in sigma_cells:
+        residual, density = normalized(values - fitted, valid, sigma, 0.0)
+        fitted = fitted + residual * density / (density + weight)
+    return fitted
 
 
 def _ridge(predictors: Tensor, target: Tensor, weight: Tensor, ridge: float) -> Tensor:
@@ -93,15 +103,30 @@ def _ridge(predictors: Tensor, target: Tensor, weight: Tensor, ridge: float) -> 
 
 
 def _choose(frames: Tensor, target: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Index (B, T, count) of the other frames most correlated with each frame over its observed cells."""
+    """Index (B, T, count) of the other frames most correlated with each frame over its observed cells.
+
+    Frames that hardly vary there count little, and a bonus for nearness decides where the correlations do not.
+    """
+    steps = torch.arange(frames.shape[1], dtype=frames.dtype, device=frames.device)
+    if count == len(steps) - 1:
+        return _all_others(len(steps), frames.device).expand(len(frames), -1, -1)
     cells = weight.sum(dim=2, keepdim=True).clamp(min=1)
     anomaly = (target - (target * weight).sum(dim=2, keepdim=True) / cells) * weight
-    across = anomaly @ frames.mT
+    energy = anomaly.square().sum(dim=2, keepdim=True)
+    varies = energy > 1e-10 * target.square().sum(dim=2, keepdim=True)
     mean = (weight @ frames.mT) / cells
-    spread = ((weight @ frames.square().mT) / cells - mean.square()).clamp(min=1e-6)
-    score = across.square() / spread
+    spread = ((weight @ frames.square().mT) / cells - mean.square()).clamp(min=0) + _SPREAD_FLOOR
+    correlation = (anomaly @ frames.mT).square() / (spread * cells * energy.where(varies, 1.0))
+    nearness = 1 / (1 + (steps[:, None] - steps[None, :]).abs())
+    score = correlation.where(varies, 0.0) + _NEARNESS_BONUS * nearness
     score.diagonal(dim1=1, dim2=2).fill_(-1.0)
     return score.topk(count, dim=2).indices
+
+
+def _all_others(steps: int, device: torch.device) -> Tensor:
+    """For each of ``steps`` frames the indices of the others, (steps, steps - 1)."""
+    others = torch.arange(steps - 1, device=device).expand(steps, -1)
+    return others + (others >= torch.arange(steps, device=device)[:, None])
 
 
 def _standardised(rows: Tensor) -> Tensor:
