@@ -11,12 +11,9 @@ import calendar
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
 
 from stimpute.errors import InputError
 
@@ -121,16 +118,6 @@ class DateReading:
         return ends if len(ends) == len(self.found) else None
 
 
-@dataclass(frozen=True, eq=False)
-class TimeAxis:
-    """Times as the middle of the package wants them, all of length (time,)."""
-
-    days: npt.NDArray[np.float64]  # since the first step
-    labels: tuple[str, ...]  # ISO 8601
-    year_phase: npt.NDArray[np.float64]  # [0, 1)
-    day_phase: npt.NDArray[np.float64]  # [0, 1), UTC
-
-
 def detect_dates(names: Sequence[str], date_format: str | None = None, *, where: str = "") -> DateReading:
     """The one reading of ``names`` as dates.
 
@@ -173,55 +160,6 @@ def find_readings(names: Sequence[str]) -> list[DateReading]:
         years = _without_constant(_readings(names, _YEAR[0], _fenced(_YEAR[1])))
         return [r for r in years if len(set(r.instants)) == len(names)]
     return _join_ranges(plausible)
-
-
-def parse_label(text: str) -> tuple[datetime, Resolution]:
-    """An ISO 8601 label (year, year-month, date, timestamp) or a TIFF ``YYYY:MM:DD hh:mm:ss``; naive UTC.
-
-    >>> parse_label("2018-02")
-    (datetime.datetime(2018, 2, 1, 0, 0), 'month')
-
-    Raises
-    ------
-    InputError : anything else.
-    """
-    label = text.strip()
-    if re.fullmatch(r"\d{4}", label):
-        return datetime(int(label), 1, 1), "year"
-    if re.fullmatch(r"\d{4}-\d{2}", label):
-        label, resolution = f"{label}-01", "month"
-    else:
-        resolution = "day" if re.fullmatch(r"\d{4}-?\d{2}-?\d{2}", label) else "time"
-    tiff = re.fullmatch(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})", label)
-    try:
-        instant = datetime.fromisoformat("{}-{}-{} {}".format(*tiff.groups()) if tiff else label)
-    except ValueError as error:
-        raise InputError(f"{text!r} is not a time: ISO 8601 is expected, e.g. 2018-01-31") from error
-    return _naive(instant), resolution  # type: ignore[return-value]
-
-
-def time_axis(instants: Sequence[datetime]) -> TimeAxis:
-    """Days since the first, labels and phases of sorted instants.
-
-    >>> axis = time_axis([datetime(2018, 1, 1), datetime(2018, 7, 2, 12)])
-    >>> axis.days.tolist(), axis.labels, axis.year_phase.tolist(), axis.day_phase.tolist()
-    ([0.0, 182.5], ('2018-01-01T00:00:00', '2018-07-02T12:00:00'), [0.0, 0.5], [0.0, 0.5])
-    """
-    first = instants[0]
-    midnight = all((t.hour, t.minute, t.second, t.microsecond) == (0, 0, 0, 0) for t in instants)
-    labels = tuple(t.date().isoformat() if midnight else t.isoformat() for t in instants)
-    return TimeAxis(
-        days=np.array([(t - first) / _DAY for t in instants], dtype=np.float64),
-        labels=labels,
-        year_phase=np.array([year_phase(t) for t in instants], dtype=np.float64),
-        day_phase=np.array([(t - datetime(t.year, t.month, t.day)) / _DAY for t in instants]),
-    )
-
-
-def year_phase(instant: datetime) -> float:
-    """How much of its year has gone by, in [0, 1)."""
-    start = datetime(instant.year, 1, 1)
-    return ((instant - start) / _DAY) / (366 if calendar.isleap(instant.year) else 365)
 
 
 def rename(name: str, found: Found, instant: datetime) -> str:
@@ -437,10 +375,6 @@ def _digits(moment: datetime, code: str, old: str) -> str:
     if old.isupper():
         return new.upper()
     return new.lower() if old.islower() else new
-
-
-def _naive(instant: datetime) -> datetime:
-    return instant if instant.tzinfo is None else instant.astimezone(UTC).replace(tzinfo=None)
 
 
 def _prefix(where: str) -> str:

@@ -1,0 +1,455 @@
+"""Dated raster files as one stack, read window by window. Knows headers, dates and grids; writes nothing."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stimpute.errors import InputError, StimputeWarning
+from stimpute.io.cf_select import Selection, select
+from stimpute.io.cf_steps import Steps, arrange
+from stimpute.io.cf_time import TimeAxis, decode_times, from_labels, short_labels
+from stimpute.io.covariates import Covariate
+from stimpute.io.dates import DateReading, detect_dates, find_readings
+from stimpute.io.geotiff_bands import Band, Files, Header, read_header, suspected_fill
+from stimpute.io.geotiff_grid import check_same_grid, grid_of, moved
+from stimpute.io.options import ReadOptions
+from stimpute.protocols import Layer, Window
+from stimpute.stack import Stack
+
+Array = npt.NDArray[Any]
+BoolArray = npt.NDArray[np.bool_]
+Range = tuple[int, int]
+
+_DATE_TAGS = (
+    "time",
+    "date",
+    "datetime",
+    "acquisitiondatetime",
+    "tifftag_datetime",
+    "sensing_time",
+    "acquisition_date",
+)
+_SAMPLED_STEPS, _SAMPLED_ROWS = 12, 64
+_READ_AT_ONCE = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Where one step of the stack is stored: one band; several that are averaged; none for an inserted gap."""
+
+    bands: tuple[Band, ...]
+    files: tuple[int, ...]  # index of each band's file among the headers
+
+    @property
+    def band(self) -> Band | None:
+        """The band that lends the step its type, packing and nodata."""
+        return self.bands[0] if self.bands else None
+
+
+class GeoTiffSource:
+    """A stack of bands that share one grid. See :class:`stimpute.protocols.Source`.
+
+    Attributes
+    ----------
+    headers : of the files, in the order they were given.
+    steps : in ascending time; ``position`` is the place of each in the file's own order.
+    selection : the part of the files' grid that is the stack.
+    reading : how the dates in names were read, or None.
+    alterations : what the user asked to change beyond the gaps, for the history.
+    domain : bool (y, x) or None, True inside the domain to fill.
+    covariates : further variables on the stack's grid.
+    """
+
+    format = "GeoTIFF"
+
+    def __init__(
+        self,
+        headers: Sequence[Header],
+        arranged: Steps,
+        selection: Selection,
+        options: ReadOptions,
+        *,
+        reading: DateReading | None = None,
+    ) -> None:
+        self.options = options
+        self.headers = tuple(headers)
+        self.selection, self.reading = selection, reading
+        self._columns = _runs(selection.cols)
+        self.paths: tuple[Path | str, ...] = tuple(_as_path(h.path) for h in headers)
+        self.warnings: tuple[str, ...] = ()
+        self.covariates: tuple[Covariate, ...] = ()
+        self.domain: BoolArray | None = None
+        self.steps = tuple(
+            Step(tuple(headers[f].bands[i] for f, i in places), tuple(f for f, _ in places))
+            for places in arranged.places
+        )
+        self.position = arranged.position
+        self.alterations = arranged.altered
+        self.grid = selection.grid
+        self.times = arranged.days - arranged.days[0]
+        self.time_labels = short_labels(arranged.stamps)
+        self.calendar = arranged.calendar
+        self.year_phase, self.day_phase = arranged.year_phase, arranged.day_phase
+        self.layers: tuple[Layer, ...] = (self._layer(),)
+        self._files = Files()
+        self._saw_infinity = False
+
+    @property
+    def transform(self) -> Any:
+        """The affine transform of the stack's own upper left corner."""
+        return moved(self.headers[0].transform, int(self.selection.rows[0]), int(self.selection.cols[0]))
+
+    def read_stored(self, window: Window, layer: int = 0) -> Array:
+        """Stored numbers (time, y, x) of a window, in the layer's dtype (wide enough for every file's).
+
+        Raises
+        ------
+        InputError : a file cannot be read there.
+        """
+        out = np.empty(window.shape, dtype=self.layers[layer].dtype)
+        for k, (stored, _) in enumerate(self._steps(window)):
+            out[k] = stored
+        return out
+
+    def read(self, window: Window, layer: int = 0) -> Stack:
+        """Decoded values, validity, times and covariates of a window.
+
+        Raises
+        ------
+        InputError : a file cannot be read there.
+        """
+        values, valid = np.zeros(window.shape, dtype=np.float32), np.zeros(window.shape, dtype=bool)
+        for k, (stored, gap) in enumerate(self._steps(window)):
+            step = self.steps[window.time[0] + k]
+            if step.band is not None:
+                self._note_infinity(step.band, stored)
+                decoded, observed = step.band.packing.decode(np.where(gap, step.band.dtype.type(0), stored))
+                valid[k] = observed & ~gap
+                values[k] = np.where(valid[k], decoded, np.float32(0))
+        time, y, x = window.slices
+        return Stack(
+            values=values,
+            valid=valid,
+            times=self.times[time],
+            grid=self.grid.window(y, x),
+            year_phase=self.year_phase[time],
+            day_phase=self.day_phase[time],
+            dynamic={c.name: c.read(window) for c in self.covariates if c.dynamic},
+            static={c.name: c.read(window)[0] for c in self.covariates if not c.dynamic},
+        )
+
+    def gap_number(self, step: int) -> float | int | None:
+        """The stored number that marks a gap in a step: the file's nodata, NaN for floats without one, else None."""
+        band = self.steps[step].band or next(s.band for s in self.steps if s.band is not None)
+        if band.packing.fill is not None:
+            return band.packing.fill
+        return float("nan") if band.dtype.kind == "f" else None
+
+    def close(self) -> None:
+        """Release files."""
+        self._files.close()
+
+    def __enter__(self) -> GeoTiffSource:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------ inner parts
+
+    def _layer(self) -> Layer:
+        bands = [b for s in self.steps for b in s.bands]
+        first = bands[0]
+        shape = (len(self.steps), *self.grid.shape)
+        return Layer(
+            name=_variable_name(self.headers, self.reading),
+            variable=_variable_name(self.headers, self.reading),
+            index={},
+            shape=shape,
+            dtype=np.result_type(*{b.dtype for b in bands}),
+            units=first.units,
+            long_name=first.tags.get("", {}).get("long_name", ""),
+            standard_name=first.tags.get("", {}).get("standard_name", ""),
+        )
+
+    def _steps(self, window: Window) -> Iterator[tuple[Array, BoolArray]]:
+        """Stored numbers (y, x) of each step of a window, in its band's dtype, and where they are gaps."""
+        at, stop = window.time
+        while at < stop:
+            run = self._run(at, stop)
+            bands = [self.steps[i].bands[0] for i in range(at, at + run)]
+            if bands:
+                yield from zip(*self._bands(bands, window))
+            elif self.steps[at].bands:
+                parts = [self._bands([b], window) for b in self.steps[at].bands]
+                yield _averaged(self.steps[at].bands, [(stored[0], gap[0]) for stored, gap in parts])
+            else:
+                number, shape = self.gap_number(at), window.shape[1:]
+                yield (
+                    np.full(shape, 0 if number is None else number, self.layers[0].dtype),
+                    np.ones(shape, bool),
+                )
+            at += max(run, 1)
+
+    def _run(self, at: int, stop: int) -> int:
+        """How many steps from ``at`` on are single bands of one file and type, so that they can be read at once."""
+        first, n = self.steps[at], 0
+        while at + n < stop and n < _READ_AT_ONCE and len(self.steps[at + n].bands) == 1:
+            band = self.steps[at + n].bands[0]
+            if (band.path, band.dtype) != (first.bands[0].path, first.bands[0].dtype):
+                break
+            n += 1
+        return n
+
+    def _bands(self, bands: Sequence[Band], window: Window) -> tuple[Array, BoolArray]:
+        """Bands of one file (band, y, x) and their gaps."""
+        top = int(self.selection.rows[0])
+        rows = (top + window.y[0], top + window.y[1])
+        parts = [self._files.read(bands, rows, c) for c in _columns(self._columns, window.x)]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([p[0] for p in parts], axis=2), np.concatenate([p[1] for p in parts], axis=2)
+
+    def _note_infinity(self, band: Band, stored: Array) -> None:
+        if self._saw_infinity or stored.dtype.kind != "f" or not np.isinf(stored).any():
+            return
+        self._saw_infinity = True
+        self.warn(f"{band.path}: band {band.index} holds infinite values; they are taken as gaps")
+
+    def warn(self, text: str) -> None:
+        """Tell the user, and remember it for ``info``."""
+        self.warnings += (text,)
+        warnings.warn(text, StimputeWarning, stacklevel=3)
+
+    def refuse_undeclared_fill(self) -> None:
+        """Refuse a stack without any gap that is full of a number which looks like an undeclared nodata.
+
+        Raises
+        ------
+        InputError : names the number, its share, and ``--nodata``.
+        """
+        if self.options.nodata or self.options.force:
+            return
+        samples = self._sample()
+        if not samples or any(gap.any() for _, gap in samples):
+            return
+        stored = np.concatenate([s.ravel() for s, _ in samples])
+        suspect = suspected_fill(stored)
+        if suspect is None:
+            return
+        number, share = suspect
+        raise InputError(
+            f"{self.headers[0].path}: no nodata is declared and nothing is missing, but {share:.0%} of the cells hold "
+            f"{number:g}; if that marks gaps, say so with --nodata {number:g} (--force takes every number as an observation)"
+        )
+
+    def _sample(self) -> list[tuple[Array, BoolArray]]:
+        """Strips of some steps: enough to see whether anything is missing, however large the stack."""
+        nt, ny, nx = self.layers[0].shape
+        steps = np.unique(np.linspace(0, nt - 1, min(nt, _SAMPLED_STEPS)).astype(int)).tolist()
+        height = max(1, min(ny, _SAMPLED_ROWS, 4_000_000 // nx))
+        starts = np.unique(np.linspace(0, ny - height, min(4, -(-ny // height))).astype(int)).tolist()
+        windows = [
+            Window((t, t + 1), (y, y + height), (0, nx)) for y in starts for t in steps if self.steps[t].bands
+        ]
+        return [next(self._steps(w)) for w in windows]
+
+
+def open_stack(paths: Sequence[str], options: ReadOptions) -> GeoTiffSource:
+    """Open raster files as one stack.
+
+    Parameters
+    ----------
+    paths : one multi-band file, or several dated files.
+
+    Raises
+    ------
+    InputError : unreadable files, no or ambiguous dates, grids that differ, nothing inside the selection.
+    """
+    headers = [read_header(p, options.nodata, force=options.force) for p in paths]
+    for other in headers[1:]:
+        check_same_grid(headers[0], other)
+    axes, reading = _date(headers, options)
+    labels = [h.path for h in headers]
+    _refuse_interleaved(headers, axes, options)
+    arranged = arrange(axes, labels, time=options.time, dedupe=options.dedupe, regular=options.regular)
+    grid = grid_of(headers[0], wrap=options.wrap)
+    selection = select(grid, options.bbox, options.bbox_crs, label=headers[0].path)
+    source = GeoTiffSource(headers, arranged, selection, options, reading=reading)
+    source.refuse_undeclared_fill()
+    return source
+
+
+# ---------------------------------------------------------------------------------------------------------- dates
+
+
+def _date(headers: Sequence[Header], options: ReadOptions) -> tuple[list[TimeAxis], DateReading | None]:
+    """One time axis per file, in file order, and how names were read if they were."""
+    if options.times is not None:
+        return _given(headers, options.times), None
+    if len(headers) > 1 and all(len(h.bands) == 1 for h in headers):
+        return _dated_files(headers, options.date_format)
+    several = [h for h in headers if len(h.bands) > 1]
+    if several:
+        return [_dated_bands(h, options.date_format, alone=len(headers) == 1) for h in headers], None
+    return _dated_files(headers, options.date_format)
+
+
+def _given(headers: Sequence[Header], times: Sequence[str]) -> list[TimeAxis]:
+    bands = [len(h.bands) for h in headers]
+    if sum(bands) != len(times):
+        what = f"{bands[0]} bands" if len(headers) == 1 else f"{sum(bands)} bands in {len(headers)} files"
+        raise InputError(f"{headers[0].path}: {what}, but --times gives {len(times)} dates")
+    ends = np.cumsum(bands)
+    return [from_labels(times[b - n : b], label="--times") for b, n in zip(ends, bands)]
+
+
+def _dated_files(
+    headers: Sequence[Header], date_format: str | None
+) -> tuple[list[TimeAxis], DateReading | None]:
+    """Dates in the file names; else in the folders' names; else in the files' own tags."""
+    names = [h.name for h in headers]
+    where = str(Path(headers[0].path).parent) if len(headers) > 1 else ""
+    parents = [h.path.rstrip("/").rpartition("/")[0].rpartition("/")[2] for h in headers]
+    for candidates in (names, parents):
+        if date_format is None and not find_readings(candidates):
+            continue
+        if date_format is not None and candidates is parents:
+            continue
+        reading = detect_dates(candidates, date_format, where=where)
+        axes = [from_labels([t.isoformat()], label=h.path) for t, h in zip(reading.instants, headers)]
+        return axes, reading if candidates is names else None
+    tagged = [_tagged(h, h.bands[0]) for h in headers]
+    if all(t is not None for t in tagged):
+        return [t for t in tagged if t is not None], None
+    detect_dates(names, date_format, where=where)  # raises, with the names
+    raise AssertionError("unreachable")
+
+
+def _dated_bands(header: Header, date_format: str | None, *, alone: bool) -> TimeAxis:
+    """Dates of a file's bands: in their descriptions, in their tags; of its only band also in the file's name."""
+    descriptions = [b.description for b in header.bands]
+    if all(descriptions) and (date_format is not None or find_readings(descriptions)):
+        reading = detect_dates(descriptions, date_format, where=f"{header.path} (band names)")
+        return from_labels([t.isoformat() for t in reading.instants], label=header.path)
+    tagged = [_tagged(header, b) for b in header.bands]
+    if all(t is not None for t in tagged):
+        return _joined([t for t in tagged if t is not None])
+    names = ", ".join(repr(d) for d in descriptions[:3]) if any(descriptions) else "none"
+    one = "" if alone else "; a file of a stack holds one band, or bands that are steps"
+    raise InputError(
+        f"{header.path}: {len(header.bands)} bands without dates (band names: {names}), so they may be steps or "
+        f"different variables; if they are steps, give --times (one date per band) or --date-format{one}"
+    )
+
+
+def _tagged(header: Header, band: Band) -> TimeAxis | None:
+    """The date in a band's tags (or, of a file of one band, in the file's)."""
+    spaces = [*band.tags.values(), *(header.tags.values() if len(header.bands) == 1 else ())]
+    tags = {k.lower(): v for space in reversed(spaces) for k, v in space.items()}
+    file_tags = {k.lower(): v for space in header.tags.values() for k, v in space.items()}
+    if "netcdf_dim_time" in tags:
+        units = {key: file_tags.get(f"time#{key}", "") for key in ("units", "calendar")}
+        if units["units"]:
+            number = np.array([float(tags["netcdf_dim_time"])])
+            return decode_times(number, {k: v for k, v in units.items() if v}, label=header.path)
+    if re.fullmatch(r"\d{11,13}", tags.get("system:time_start", "")):
+        attrs = {"units": "milliseconds since 1970-01-01"}
+        return decode_times(np.array([int(tags["system:time_start"])]), attrs, label=header.path)
+    for key in _DATE_TAGS:
+        readings = find_readings([tags[key]]) if key in tags else []
+        if len(readings) == 1:
+            return from_labels([readings[0].instants[0].isoformat()], label=header.path)
+    return None
+
+
+def _joined(axes: Sequence[TimeAxis]) -> TimeAxis:
+    if len({a.calendar for a in axes}) > 1:
+        raise InputError("bands of one file are dated in different calendars; give --times")
+    return TimeAxis(
+        days=np.concatenate([a.days for a in axes]),
+        stamps=tuple(s for a in axes for s in a.stamps),
+        calendar=axes[0].calendar,
+        year_phase=np.concatenate([a.year_phase for a in axes]),
+        day_phase=np.concatenate([a.day_phase for a in axes]),
+    )
+
+
+def _refuse_interleaved(headers: Sequence[Header], axes: Sequence[TimeAxis], options: ReadOptions) -> None:
+    if options.dedupe is not None or options.times is not None:
+        return
+    for header, axis in zip(headers, axes):
+        repeats = len(axis.days) - len(np.unique(axis.days))
+        if repeats:
+            raise InputError(
+                f"{header.path}: {repeats + 1} or more bands share a date ({axis.stamps[0]}, ...); several variables in "
+                "one file are not read: take one out with gdal_translate -b, or decide with --dedupe first, last or mean"
+            )
+
+
+# ------------------------------------------------------------------------------------------------------- small parts
+
+
+def _averaged(bands: Sequence[Band], parts: Sequence[tuple[Array, BoolArray]]) -> tuple[Array, BoolArray]:
+    """The mean of several bands of one date, stored as the first is."""
+    total, count = np.zeros(parts[0][0].shape), np.zeros(parts[0][0].shape)
+    for band, (stored, gap) in zip(bands, parts):
+        values, observed = band.packing.decode64(stored)
+        total += np.where(gap, 0.0, values)
+        count += observed & ~gap
+    gap = count == 0
+    packing = bands[0].packing
+    fill = packing.fill if packing.fill is not None else (np.nan if packing.dtype.kind == "f" else 0)
+    mean = np.full(total.shape, fill, dtype=packing.dtype)
+    mean[~gap] = packing.encode(total[~gap] / count[~gap], bands[0].path)
+    return mean, gap
+
+
+def _runs(indices: npt.NDArray[np.intp]) -> tuple[Range, ...]:
+    """Consecutive stretches of an index array.
+
+    >>> _runs(np.array([8, 9, 0, 1, 2]))
+    ((8, 10), (0, 3))
+    """
+    starts = np.flatnonzero(np.diff(indices, prepend=indices[0] - 2) != 1)
+    ends = [*starts[1:], len(indices)]
+    return tuple((int(indices[a]), int(indices[b - 1]) + 1) for a, b in zip(starts, ends))
+
+
+def _columns(columns: Sequence[Range], wanted: Range) -> list[Range]:
+    """The ranges of file columns behind a range of stack columns.
+
+    >>> _columns([(8, 10), (0, 3)], (1, 4))
+    [(9, 10), (0, 2)]
+    """
+    found, start = [], 0
+    for first, last in columns:
+        a, b = max(wanted[0] - start, 0), min(wanted[1] - start, last - first)
+        if a < b:
+            found.append((first + a, first + b))
+        start += last - first
+    return found
+
+
+def _variable_name(headers: Sequence[Header], reading: DateReading | None) -> str:
+    """What the values are called in formats that need a name: the file's name without its date and suffix."""
+    name = headers[0].name
+    if reading is not None:
+        start, stop = reading.found[0].span
+        end = max([stop, *(p[2] for p in reading.found[0].parts)])
+        name = f"{name[:start]} {name[end:]}"
+    name = re.sub(r"\.(tiff?|jp2|vrt|img)$", "", name, flags=re.IGNORECASE)
+    name = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
+    return name if re.match(r"[A-Za-z]", name) else f"values_{name}".strip("_")
+
+
+def _as_path(path: str) -> Path | str:
+    return path if path.startswith("/vsi") or "://" in path else Path(path)
