@@ -1,0 +1,107 @@
+"""Proof that a filled stack still holds what was observed: inputs and output compared cell by cell, as they are stored.
+
+Reads with netCDF4, zarr and rasterio directly and decides for itself what counts as observed, so that it shares no
+mistake with the code that wrote the output. Works slab by slab; files of any size fit. Knows nothing about methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stimpute.errors import InputError
+from stimpute.io.verify.cf import compare_files
+from stimpute.io.verify.cross import cf_to_raster, rasters_to_cf
+from stimpute.io.verify.rasters import compare_merged, compare_rasters
+from stimpute.io.verify.report import LayerCount, Ledger, VerifyReport
+from stimpute.io.zarr_store import is_zarr
+
+__all__ = ["LayerCount", "VerifyReport", "verify"]
+
+_HDF, _CDF = b"\x89HDF\r\n\x1a\n", b"CDF"
+
+
+def verify(
+    inputs: Sequence[str | Path] | str | Path,
+    out: str | Path,
+    *,
+    nodata: Sequence[float] = (),
+    variables: Sequence[str] = (),
+) -> VerifyReport:
+    """Compare ``inputs`` with the output that ``fill`` made of them.
+
+    Parameters
+    ----------
+    inputs : the files (already expanded: no globs), in any order.
+    out : the output: a file, a Zarr store, or a folder with one file per input.
+    nodata : further stored numbers that mean "no data" (those given to ``fill`` are found in ``history``).
+    variables : the variables that were filled; by default those with a ``fill_flag`` beside them.
+
+    Returns
+    -------
+    VerifyReport : ``identical`` is True where every observed cell holds the same bits (the same value, where format or
+        dtype changed on request) and metadata are unchanged; ``differences`` names what is not.
+
+    Raises
+    ------
+    InputError : a file that cannot be read, or two that cannot be compared.
+    """
+    sources = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+    target = Path(out)
+    for path in (*sources, target):
+        if not path.exists() and not str(path).startswith("/vsi"):
+            raise InputError(f"{path}: no such file")
+    if not sources:
+        raise InputError("no input to compare with")
+    ledger = Ledger()
+    for part, whole in _pairs(ledger, sources, target):
+        _compare(ledger, part, whole, nodata, variables)
+    return ledger.report(sources, target)
+
+
+def _pairs(ledger: Ledger, sources: list[Path], target: Path) -> list[tuple[list[Path], Path]]:
+    """Inputs and the output they went into: one to one in a folder, all together otherwise."""
+    if not target.is_dir() or is_zarr(target):
+        return [(sources, target)]
+    pairs = []
+    for path in sources:
+        twin = target / path.name
+        found = twin if twin.exists() else next(iter(sorted(target.glob(f"{path.stem}.*"))), None)
+        if found is None:
+            ledger.differ(f"{path.name}: no such file in {target}")
+        else:
+            pairs.append(([path], found))
+    return pairs
+
+
+def _compare(
+    ledger: Ledger, sources: list[Path], out: Path, nodata: Sequence[float], variables: Sequence[str]
+) -> None:
+    kinds = {_is_cf(path) for path in sources}
+    if len(kinds) > 1:
+        raise InputError(f"{sources[0]} and its companions are of different formats")
+    from_cf, to_cf = kinds.pop(), _is_cf(out)
+    if from_cf and to_cf:
+        compare_files(ledger, sources, out, nodata=nodata, variables=variables)
+    elif to_cf:
+        rasters_to_cf(ledger, sources, out, nodata=nodata, variables=variables)
+    elif not from_cf and len(sources) == 1:
+        compare_rasters(ledger, sources[0], out, nodata=nodata)
+    elif not from_cf:
+        compare_merged(ledger, sources, out, nodata=nodata)
+    elif len(sources) == 1:
+        cf_to_raster(ledger, sources[0], out, nodata=nodata, variables=variables)
+    else:
+        raise InputError(
+            f"{out}: several NetCDF or Zarr files against one raster cannot be compared; merge them first"
+        )
+
+
+def _is_cf(path: Path) -> bool:
+    if is_zarr(path):
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(8)
+    return start == _HDF or start.startswith(_CDF)

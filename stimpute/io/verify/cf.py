@@ -1,0 +1,364 @@
+"""NetCDF and Zarr against NetCDF and Zarr: structure, attributes and every stored number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stimpute.io.verify.cells import Encoding, Rules, blocks, compare, count_flag, same_bits
+from stimpute.io.verify.declared import Declared
+from stimpute.io.verify.raw import Array, Index, RawArray, RawFile, open_raw
+from stimpute.io.verify.report import Ledger
+
+FLAG_SUFFIX = "_fill_flag"
+NOWHERE, DROPPED = -1, -2  # not in the output; or left out by --dedupe
+OWN_SUFFIXES = ("_fill_flag", "_standard_error")
+NOT_COMPARED = ("history", "ancillary_variables")
+Positions = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Mapping1D:
+    """Where the positions of one input dimension stand in the output: ``out[k]`` of input position ``k``, negative for nowhere."""
+
+    out: Positions
+    altered: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+    def slices(self, part: slice) -> tuple[Positions, slice | Positions]:
+        """Input positions (relative to ``part``) that exist in the output, and where: a slice wherever possible."""
+        out = self.out[part]
+        kept = np.flatnonzero(out >= 0)
+        places = out[kept]
+        if places.size and bool((np.diff(places) == 1).all()):
+            return kept, slice(int(places[0]), int(places[-1]) + 1)
+        return kept, places
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A block of an input variable, where it stands in the output, and which of its positions exist there."""
+
+    dims: tuple[str, ...]
+    block: tuple[slice, ...]
+    where: Index
+    inside: tuple[Positions, ...]
+    altered: npt.NDArray[np.bool_]  # by --dedupe; broadcasts to the part
+
+    def cut(self, array: RawArray) -> Array:
+        """The stored numbers of the input that exist in the output."""
+        stored = array.read(self.block)
+        return stored[np.ix_(*self.inside)] if stored.ndim else stored
+
+    def place(self, cell: tuple[int, ...]) -> str:
+        """A cell of the part in words: its indices in the input."""
+        indices = (b.start + i[c] for b, i, c in zip(self.block, self.inside, cell, strict=True))
+        return ", ".join(f"{dim}={index}" for dim, index in zip(self.dims, indices, strict=True))
+
+
+def compare_files(
+    ledger: Ledger, sources: Sequence[Path], out: Path, *, nodata: Sequence[float], variables: Sequence[str]
+) -> None:
+    """Compare the inputs (one file, or several merged into one) with the output, into ``ledger``."""
+    shared = _shared_times(sources)
+    with open_raw(out) as after:
+        covered: dict[str, npt.NDArray[np.bool_]] = {}
+        declared = Declared()
+        targets: set[str] = set()
+        for number, path in enumerate(sources):
+            with open_raw(path) as before:
+                declared = Declared.from_history(after.history, before.history)
+                one = _Comparison(
+                    ledger, before, after, declared, (*nodata, *declared.nodata), tuple(variables), number > 0
+                )
+                one.merged, one.shared = len(sources) > 1, shared
+                one.run(covered)
+                targets |= one.targets
+        for name in sorted(targets):
+            _count_inserted(ledger, after, name, covered, declared)
+
+
+def _shared_times(sources: Sequence[Path]) -> list[str]:
+    """Times (as ISO 8601) that more than one of several files hold."""
+    seen: Counter[str] = Counter()
+    for path in sources if len(sources) > 1 else ():
+        with open_raw(path) as file:
+            for array in file.arrays.values():
+                if len(array.shape) == 1 and " since " in str(array.attributes.get("units", "")):
+                    seen.update(set(positions(array).tolist()))
+    return [time for time, number in seen.items() if number > 1]
+
+
+def _count_inserted(
+    ledger: Ledger,
+    after: RawFile,
+    name: str,
+    covered: Mapping[str, npt.NDArray[np.bool_]],
+    declared: Declared,
+) -> None:
+    """Steps of the output that no input has: only ``--regular`` makes them; all of their cells must be filled or refused."""
+    array = after.arrays[name]
+    prefix = name.rpartition("/")[0]
+    for axis, dim in enumerate(array.dims):
+        seen = covered.get(f"{prefix}/{dim}" if prefix else dim)
+        if seen is None or seen.all():
+            continue
+        missing = np.flatnonzero(~seen)
+        if not declared.regular:
+            ledger.differ(f"{name}: {missing.size} positions along {dim} are in the output but in no input")
+        flag = after.arrays.get(name + FLAG_SUFFIX)
+        for position in missing if flag is not None else ():
+            index = tuple(
+                slice(int(position), int(position) + 1) if a == axis else slice(0, n)
+                for a, n in enumerate(array.shape)
+            )
+            block = flag.read(index) if flag is not None else np.zeros(0, dtype=np.uint8)
+            claimed = int((block == 0).sum())
+            ledger.differ_cells(name, "flagged observed, but in no input", claimed, f"{dim}={position}")
+            count_flag(ledger, name, block)
+
+
+@dataclass
+class _Comparison:
+    """One input file against the output."""
+
+    ledger: Ledger
+    before: RawFile
+    after: RawFile
+    declared: Declared
+    nodata: tuple[float, ...]
+    variables: tuple[str, ...]
+    later: bool  # not the first of several merged files
+    merged: bool = False
+    shared: Sequence[str] = ()  # times that several of the merged files hold
+    targets: set[str] = field(default_factory=set)
+    maps: dict[str, Mapping1D | None] = field(default_factory=dict)
+
+    def run(self, covered: dict[str, npt.NDArray[np.bool_]]) -> None:
+        """Everything: attributes, dimensions, layout, numbers."""
+        if not self.later:
+            for prefix, attributes in self.before.attributes.items():
+                self.attributes(f"attribute {prefix}", attributes, self.after.attributes.get(prefix, {}))
+            self.ledger.expect("format", self.before.kind, self.after.kind, self.declared.format)
+        for name in self.before.dimensions:
+            self.dimension(name, covered)
+        for name, array in self.before.arrays.items():
+            twin = self.after.arrays.get(name)
+            if twin is None:
+                self.ledger.differ(f"variable {name}: absent from the output")
+                continue
+            self.variable(array, twin)
+        for name in self.after.arrays:
+            own = any(f"{suffix}" in name or "_q" in name for suffix in OWN_SUFFIXES)
+            if name not in self.before.arrays and not own:
+                self.ledger.note(f"variable {name}: only in the output")
+
+    def dimension(self, name: str, covered: dict[str, npt.NDArray[np.bool_]]) -> None:
+        """Find every position of an input dimension in the output."""
+        size, unlimited = self.before.dimensions[name]
+        if name not in self.after.dimensions:
+            self.ledger.differ(f"dimension {name}: absent from the output")
+            self.maps[name] = None
+            return
+        size_out, unlimited_out = self.after.dimensions[name]
+        if not self.later:
+            self.ledger.expect(f"dimension {name}, unlimited", unlimited, unlimited_out, self.declared.format)
+        mapping = self._locate(name, size, size_out)
+        self.maps[name] = mapping
+        if mapping is None:
+            return
+        reached = covered.setdefault(name, np.zeros(size_out, dtype=bool))
+        reached[mapping.out[mapping.out >= 0]] = True
+        lost = int((mapping.out == NOWHERE).sum())
+        if lost and self.declared.window:
+            self.ledger.note(f"dimension {name}: {lost} of {size} positions left out by --bbox or --time")
+        elif lost:
+            self.ledger.differ(
+                f"dimension {name}: {lost} of {size} positions of {self.before.path.name} are not in the output"
+            )
+
+    def _locate(self, name: str, size: int, size_out: int) -> Mapping1D | None:
+        a, b = self.before.arrays.get(name), self.after.arrays.get(name)
+        identity = Mapping1D(np.arange(size, dtype=np.intp), np.zeros(size, dtype=bool))
+        axes = a is not None and b is not None and len(a.shape) == 1 and len(b.shape) == 1
+        if a is None or b is None or not axes:
+            if size != size_out:
+                self.ledger.differ(
+                    f"dimension {name}: {size} became {size_out}, and no coordinate says which remain"
+                )
+                return None
+            return identity
+        mine, theirs = positions(a), positions(b)
+        if self.declared.dedupe and self.merged:
+            return self._match(mine, theirs)
+        if len(mine) == len(theirs) and bool(np.all(mine == theirs)):
+            return identity
+        return self._match(mine, theirs)
+
+    def _match(self, mine: Array, theirs: Array) -> Mapping1D:
+        """Equal coordinates, nearest within 1e-9 of the axis' extent where they are numbers."""
+        if mine.dtype.kind in "iuf" and theirs.dtype.kind in "iuf" and theirs.size:
+            order = np.argsort(theirs, kind="stable")
+            snap = 1e-9 * max(1.0, float(np.ptp(theirs.astype(np.float64))))
+            at = np.searchsorted(theirs[order], mine.astype(np.float64) - snap)
+            near = order[np.minimum(at, theirs.size - 1)]
+            places = np.where(np.abs(theirs[near].astype(np.float64) - mine) <= snap, near, NOWHERE)
+        else:
+            where = {value: k for k, value in reversed(list(enumerate(theirs.tolist())))}
+            places = np.array([where.get(value, NOWHERE) for value in mine.tolist()], dtype=np.intp)
+        altered = np.zeros(mine.size, dtype=bool)
+        _, first, inverse, repeats = np.unique(
+            mine, return_index=True, return_inverse=True, return_counts=True
+        )
+        if bool((repeats > 1).any()) and self.declared.dedupe:
+            twin = repeats[inverse] > 1
+            if self.declared.dedupe == "mean":
+                altered = twin
+            else:
+                last = mine.size - 1 - np.unique(mine[::-1], return_index=True)[1]
+                keep = np.isin(np.arange(mine.size), first if self.declared.dedupe == "first" else last)
+                places = np.where(twin & ~keep, DROPPED, places)
+        altered |= np.isin(mine, self.shared) if self.declared.dedupe else False
+        return Mapping1D(places.astype(np.intp), altered)
+
+    def variable(self, a: RawArray, b: RawArray) -> None:
+        """Attributes, dtype, layout and numbers of one variable."""
+        target = self._is_target(a)
+        what = f"variable {a.name}"
+        self.ledger.expect(f"{what}, dimensions", a.dims, b.dims)
+        self.ledger.expect(f"{what}, dtype", a.dtype, b.dtype, target and self.declared.dtype)
+        if not self.later:
+            self.attributes(f"{what}, attribute ", a.attributes, b.attributes, target and self.declared.dtype)
+            if a.shape == b.shape and self.before.kind == self.after.kind:
+                self.ledger.expect(
+                    f"{what}, layout",
+                    dict(a.layout),
+                    dict(b.layout),
+                    self.declared.format or self.declared.dtype,
+                )
+        if a.dims != b.dims or any(self._map(a, dim) is None for dim in a.dims):
+            return
+        moves = (
+            self.merged and bool(a.dims) and a.name == a.dims[0]
+        )  # a coordinate along which files were merged
+        if target:
+            self.targets.add(a.name)
+            self.filled(a, b)
+        elif a.dtype != b.dtype or moves or (self.later and not self._own(a)):
+            return
+        else:
+            self.untouched(a, b)
+
+    def _own(self, a: RawArray) -> bool:
+        """In a later file only what lies along the merged dimension is its own."""
+        return any(self.before.dimensions.get(d) != self.after.dimensions.get(d) for d in a.dims)
+
+    def _map(self, a: RawArray, dim: str) -> Mapping1D | None:
+        prefix = a.name.rpartition("/")[0]
+        while True:
+            full = f"{prefix}/{dim}" if prefix else dim
+            if full in self.maps or not prefix:
+                return self.maps.get(full)
+            prefix = prefix.rpartition("/")[0]
+
+    def _is_target(self, a: RawArray) -> bool:
+        if self.variables:
+            return a.name in self.variables
+        if a.name + FLAG_SUFFIX in self.after.arrays:
+            return a.name + FLAG_SUFFIX not in self.before.arrays
+        if any(name.endswith(FLAG_SUFFIX) for name in self.after.arrays):
+            return False
+        numeric = a.dtype != "string" and np.dtype(a.dtype).kind in "iuf"
+        return numeric and len(a.dims) >= 2 and not a.name.endswith(("_bnds", "_bounds"))
+
+    def filled(self, a: RawArray, b: RawArray) -> None:
+        """A variable whose gaps may have been filled."""
+        before = Encoding.from_cf(np.dtype(a.dtype), a.attributes, self.nodata)
+        after = Encoding.from_cf(np.dtype(b.dtype), b.attributes, self.nodata if a.dtype == b.dtype else ())
+        rules = Rules(a.name, before, after, self.declared.qc)
+        flag = self.after.arrays.get(a.name + FLAG_SUFFIX)
+        for part in self._parts(a):
+            claimed = None if flag is None else flag.read(part.where)
+            old, new = part.cut(a), b.read(part.where)
+            compare(self.ledger, rules, old, new, claimed, part.place, altered=part.altered)
+
+    def untouched(self, a: RawArray, b: RawArray) -> None:
+        """A variable that must be bit for bit the same."""
+        for part in self._parts(a):
+            wrong = np.asarray(~same_bits(part.cut(a), b.read(part.where)) & ~part.altered)
+            if wrong.any():
+                first = (
+                    part.place(tuple(int(i) for i in np.argwhere(wrong)[0]))
+                    if wrong.ndim
+                    else "its only cell"
+                )
+                self.ledger.differ_cells(
+                    a.name, "changed in a variable that was not filled", int(wrong.sum()), first
+                )
+
+    def _parts(self, a: RawArray) -> Iterator[_Part]:
+        maps = [m for m in (self._map(a, dim) for dim in a.dims) if m is not None]
+        if not a.shape:
+            yield _Part((), (), (), (), np.zeros((), dtype=bool))
+            return
+        for block in blocks(a.shape, a.chunks):
+            pairs = [m.slices(p) for m, p in zip(maps, block, strict=True)]
+            inside, where = tuple(kept for kept, _ in pairs), tuple(place for _, place in pairs)
+            if all(kept.size for kept in inside):
+                flags = [m.altered[p][kept] for m, p, kept in zip(maps, block, inside, strict=True)]
+                altered = (
+                    sum(np.meshgrid(*flags, indexing="ij", sparse=True))
+                    if any(f.any() for f in flags)
+                    else False
+                )
+                yield _Part(a.dims, block, where, inside, np.asarray(altered, dtype=bool))
+
+    def attributes(
+        self, what: str, a: Mapping[str, Any], b: Mapping[str, Any], declared: bool = False
+    ) -> None:
+        """Every attribute of the input is in the output, unchanged."""
+        for name, value in a.items():
+            if name in NOT_COMPARED:
+                continue
+            if name not in b:
+                (self.ledger.note if declared else self.ledger.differ)(
+                    f"{what}{name}: absent from the output"
+                )
+            elif not _same_attribute(value, b[name]):
+                self.ledger.expect(f"{what}{name}", _plain(value), _plain(b[name]), declared)
+        for name in b:
+            if name not in a and name not in NOT_COMPARED:
+                self.ledger.note(f"{what}{name}: only in the output ({_plain(b[name])!r})")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def _same_attribute(a: Any, b: Any) -> bool:
+    x, y = np.asarray(a), np.asarray(b)
+    if x.dtype.kind != y.dtype.kind or x.shape != y.shape:
+        return x.size == y.size == 1 and x.dtype == y.dtype and bool(x.reshape(()) == y.reshape(()))
+    if x.dtype.kind == "f":
+        return x.dtype == y.dtype and bool(np.array_equal(x, y, equal_nan=True))
+    return bool(np.array_equal(x, y))
+
+
+def positions(array: RawArray) -> Array:
+    """The coordinate in comparable numbers: times as microseconds in their own calendar, the rest as it is stored."""
+    stored = array.read((slice(0, array.shape[0]),))
+    units = array.attributes.get("units")
+    if not isinstance(units, str) or " since " not in units or stored.dtype.kind not in "iuf":
+        return stored
+    import cftime
+
+    try:
+        dates = cftime.num2date(stored, units, str(array.attributes.get("calendar", "standard")))
+    except (ValueError, OverflowError, TypeError):
+        return stored
+    return np.array([None if date is None else date.isoformat() for date in np.ravel(dates)], dtype=str)

@@ -1,0 +1,270 @@
+"""GeoTIFF (and any raster GDAL reads) against GeoTIFF: georeferencing, tags, bands and every stored number, through rasterio alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stimpute.errors import InputError
+from stimpute.io.dates import detect_dates
+from stimpute.io.verify.cells import Encoding, Rules, compare
+from stimpute.io.verify.declared import Declared
+from stimpute.io.verify.report import Ledger
+
+Array = npt.NDArray[Any]
+BLOCK_CELLS = 4_000_000
+TAGS_NOT_COMPARED = {"history", "HISTORY", "AREA_OR_POINT"}
+SNAP = 1e-9
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One band of one raster, the unit of comparison. ``encoding``: what its stored numbers mean."""
+
+    file: Any
+    band: int
+    label: str
+    encoding: Encoding
+
+    @classmethod
+    def all_of(cls, file: Any, label: str = "") -> list[Plane]:
+        """Every band of a raster (asked for once: GDAL answers for all bands at a time)."""
+        described = zip(file.dtypes, file.nodatavals, file.scales, file.offsets, strict=True)
+        return [
+            cls(
+                file,
+                band,
+                f"{label}band {band}",
+                Encoding(np.dtype(dtype), scale, offset, () if code is None else (code,)),
+            )
+            for band, (dtype, code, scale, offset) in enumerate(described, start=1)
+        ]
+
+    def whole(self) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Stored numbers, and True where GDAL's own validity (nodata, side file, alpha) lets them count."""
+        stored, valid = _read([self], (0, self.file.height), (0, self.file.width))
+        return stored[0], valid[0]
+
+
+def open_raster(path: str | Path, stack: ExitStack) -> Any:
+    """A raster, closed with ``stack``.
+
+    Raises
+    ------
+    InputError : it cannot be opened.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return stack.enter_context(rasterio.open(path))
+    except RasterioIOError as error:
+        raise InputError(f"{path}: not readable as a raster ({error})") from error
+
+
+def history_of(file: Any) -> str:
+    """What stimpute wrote about its run."""
+    tags = file.tags()
+    return str(tags.get("history", tags.get("HISTORY", "")))
+
+
+def compare_rasters(ledger: Ledger, source: Path, out: Path, *, nodata: Sequence[float]) -> None:
+    """One raster against its filled twin, band by band."""
+    with ExitStack() as stack:
+        before, after = open_raster(source, stack), open_raster(out, stack)
+        declared = Declared.from_history(history_of(after), history_of(before))
+        _georeferencing(ledger, before, after, out.name, declared)
+        _tags(ledger, f"{out.name}, tag ", before.tags(), after.tags())
+        if before.count != after.count:
+            ledger.differ(f"{out.name}: {before.count} bands became {after.count}")
+            return
+        _layout(ledger, before, after, out.name, declared)
+        flag = flag_file(out, stack)
+        alpha = _alpha_bands(before)
+        _bands(ledger, before, after, out.name, declared)
+        pairs = [
+            p for p in zip(Plane.all_of(before), Plane.all_of(after), strict=True) if p[0].band not in alpha
+        ]
+        compare_planes(ledger, out.name, pairs, flag, nodata, declared)
+
+
+def compare_merged(ledger: Ledger, sources: Sequence[Path], out: Path, *, nodata: Sequence[float]) -> None:
+    """Many dated rasters against one raster with a band for each (and each of their bands), in the order of their dates."""
+    with ExitStack() as stack:
+        after = open_raster(out, stack)
+        files = [open_raster(path, stack) for path in sources]
+        parts = [Plane.all_of(file) for file in files]
+        planes = [plane for part in parts for plane in part]
+        declared = Declared.from_history(history_of(after), history_of(files[0]))
+        ledger.note(
+            f"{len(files)} files were merged into {out.name}: names and tags of the parts are not compared"
+        )
+        _georeferencing(ledger, files[0], after, out.name, declared)
+        flag = flag_file(out, stack)
+        twins = Plane.all_of(after)
+        places = iter(_bands_of(ledger, planes, after))
+        for part in parts:
+            pairs = [(plane, twins[place]) for plane, place in zip(part, places, strict=False)]
+            compare_planes(ledger, out.name, pairs, flag, nodata, declared)
+
+
+def _bands_of(ledger: Ledger, planes: Sequence[Plane], after: Any) -> list[int]:
+    """Which band (from 0) of the output each input plane became: in the order of the dates in their names, else of the files."""
+    if len(planes) != after.count:
+        ledger.differ(f"{len(planes)} input bands, {after.count} bands in the output")
+    try:
+        dates = detect_dates([Path(plane.file.name).name for plane in planes]).instants
+    except InputError:
+        return list(range(min(len(planes), after.count)))
+    order = sorted(range(len(planes)), key=lambda k: (dates[k], k))
+    return [place for place in map(order.index, range(len(planes))) if place < after.count]
+
+
+def compare_planes(
+    ledger: Ledger,
+    layer: str,
+    pairs: Sequence[tuple[Plane, Plane]],
+    flag: Any,
+    nodata: Sequence[float],
+    declared: Declared,
+) -> None:
+    """Bands of one file against their twins in another, in slabs of rows; only the part that both cover."""
+    if not pairs:
+        return
+    before, after = pairs[0][0].file, pairs[0][1].file
+    down, right = _offset(before, after)
+    codes = (*nodata, *declared.nodata)
+    columns = (0, after.width)
+    for rows in _slabs(after, len(pairs)):
+        source_rows, source_columns = (rows[0] + down, rows[1] + down), (right, right + after.width)
+        if source_rows[1] > before.height or source_columns[1] > before.width or min(down, right) < 0:
+            ledger.differ(f"{layer}: the output reaches beyond {before.name}")
+            return
+        a, a_valid = _read([p for p, _ in pairs], source_rows, source_columns)
+        b, b_valid = _read([p for _, p in pairs], rows, columns)
+        claimed = (
+            None
+            if flag is None
+            else flag.read([min(p.band, flag.count) for _, p in pairs], window=(rows, columns))
+        )
+        for k, (old, new) in enumerate(pairs):
+            rules = Rules(
+                layer, old.encoding.with_fills(codes), new.encoding.with_fills(codes), may_discard=declared.qc
+            )
+
+            def place(cell: tuple[int, ...], first: int = rows[0], label: str = new.label) -> str:
+                return f"{label}, row {first + cell[0]}, column {cell[1]}"
+
+            one = None if claimed is None else claimed[k]
+            compare(ledger, rules, a[k], b[k], one, place, valid=(a_valid[k], b_valid[k]))
+
+
+def _read(
+    planes: Sequence[Plane], rows: tuple[int, int], columns: tuple[int, int]
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Stored numbers (band, row, column) of bands of one file, and where GDAL's own validity lets them count.
+
+    All bands at once: files interleaved by pixel would be decompressed once per band otherwise.
+    """
+    file, bands = planes[0].file, [plane.band for plane in planes]
+    return file.read(bands, window=(rows, columns)), file.read_masks(bands, window=(rows, columns)) != 0
+
+
+def _slabs(file: Any, bands: int) -> Iterator[tuple[int, int]]:
+    height = file.block_shapes[0][0]
+    step = max(1, BLOCK_CELLS // max(1, file.width * bands) // height) * height
+    for start in range(0, file.height, step):
+        yield start, min(start + step, file.height)
+
+
+def _offset(before: Any, after: Any) -> tuple[int, int]:
+    """Row and column of the output's first cell in the input."""
+    inverse, x, y = ~before.transform, after.transform.c, after.transform.f
+    column, row = inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f
+    return round(row), round(column)
+
+
+def flag_file(out: Path, stack: ExitStack) -> Any:
+    """The flags beside a raster, or None."""
+    path = out.with_name(f"{out.stem}_flag{out.suffix}")
+    return open_raster(path, stack) if path.exists() else None
+
+
+def _alpha_bands(file: Any) -> set[int]:
+    from rasterio.enums import ColorInterp
+
+    return {k for k, meaning in enumerate(file.colorinterp, start=1) if meaning is ColorInterp.alpha}
+
+
+def _georeferencing(ledger: Ledger, before: Any, after: Any, name: str, declared: Declared) -> None:
+    ledger.expect(f"{name}, CRS", _wkt(before), _wkt(after))
+    if declared.window:
+        same = np.allclose(tuple(before.transform)[:2], tuple(after.transform)[:2], rtol=SNAP)
+        row, column = _offset(before, after)
+        ledger.note(f"{name}: the output starts at row {row}, column {column} of the input (--bbox)")
+        if not same:
+            ledger.differ(
+                f"{name}, transform: {tuple(before.transform)[:6]} became {tuple(after.transform)[:6]}"
+            )
+        return
+    ledger.expect(f"{name}, size", (before.height, before.width), (after.height, after.width))
+    ledger.expect(f"{name}, transform", tuple(before.transform)[:6], tuple(after.transform)[:6])
+    ledger.expect(f"{name}, GCPs", len(before.gcps[0]), len(after.gcps[0]))
+
+
+def _wkt(file: Any) -> str | None:
+    return file.crs.to_wkt() if file.crs else None
+
+
+def _layout(ledger: Ledger, before: Any, after: Any, name: str, declared: Declared) -> None:
+    if before.driver != after.driver:
+        ledger.note(f"{name}: {before.driver} became {after.driver}")
+        return
+    for what in ("compression", "interleaving", "photometric"):
+        ledger.expect(
+            f"{name}, {what}", getattr(before, what, None), getattr(after, what, None), declared.format
+        )
+    ledger.expect(
+        f"{name}, blocks", before.block_shapes, after.block_shapes, declared.format or declared.window
+    )
+    had = [bool(file.overviews(1)) for file in (before, after)]
+    ledger.expect(f"{name}, overviews present", had[0], had[1], declared.format or declared.window)
+
+
+def _bands(ledger: Ledger, before: Any, after: Any, name: str, declared: Declared) -> None:
+    """What is said about each band: dtype, nodata, packing, description, tags."""
+    for attribute in ("dtypes", "nodatavals", "scales", "offsets", "descriptions", "units", "colorinterp"):
+        pairs = zip(getattr(before, attribute), getattr(after, attribute), strict=True)
+        for band, (old, new) in enumerate(pairs, start=1):
+            what = f"{name}, band {band}, {attribute.removesuffix('s').removesuffix('val')}"
+            if attribute != "nodatavals":
+                ledger.expect(what, old, new, declared.dtype and attribute == "dtypes")
+            elif old is None and new is not None:
+                ledger.note(f"{what}: {new} is declared now")
+            elif not (_is_nan(old) and _is_nan(new)):
+                ledger.expect(what, old, new, declared.dtype)
+    for band in range(1, before.count + 1):
+        _tags(ledger, f"{name}, band {band}, tag ", before.tags(band), after.tags(band))
+
+
+def _is_nan(nodata: float | None) -> bool:
+    return nodata is not None and bool(np.isnan(nodata))
+
+
+def _tags(ledger: Ledger, what: str, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    for key, value in before.items():
+        if key in TAGS_NOT_COMPARED or key.startswith("STATISTICS_"):
+            continue
+        if key not in after:
+            ledger.differ(f"{what}{key}: absent from the output")
+        else:
+            ledger.expect(f"{what}{key}", value, after[key])
