@@ -1,0 +1,197 @@
+"""Both ends of the corridor: :func:`open_source` and :func:`create_sink`. Every format library is loaded on first use."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stimpute.errors import InputError, OutputError, StimputeWarning
+from stimpute.io.options import OutputFormat, ReadOptions, SinkOptions
+from stimpute.protocols import Sink, Source
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "ReadOptions",
+    "SinkOptions",
+    "check_output",
+    "create_sink",
+    "describe",
+    "open_source",
+    "output_format",
+]
+
+_SUFFIXES: dict[str, OutputFormat] = {
+    ".nc": "NetCDF",
+    ".nc4": "NetCDF",
+    ".cdf": "NetCDF",
+    ".netcdf": "NetCDF",
+    ".zarr": "Zarr",
+    ".zip": "Zarr",
+    ".tif": "GeoTIFF",
+    ".tiff": "GeoTIFF",
+}
+
+
+def open_source(
+    inputs: Sequence[str | Path] | str | Path | xr.Dataset | xr.DataArray, options: ReadOptions | None = None
+) -> Any:
+    """Open one stack.
+
+    Parameters
+    ----------
+    inputs : paths (files, folders, globs, ``@list.txt``, URLs) that together are one stack, or an xarray object.
+
+    Returns
+    -------
+    Source : with ``read_stored``, ``domain`` and ``warnings`` besides the protocol.
+
+    Raises
+    ------
+    InputError : see each format.
+    """
+    options = options if options is not None else ReadOptions()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", StimputeWarning)
+        source = _open(inputs, options)
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    source.warnings = tuple(str(w.message) for w in caught if issubclass(w.category, StimputeWarning))
+    return source
+
+
+def _open(inputs: Any, options: ReadOptions) -> Any:
+    if not isinstance(inputs, str | Path | Sequence):
+        from stimpute.io.memory import open_memory
+
+        return _cf_source([open_memory(inputs)], options)
+    from stimpute.io.inputs import expand_inputs, kind_of
+
+    paths = expand_inputs([inputs] if isinstance(inputs, str | Path) else inputs)
+    kinds = [kind_of(p) for p in paths]
+    if len(set(kinds)) > 1:
+        other = next(i for i, kind in enumerate(kinds) if kind != kinds[0])
+        raise InputError(
+            f"{paths[0]} is {kinds[0]}, {paths[other]} is {kinds[other]}: they cannot be one stack"
+        )
+    if kinds[0] == "GeoTIFF":
+        from stimpute.io.geotiff import open_geotiff
+
+        return open_geotiff(paths, options)
+    return _cf_source(_raw_files(paths, kinds[0]), options)
+
+
+def _raw_files(paths: Sequence[str], kind: str) -> list[Any]:
+    if kind == "Zarr":
+        from stimpute.io.zarr_store import open_zarr as opened
+    else:
+        from stimpute.io.netcdf import open_netcdf as opened
+    files = []
+    try:
+        for path in paths:
+            files.append(opened(path))
+    except InputError:
+        for file in files:
+            file.close()
+        raise
+    return files
+
+
+def _cf_source(files: Sequence[Any], options: ReadOptions) -> Any:
+    from stimpute.io.cf_source import CFSource
+
+    try:
+        return CFSource(files, options)
+    except Exception:
+        for file in files:
+            file.close()
+        raise
+
+
+def output_format(out: str | Path | None, source: Source, options: SinkOptions) -> OutputFormat:
+    """The format of the output: as asked for, else by its suffix, else that of the input (NetCDF for xarray objects)."""
+    if options.format is not None:
+        return options.format
+    if out is not None and (found := _SUFFIXES.get(Path(out).suffix.lower())) is not None:
+        return found
+    return "NetCDF" if source.format == "memory" else source.format  # type: ignore[return-value]
+
+
+def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None = None) -> Sink:
+    """The sink for an output; in memory (``.dataset`` after ``commit``) where ``out`` is None.
+
+    Raises
+    ------
+    OutputError : see :func:`check_output`.
+    """
+    options = options if options is not None else SinkOptions()
+    if out is None:
+        from stimpute.io.memory_sink import MemorySink
+
+        return MemorySink(_as_cf(source), options)
+    check_output(out, source.paths, options.overwrite)
+    wanted = output_format(out, source, options)
+    if wanted in ("GeoTIFF", "COG"):
+        from stimpute.io.geotiff import GeoTiffSink
+
+        return GeoTiffSink(out, _as_geotiff(source), options)
+    if wanted == "Zarr":
+        from stimpute.io.zarr_sink import ZarrSink
+
+        return ZarrSink(out, _as_cf(source), options)
+    from stimpute.io.netcdf_sink import NetCDFSink
+
+    return NetCDFSink(out, _as_cf(source), options)
+
+
+def _as_cf(source: Any) -> Any:
+    if source.format != "GeoTIFF":
+        return source
+    from stimpute.io.convert import as_cf
+
+    return as_cf(source)
+
+
+def _as_geotiff(source: Any) -> Any:
+    if source.format == "GeoTIFF":
+        return source
+    from stimpute.io.convert import as_geotiff
+
+    return as_geotiff(source)
+
+
+def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool = False) -> None:
+    """Refuse an output before anything is computed.
+
+    Raises
+    ------
+    OutputError : it equals an input, exists without ``overwrite``, or its folder is absent or not writable.
+    """
+    target = Path(out)
+    for item in inputs:
+        if os.path.exists(item) and (
+            _same(target, Path(item)) or target.resolve() in Path(item).resolve().parents
+        ):
+            raise OutputError(f"{target}: is the input {item}; the output needs another name")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: already exists; --overwrite replaces it")
+    folder = target.parent
+    if not folder.is_dir():
+        raise OutputError(f"{target}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: the folder {folder} is not writable")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve() or (one.exists() and one.samefile(other))
+
+
+def describe(source: Any) -> dict[str, Any]:
+    """What a source holds, ready for JSON."""
+    from stimpute.io.description import describe as described
+
+    return described(source)

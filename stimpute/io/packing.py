@@ -61,6 +61,10 @@ class Packing:
         """Whether stored numbers differ from values."""
         return (self.scale, self.offset) != (1.0, 0.0)
 
+    def same_as(self, other: Packing) -> bool:
+        """Equal, NaN fills included."""
+        return repr(self) == repr(other)
+
     @property
     def decoded_limits(self) -> tuple[float | None, float | None]:
         """The valid range in decoded units, in ascending order."""

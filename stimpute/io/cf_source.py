@@ -1,0 +1,401 @@
+"""The `Source` of NetCDF, Zarr and xarray inputs: one stack out of one or several raw files, read window by window."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stimpute.errors import InputError, StimputeWarning
+from stimpute.grid import Grid
+from stimpute.io.cf import Axes, axes_of, choose, time_variable
+from stimpute.io.cf_grid import build_grid
+from stimpute.io.cf_select import Selection, select
+from stimpute.io.cf_steps import Steps, arrange
+from stimpute.io.cf_time import TimeAxis, decode_times, from_labels, index_axis, short_labels
+from stimpute.io.covariates import Covariate
+from stimpute.io.options import ReadOptions
+from stimpute.io.packing import DEFAULT_FILLS, Packing, equals, packing_of
+from stimpute.io.raw import Array, RawFile, RawVariable
+from stimpute.protocols import Layer, Window
+from stimpute.stack import Stack
+
+
+@dataclass(frozen=True)
+class Block:
+    """Steps of a window that lie in one file: their places in the window and in the file."""
+
+    at: slice
+    file: int
+    indices: tuple[int, ...]
+
+
+class CFSource:
+    """A stack stored by the CF conventions.
+
+    Attributes (beyond the protocol's)
+    ----------
+    files : the raw files, in the order given.
+    axes : dimensions of each chosen variable, per file.
+    steps, selection : what of the files is kept, in which order.
+    domain : bool (y, x) or None, True inside the domain to fill.
+    alterations : what the user asked to change in observed cells, for the history.
+    warnings : texts of the warnings given while opening.
+    """
+
+    def __init__(self, files: Sequence[RawFile], options: ReadOptions) -> None:
+        self.files = tuple(files)
+        first = self.files[0]
+        self.options = options
+        self.paths: tuple[Path | str, ...] = tuple(f.path for f in files)
+        self.format = first.format
+        self.domain: npt.NDArray[np.bool_] | None = None
+        self.covariates: tuple[Covariate, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self._told: set[str] = set()
+        self._lock = threading.Lock()
+        chosen = choose(first, options.variables, force=options.force)
+        self.variables = tuple(v.name for v in chosen)
+        self.axes = tuple({v: _axes(f, _variable(f, v, first)) for v in self.variables} for f in self.files)
+        self._refuse_different_dimensions()
+        lead = self.variables[0]
+        axes = self.axes[0][lead]
+        whole = build_grid(first, first.variables[lead], axes.y, axes.x, wrap=options.wrap)
+        self._refuse_different_grids(whole)
+        self.selection: Selection = select(whole, options.bbox, options.bbox_crs, label=str(first.path))
+        self.grid: Grid = self.selection.grid
+        self.steps: Steps = arrange(
+            self._time_axes(),
+            [str(f.path) for f in self.files],
+            time=options.time,
+            dedupe=options.dedupe,
+            regular=options.regular,
+        )
+        self.times = self.steps.days - self.steps.days[0]
+        self.time_labels = short_labels(self.steps.stamps)
+        self.calendar = self.steps.calendar
+        self.year_phase, self.day_phase = self.steps.year_phase, self.steps.day_phase
+        self.packings = tuple({v: self._packing(f, v) for v in self.variables} for f in self.files)
+        self.layers = tuple(layer for v in self.variables for layer in self._layers(v))
+        self.alterations = self.steps.altered + self._repackings()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def read(self, window: Window, layer: int = 0) -> Stack:
+        """One window, decoded; gaps hold 0. Reads no more than the window."""
+        values = np.zeros(window.shape, dtype=np.float32)
+        valid = np.zeros(window.shape, dtype=bool)
+        name = self.layers[layer].variable
+        for block in self._blocks(window):
+            stored = self._stored(block, window, layer)
+            packing = self.packings[block.file][name]
+            self._tell(stored, packing, block.file, name)
+            values[block.at], valid[block.at] = packing.decode(stored)
+        for at, places in self._averaged(window):
+            values[at], valid[at] = self._mean(places, window, layer)
+        time, y, x = window.slices
+        return Stack(
+            values=values,
+            valid=valid,
+            times=self.times[time],
+            grid=self.grid.window(y, x),
+            year_phase=self.year_phase[time],
+            day_phase=self.day_phase[time],
+            dynamic={c.name: c.read(window) for c in self.covariates if c.dynamic},
+            static={c.name: c.read(window)[0] for c in self.covariates if not c.dynamic},
+        )
+
+    def read_stored(self, window: Window, layer: int = 0) -> Array:
+        """The stored numbers of a window, in the packing of the first file (see ``packing``)."""
+        name = self.layers[layer].variable
+        packing = self.packing(layer)
+        out = np.full(window.shape, self.fill_number(layer), dtype=self.layers[layer].dtype)
+        for block in self._blocks(window):
+            stored = self._stored(block, window, layer)
+            theirs = self.packings[block.file][name]
+            out[block.at] = stored if theirs.same_as(packing) else self._repacked(stored, theirs, layer)
+        for at, places in self._averaged(window):
+            values, valid = self._mean(places, window, layer)
+            out[at][valid] = packing.encode(values[valid], name)
+        return out
+
+    def packing(self, layer: int = 0) -> Packing:
+        """How the stored numbers of a layer are to be understood."""
+        return self.packings[0][self.layers[layer].variable]
+
+    def fill_number(self, layer: int = 0) -> float | int:
+        """The stored number of a gap: the one declared, or the default of its type."""
+        packing = self.packing(layer)
+        if packing.fill is not None:
+            return packing.fill
+        return float("nan") if packing.dtype.kind == "f" else int(DEFAULT_FILLS.get(packing.dtype.str[1:], 0))
+
+    @property
+    def needs_fill(self) -> bool:
+        """Whether the output holds gaps that no input holds (inserted steps, another file's packing)."""
+        return any(not p for p in self.steps.places) or bool(self._repackings())
+
+    @property
+    def untouched(self) -> bool:
+        """One file, every cell and step of it: the output has the input's dimensions."""
+        axes = self.axes[0][self.variables[0]]
+        first = self.files[0]
+        whole = (
+            self.selection.rows.size == first.dims[axes.y] and self.selection.cols.size == first.dims[axes.x]
+        )
+        steps = axes.time is None or sorted(self.steps.places) == [
+            ((0, i),) for i in range(first.dims[axes.time])
+        ]
+        return len(self.files) == 1 and whole and steps and not self.selection.rolled
+
+    def close(self) -> None:
+        """Release the files."""
+        for file in self.files:
+            file.close()
+        for covariate in self.covariates:
+            covariate.close()
+
+    def __enter__(self) -> CFSource:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _blocks(self, window: Window) -> Iterator[Block]:
+        """Steps with one place each, grouped by file."""
+        start, stop = window.time
+        at = start
+        while at < stop:
+            places = self.steps.places[at]
+            end = at + 1
+            if len(places) == 1:
+                file = places[0][0]
+                while (
+                    end < stop and len(self.steps.places[end]) == 1 and self.steps.places[end][0][0] == file
+                ):
+                    end += 1
+                indices = tuple(self.steps.places[i][0][1] for i in range(at, end))
+                yield Block(slice(at - start, end - start), file, indices)
+            at = end
+
+    def _averaged(self, window: Window) -> Iterator[tuple[int, tuple[tuple[int, int], ...]]]:
+        for at in range(*window.time):
+            if len(self.steps.places[at]) > 1:
+                yield at - window.time[0], self.steps.places[at]
+
+    def _stored(self, block: Block, window: Window, layer: int) -> Array:
+        """(time, y, x) of one file, stored numbers."""
+        described = self.layers[layer]
+        axes = self.axes[block.file][described.variable]
+        variable = self.files[block.file].variables[described.variable]
+        at = {axes.y: self.selection.rows[slice(*window.y)], axes.x: self.selection.cols[slice(*window.x)]}
+        at |= {dim: np.array([described.index[_short(dim)]]) for dim in axes.extra}
+        if axes.time is not None:
+            at[axes.time] = np.array(block.indices)
+        data = variable.read_at(at)
+        order = [
+            variable.dims.index(d) for d in (*axes.extra, *([axes.time] if axes.time else []), axes.y, axes.x)
+        ]
+        return np.ascontiguousarray(data.transpose(order)).reshape(len(block.indices), *window.shape[1:])
+
+    def _mean(self, places: Sequence[tuple[int, int]], window: Window, layer: int) -> tuple[Array, Array]:
+        """Mean of the observed values of several steps (``--dedupe mean``)."""
+        name = self.layers[layer].variable
+        total, count = np.zeros(window.shape[1:]), np.zeros(window.shape[1:], dtype=int)
+        for file, index in places:
+            stored = self._stored(Block(slice(0, 1), file, (index,)), window, layer)[0]
+            values, valid = self.packings[file][name].decode64(stored)
+            total, count = total + values, count + valid
+        mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+        return mean.astype(np.float32), count > 0
+
+    def _repacked(self, stored: Array, theirs: Packing, layer: int) -> Array:
+        values, valid = theirs.decode64(stored)
+        out = np.full(stored.shape, self.fill_number(layer), dtype=self.layers[layer].dtype)
+        out[valid] = self.packing(layer).encode(values[valid], self.layers[layer].name)
+        return out
+
+    def _tell(self, stored: Array, packing: Packing, file: int, name: str) -> None:
+        """Warn once of values that are masked though nothing declares them."""
+        found = []
+        if stored.dtype.kind == "f" and np.isinf(stored).any():
+            found.append("infinite values are treated as gaps")
+        if (
+            packing.undeclared_fill is not None
+            and equals(packing.as_read(stored), packing.undeclared_fill).any()
+        ):
+            found.append(f"undeclared default fill {packing.undeclared_fill:g} is treated as a gap")
+        for text in found:
+            with self._lock:
+                message = f"{self.paths[file]}: {name}: {text}"
+                if message not in self._told:
+                    self._told.add(message)
+                    warnings.warn(message, StimputeWarning, stacklevel=3)
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    def _refuse_different_dimensions(self) -> None:
+        lead = self.axes[0][self.variables[0]]
+        for name in self.variables[1:]:
+            axes = self.axes[0][name]
+            if (axes.time, axes.y, axes.x) != (lead.time, lead.y, lead.x):
+                raise InputError(
+                    f"{self.paths[0]}: {self.variables[0]} and {name} lie on different dimensions "
+                    f"({lead.time}, {lead.y}, {lead.x} and {axes.time}, {axes.y}, {axes.x}); fill them one by one with --var"
+                )
+
+    def _refuse_different_grids(self, grid: Grid) -> None:
+        lead = self.variables[0]
+        for number, file in enumerate(self.files[1:], start=1):
+            axes = self.axes[number][lead]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", StimputeWarning)
+                other = build_grid(file, file.variables[lead], axes.y, axes.x, wrap=self.options.wrap)
+            difference = grid_difference(grid, other)
+            if difference:
+                raise InputError(
+                    f"{self.paths[0]} and {file.path} lie on different grids ({difference}): they cannot be one stack"
+                )
+
+    def _time_axes(self) -> list[TimeAxis]:
+        lead = self.variables[0]
+        lengths = [1 if (t := a[lead].time) is None else f.dims[t] for f, a in zip(self.files, self.axes)]
+        if self.options.times is not None:
+            return self._given_times(self.options.times, lengths)
+        if all(a[lead].time is None for a in self.axes):
+            return self._single_steps(lead)
+        return [_time_axis(f, f.variables[lead], a[lead]) for f, a in zip(self.files, self.axes)]
+
+    def _given_times(self, labels: Sequence[str], lengths: Sequence[int]) -> list[TimeAxis]:
+        if len(labels) != sum(lengths):
+            raise InputError(f"{self.paths[0]}: --times gives {len(labels)} dates for {sum(lengths)} steps")
+        ends = np.cumsum(lengths)
+        return [from_labels(labels[end - n : end], label="--times") for n, end in zip(lengths, ends)]
+
+    def _single_steps(self, lead: str) -> list[TimeAxis]:
+        """Files without a time dimension: dated by a scalar, else by their names, else not at all."""
+        scalars = [time_variable(f, f.variables[lead], a[lead]) for f, a in zip(self.files, self.axes)]
+        if all(s is not None for s in scalars):
+            return [
+                decode_times(s.read().reshape(1), s.attrs, label=f"{f.path}: {s.name}", name=s.short)
+                for f, s in zip(self.files, scalars)
+                if s is not None
+            ]
+        if len(self.files) > 1:
+            from stimpute.io.dates import detect_dates
+
+            reading = detect_dates([Path(p).name for p in self.paths], self.options.date_format)
+            return [
+                from_labels([moment.isoformat()], label=str(p))
+                for moment, p in zip(reading.instants, self.paths)
+            ]
+        return [index_axis(1, label=f"{self.paths[0]}: {lead}")]
+
+    def _packing(self, file: RawFile, name: str) -> Packing:
+        variable = file.variables[name]
+        return packing_of(
+            variable.attrs,
+            variable.dtype,
+            label=f"{file.path}: {name}",
+            nodata=self.options.nodata,
+            netcdf=file.format == "NetCDF",
+        )
+
+    def _repackings(self) -> tuple[str, ...]:
+        return tuple(
+            f"{name} of {Path(self.paths[i]).name} repacked like {Path(self.paths[0]).name}"
+            for i, packings in enumerate(self.packings)
+            for name in self.variables
+            if not packings[name].same_as(self.packings[0][name])
+        )
+
+    def _layers(self, name: str) -> Iterator[Layer]:
+        first, axes = self.files[0], self.axes[0][name]
+        variable, packing = first.variables[name], self.packings[0][name]
+        shape = (len(self.steps.days), *self.grid.shape)
+        for place in product(*(range(first.dims[d]) for d in axes.extra)):
+            index = dict(zip((_short(d) for d in axes.extra), place))
+            yield Layer(
+                name=name + self._suffix(axes, index),
+                variable=name,
+                index=index,
+                shape=shape,
+                dtype=packing.stored_dtype,
+                units=variable.text("units"),
+                long_name=variable.text("long_name"),
+                standard_name=variable.text("standard_name"),
+                valid_range=packing.decoded_limits,
+            )
+
+    def _suffix(self, axes: Axes, index: Mapping[str, int]) -> str:
+        """``[level=850]``; nothing for dimensions of length one."""
+        first, parts = self.files[0], []
+        for dim in axes.extra:
+            if first.dims[dim] > 1:
+                coordinate = first.coordinate(dim)
+                value: Any = index[_short(dim)]
+                if coordinate is not None and coordinate.dtype.kind in "iuf":
+                    value = f"{coordinate.read()[value]:g}"
+                parts.append(f"{_short(dim)}={value}")
+        return f"[{','.join(parts)}]" if parts else ""
+
+
+def grid_difference(one: Grid, other: Grid) -> str:
+    """What tells two grids apart, in words; empty if they are the same within a thousandth of a cell."""
+    if one.shape != other.shape:
+        return f"{one.shape[0]} x {one.shape[1]} and {other.shape[0]} x {other.shape[1]} cells"
+    if one.kind != other.kind or one.units != other.units:
+        return f"{one.kind} in {one.units} and {other.kind} in {other.units}"
+    for axis, a, b in (("x", one.x, other.x), ("y", one.y, other.y)):
+        cell = float(np.nanmedian(np.abs(np.diff(a)))) if a.shape[-1] > 1 else 1.0
+        apart = float(np.nanmax(np.abs(a - b))) if a.size else 0.0
+        if apart > 1e-3 * cell:
+            return f"{axis} starts at {a.flat[0]:g} and {b.flat[0]:g}, up to {apart:g} apart"
+    if one.crs_wkt != other.crs_wkt and not _same_crs(one.crs_wkt, other.crs_wkt):
+        return "different CRS"
+    return ""
+
+
+def _same_crs(one: str | None, other: str | None) -> bool:
+    import pyproj
+
+    if one is None or other is None:
+        return one is other
+    try:
+        return bool(pyproj.CRS.from_user_input(one) == pyproj.CRS.from_user_input(other))
+    except pyproj.exceptions.CRSError:
+        return False
+
+
+def _short(dim: str) -> str:
+    return dim.rpartition("/")[2]
+
+
+def _variable(file: RawFile, name: str, first: RawFile) -> RawVariable:
+    if name not in file.variables:
+        raise InputError(f"{file.path}: no variable {name}, which {first.path} has: they cannot be one stack")
+    return file.variables[name]
+
+
+def _axes(file: RawFile, variable: RawVariable) -> Axes:
+    axes = axes_of(file, variable)
+    if axes is None:
+        raise InputError(f"{file.path}: {variable.name} has no two horizontal dimensions")
+    return axes
+
+
+def _time_axis(file: RawFile, variable: RawVariable, axes: Axes) -> TimeAxis:
+    label = f"{file.path}: {variable.name}"
+    if axes.time is None:
+        raise InputError(f"{label} has no time dimension, unlike the other files of the stack")
+    dated = time_variable(file, variable, axes)
+    if dated is None:
+        return index_axis(file.dims[axes.time], label=label)
+    return decode_times(dated.read(), dated.attrs, label=f"{file.path}: {dated.name}", name=dated.short)

@@ -1,0 +1,111 @@
+"""What the inputs on a command line stand for: files, folders, globs, lists, standard input. Opens nothing for its data."""
+
+from __future__ import annotations
+
+import glob
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from stimpute.errors import InputError
+
+Kind = Literal["NetCDF", "Zarr", "GeoTIFF"]
+
+_NETCDF_MAGIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
+_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5")
+TIFF_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".grib", ".grb", ".grib2", ".grb2", ".hdf", ".img")
+
+
+def expand_inputs(inputs: Sequence[str | Path]) -> list[str]:
+    """The files behind the inputs: ``@list.txt`` read, globs that name no file expanded; everything else as it is.
+
+    Folders that are no Zarr store stand for the dated rasters, or NetCDF files, inside them.
+
+    Raises
+    ------
+    InputError : an absent file, an empty list, folder or glob.
+    """
+    paths: list[str] = []
+    for item in inputs:
+        text = os.fspath(item)
+        if text.startswith("@") and not os.path.exists(text):
+            paths += _listed(Path(text[1:]))
+        elif is_remote(text) or os.path.isfile(text):
+            paths.append(text)
+        elif os.path.isdir(text):
+            paths += _folder(text)
+        elif glob.has_magic(text) and (found := sorted(glob.glob(text, recursive=True))):
+            paths += found
+        else:
+            raise InputError(f"{text}: no such file or folder")
+    if not paths:
+        raise InputError("no input files")
+    return paths
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL or one of GDAL's virtual paths, which no look at the disk can check."""
+    return path.startswith("/vsi") or "://" in path
+
+
+def kind_of(path: str) -> Kind:
+    """The format of one input, by its content, or by its suffix where the content cannot be seen.
+
+    Raises
+    ------
+    InputError : empty, or nothing that is known here.
+    """
+    if is_remote(path):
+        return _by_suffix(path)
+    from stimpute.io.zarr_store import is_zarr
+
+    if os.path.isdir(path):
+        return "Zarr"
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if not head:
+        raise InputError(f"{path}: is empty")
+    if head.startswith(_NETCDF_MAGIC):
+        return "NetCDF"
+    if head.startswith(_TIFF_MAGIC):
+        return "GeoTIFF"
+    if zipfile.is_zipfile(path):
+        return "Zarr" if is_zarr(path) else "GeoTIFF"
+    return _by_suffix(path)
+
+
+def _by_suffix(path: str) -> Kind:
+    name = path.lower().split("?")[0].rstrip("/")
+    if name.endswith(NETCDF_SUFFIXES):
+        return "NetCDF"
+    return "Zarr" if name.endswith((".zarr", ".zarr.zip")) else "GeoTIFF"
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise InputError(f"{path}: list of inputs cannot be read: {error.strerror}") from error
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
+        raise InputError(f"{path}: lists no inputs")
+    here = [
+        n if is_remote(n) or os.path.isabs(n) or os.path.exists(n) else str(path.parent / n) for n in names
+    ]
+    return expand_inputs(here)
+
+
+def _folder(path: str) -> list[str]:
+    from stimpute.io.zarr_store import is_zarr
+
+    if is_zarr(path):
+        return [path]
+    inside = sorted(os.path.join(path, name) for name in os.listdir(path) if not name.startswith("."))
+    for suffixes in (TIFF_SUFFIXES, NETCDF_SUFFIXES):
+        found = [p for p in inside if p.lower().endswith(suffixes) and os.path.isfile(p)]
+        if found:
+            return found
+    raise InputError(f"{path}: a folder without GeoTIFF or NetCDF files, and no Zarr store")
