@@ -142,8 +142,8 @@ def storms(draw: Draw, calendar: Calendar, size: Size) -> Component:
     return Component(field, field, torch.zeros_like(field[:, 0]))
 
 
-def swirl(draw: Draw, calendar: Calendar, size: Size) -> Component:
-    """Filaments and eddies: a smooth field stirred by slowly changing displacements."""
+def swirl(draw: Draw, calendar: Calendar, size: Size, memory: float | None = None) -> Component:
+    """Filaments and eddies: a smooth field stirred by slowly changing displacements (``memory`` days; None: random)."""
     n, steps = calendar.times.shape
     extent = float(max(size))
     flow = replace(
@@ -151,6 +151,8 @@ def swirl(draw: Draw, calendar: Calendar, size: Size) -> Component:
         len_scale=draw.log_uniform(0.1, 0.5, n) * extent,
         smoothness=draw.uniform(1.5, 3.0, n),
     )
+    if memory is not None:
+        flow = replace(flow, memory=torch.full((n,), memory, device=draw.device))
     tracer = replace(
         flow, len_scale=flow.len_scale * draw.uniform(0.7, 3.0, n), velocity=torch.zeros_like(flow.velocity)
     )

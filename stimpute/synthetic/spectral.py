@@ -17,7 +17,12 @@ from torch import Tensor
 
 from stimpute.synthetic.draw import Draw
 
-_LONG_WAVES = 5  # per axis, inside the zero-frequency cell of the Fourier grid
+_LONG_EDGES = (
+    0.08,
+    0.27,
+    0.58,
+    1.0,
+)  # how the zero-frequency cell of the Fourier grid is divided, per half axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +87,9 @@ def random_field(draw: Draw, covariance: Covariance, times: Tensor, size: tuple[
     n, steps = times.shape
     domain = (_fourier_length(2 * size[0]), _fourier_length(2 * size[1]))
     ky, kx = _fourier_waves(domain, draw.device)
-    ly, lx = _long_waves(domain, draw.device)
+    ly, lx, share = _long_waves(domain, draw.device)
     k = torch.stack([torch.cat([ky.reshape(-1), ly]), torch.cat([kx.reshape(-1), lx])])
-    amplitude = _amplitudes(covariance, k, ky.shape, domain)
+    amplitude = _amplitudes(covariance, k, ky.shape, domain[1], share)
     noise = torch.view_as_complex(draw.normal(n, steps, k.shape[1], 2)) * math.sqrt(0.5)
     waves = _evolve(noise, covariance, k, times) * amplitude[:, None]
     fine, long = waves[..., : ky.numel()], waves[..., ky.numel() :]
@@ -140,12 +145,13 @@ def _fourier_waves(domain: tuple[int, int], device: torch.device) -> tuple[Tenso
     return grid[0], grid[1]
 
 
-def _long_waves(domain: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Wave numbers of the waves longer than the domain: a lattice inside the zero-frequency cell."""
-    m = _LONG_WAVES
-    part = (torch.arange(m, device=device) + 0.5) / m - 0.5 + 0.5 / m**2
+def _long_waves(domain: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Wave numbers of the waves longer than the domain, and the share of the zero-frequency cell each stands for."""
+    edges = torch.tensor([0.0, *_LONG_EDGES], device=device)
+    centre, width = (edges[1:] + edges[:-1]) / 2, edges.diff()
+    part, share = torch.cat([-centre, centre]) / 2, torch.cat([width, width]) / 2
     ky, kx = torch.meshgrid(2 * math.pi / domain[0] * part, 2 * math.pi / domain[1] * part, indexing="ij")
-    return ky.reshape(-1), kx.reshape(-1)
+    return ky.reshape(-1), kx.reshape(-1), torch.outer(share, share).reshape(-1)
 
 
 def _density(covariance: Covariance, ky: Tensor, kx: Tensor) -> Tensor:
@@ -157,23 +163,31 @@ def _density(covariance: Covariance, ky: Tensor, kx: Tensor) -> Tensor:
     return torch.pow(1 + (along.square() + across.square()) * length.square() / (2 * nu), -(nu + 1))
 
 
-def _amplitudes(covariance: Covariance, k: Tensor, half: torch.Size, domain: tuple[int, int]) -> Tensor:
+def _amplitudes(covariance: Covariance, k: Tensor, half: torch.Size, width: int, share: Tensor) -> Tensor:
     """Standard deviation (n, K) of every wave's complex coefficient, so that fields have unit variance."""
     ky, kx = k
-    folded = _density(covariance, ky, kx)
+    folded = _density(covariance, ky, kx) + _density_beyond(covariance)[:, None]
     for my in (-1, 0, 1):
         for mx in (-1, 0, 1):
             if my or mx:
                 folded = folded + _density(covariance, ky + 2 * math.pi * my, kx + 2 * math.pi * mx)
     fine = half.numel()
     weight = torch.full_like(ky, 2.0)
-    weight[:fine].reshape(half)[:, [0, domain[1] // 2]] = 1.0
+    weight[:fine].reshape(half)[:, [0, width // 2]] = 1.0
     weight[0] = 0.0  # the zero frequency is what the long waves resolve
-    weight[fine:] = 1.0 / _LONG_WAVES**2
+    weight[fine:] = share
     variance = folded * weight
     variance = variance / variance.sum(dim=1, keepdim=True)
     # Re(c exp(ikx)) has half the variance of c
     return (2 * variance).sqrt()
+
+
+def _density_beyond(covariance: Covariance) -> Tensor:
+    """What all aliases beyond the nearest add to every wave, (n,): the integral outside a circle as large as nine cells."""
+    nu, length = covariance.smoothness, covariance.len_scale
+    radius_squared = 9 * 4 * math.pi
+    tail = 2 * math.pi / length.square() * torch.pow(1 + radius_squared * length.square() / (2 * nu), -nu)
+    return tail / (2 * math.pi) ** 2
 
 
 def _evolve(noise: Tensor, covariance: Covariance, k: Tensor, times: Tensor) -> Tensor:

@@ -120,7 +120,8 @@ def sample_worlds(
     weights = _sample_weights(draw, batch, rainy)
     parts = _sample_parts(draw, calendar, size, weights)
     signal = standardized(_modulated(draw, _weighed(parts, weights), parts))
-    noisy = _noise_level(draw, batch) * torch.where(rainy, 0.2, 1.0)
+    zeros = marginal == MARGINALS.index("zero-inflated")
+    noisy = _noise_level(draw, batch) * torch.where(rainy, 0.1, torch.where(zeros, 0.4, 1.0))
     measured = signal + as_field(noisy) * noise(draw, calendar, size)
     truth = _scaled(draw, _observable(draw, measured, marginal), marginal)
     dynamic, dynamic_valid, from_world = dynamic_covariates(
