@@ -1,0 +1,95 @@
+"""The models at hand: those shipped with the package, by name, and any other by path. Never downloads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stimpute.errors import ModelError
+from stimpute.model.config import ModelConfig
+from stimpute.model.st_transformer import STTransformer
+from stimpute.pretrained.checkpoint import read_card, read_header, read_tensors
+
+DEFAULT_MODEL = "st-small"
+_SHIPPED = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A shipped model: its name, its weights' file, its card."""
+
+    name: str
+    path: Path
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network in eval mode on the CPU, with what its card says."""
+
+    name: str
+    path: Path
+    config: ModelConfig
+    network: STTransformer
+    card: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights' file; goes into ``history`` and manifests."""
+        return str(self.card["sha256"])
+
+    @property
+    def covariates_required(self) -> tuple[str, ...]:
+        """Names without which the model must not be used."""
+        return tuple(self.card.get("covariates_required", ()))
+
+
+def list_models(folder: Path = _SHIPPED) -> list[ModelEntry]:
+    """The models in a folder (default: those shipped), by name.
+
+    Raises
+    ------
+    ModelError : weights whose card is missing or unreadable.
+    """
+    return [ModelEntry(path.stem, path, read_card(path)) for path in sorted(folder.glob("*.safetensors"))]
+
+
+def find_model(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
+    """The weights' file of a shipped model's name, or of a path.
+
+    Raises
+    ------
+    ModelError : neither.
+    """
+    text = str(name_or_path)
+    shipped = _SHIPPED / f"{text}.safetensors"
+    if "/" not in text and "\\" not in text and shipped.is_file():
+        return shipped
+    path = Path(text)
+    if path.is_file():
+        return path
+    names = ", ".join(entry.stem for entry in sorted(_SHIPPED.glob("*.safetensors"))) or "none"
+    raise ModelError(f"{text}: neither a model file nor a shipped model ({names})")
+
+
+def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> LoadedModel:
+    """A shipped model by name, or any by path: checked, in eval mode, float32, on the CPU.
+
+    Raises
+    ------
+    ModelError : missing, a pickle, damaged, another version, or weights that do not fit the config.
+    """
+    path = find_model(name_or_path)
+    card = read_card(path)
+    config = ModelConfig.from_dict(card["config"])
+    read_header(path)  # a damaged file is named before anything is built
+    with torch.device("meta"):  # the architecture's shapes, without its memory
+        expected = {name: tuple(t.shape) for name, t in STTransformer(config).state_dict().items()}
+    tensors = read_tensors(path, expected, card["sha256"])
+    with torch.random.fork_rng(devices=()):
+        network = STTransformer(config)
+    network.load_state_dict(tensors)
+    return LoadedModel(str(card.get("name", path.stem)), path, config, network.eval(), card)

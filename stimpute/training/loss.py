@@ -1,0 +1,161 @@
+"""What training minimises, and what validation reports. Knows nothing about where examples come from.
+
+The mean is judged by its absolute error, the scale by the continuous ranked probability score (Gneiting & Raftery 2007,
+eq. 5) of the residuals as they stand. Every example of a batch weighs the same; relative to the best classical
+candidate, so that what nobody can predict does not drown what can be improved.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stimpute.model.candidates import CANDIDATES, Candidates
+from stimpute.model.st_transformer import Prediction
+from stimpute.training.feed import Example
+
+_LINEAR = CANDIDATES.index("linear")
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """How errors are weighed.
+
+    Parameters
+    ----------
+    scale_weight : weight of the score of the scale against the error of the mean.
+    relative : divide each example's loss by the error of its best candidate.
+    floor : smallest such error, in standard deviations of the example: below it is noise of rounding.
+    """
+
+    scale_weight: float = 0.3
+    relative: bool = True
+    floor: float = 0.03
+
+
+def training_loss(
+    prediction: Prediction,
+    example: Example,
+    best: Tensor | None,
+    options: LossOptions = LossOptions(),
+) -> Tensor:
+    """The scalar to minimise.
+
+    Parameters
+    ----------
+    prediction : (B, T, H, W) mean and scale.
+    example : its ``wanted`` cells count, no others; an example without any counts nothing.
+    best : (B,) error of the best candidate (:func:`candidate_errors`), or None: nothing is divided.
+    """
+    residual = torch.where(example.wanted, prediction.mean - example.target, prediction.mean.new_zeros(()))
+    error = per_example(residual.abs(), example.wanted)
+    score = per_example(gaussian_crps(residual.detach(), prediction.scale), example.wanted)
+    loss = error + options.scale_weight * score
+    if options.relative and best is not None:
+        loss = loss / best.clamp_min(options.floor)
+    counted = example.wanted.flatten(1).any(dim=1)
+    return torch.where(counted, loss, loss.new_zeros(())).sum() / counted.sum().clamp_min(1)
+
+
+def gaussian_crps(residual: Tensor, scale: Tensor) -> Tensor:
+    """CRPS of a normal distribution, elementwise, in the units of ``residual`` (mean minus truth).
+
+    >>> round(float(gaussian_crps(torch.tensor(0.0), torch.tensor(1.0))), 4)  # (sqrt(2) - 1) / sqrt(pi)
+    0.2337
+    """
+    z = residual / scale
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    return scale * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+
+
+def per_example(quantity: Tensor, wanted: Tensor) -> Tensor:
+    """Mean over the wanted cells of each example, (B,); 0 where there are none."""
+    kept = torch.where(wanted, quantity, quantity.new_zeros(()))
+    return kept.flatten(1).sum(dim=1) / wanted.flatten(1).sum(dim=1).clamp_min(1)
+
+
+@torch.no_grad()
+def candidate_errors(candidates: Candidates, example: Example) -> Tensor:
+    """Mean absolute error of every candidate at the wanted cells, (B, K)."""
+    errors = [
+        per_example((candidates.estimates[:, k] - example.target).abs(), example.wanted)
+        for k in range(candidates.estimates.shape[1])
+    ]
+    return torch.stack(errors, dim=1)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How good a network is on examples it never saw; ratios are geometric means over examples, below 1 is better.
+
+    Parameters
+    ----------
+    vs_best : error over that of the best candidate of each example, chosen with the truth in hand. What training keeps the best of.
+    vs_linear, vs_prior : over linear interpolation in time, over the blend that the network starts from.
+    mae : in standard deviations of what is observed.
+    coverage : share of wanted cells within 1.645 scales (0.9 would be right).
+    examples : how many.
+    groups : ``vs_best`` by origin.
+    """
+
+    vs_best: float
+    vs_linear: float
+    vs_prior: float
+    mae: float
+    coverage: float
+    examples: int
+    groups: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """Per example (B,): errors of the network, the best candidate, linear, the prior; coverage; whether it counts."""
+
+    network: Tensor
+    best: Tensor
+    linear: Tensor
+    prior: Tensor
+    coverage: Tensor
+    counts: Tensor
+
+
+@torch.no_grad()
+def errors_of(prediction: Prediction, example: Example, candidates: Candidates, least: int = 8) -> Errors:
+    """What a prediction gets wrong beside what the candidates do; examples with fewer than ``least`` wanted cells do not count."""
+    each = candidate_errors(candidates, example)
+    residual = (prediction.mean - example.target).abs()
+    return Errors(
+        per_example(residual, example.wanted),
+        each.amin(dim=1),
+        each[:, _LINEAR],
+        per_example((candidates.prior - example.target).abs(), example.wanted),
+        per_example((residual <= 1.645 * prediction.scale).float(), example.wanted),
+        example.wanted.flatten(1).sum(dim=1) >= least,
+    )
+
+
+def summarise(errors: list[tuple[str, Errors]]) -> Validation:
+    """One validation from the errors of all its batches, each with the name of its group."""
+
+    def joined(quantity: str, group: str | None = None) -> Tensor:
+        chosen = [getattr(e, quantity)[e.counts].double() for name, e in errors if group in (None, name)]
+        return torch.cat(chosen)
+
+    network, best = joined("network"), joined("best")
+    names = sorted({name for name, e in errors if bool(e.counts.any())})
+    return Validation(
+        vs_best=_ratio(network, best),
+        vs_linear=_ratio(network, joined("linear")),
+        vs_prior=_ratio(network, joined("prior")),
+        mae=round(float(network.mean()), 6),
+        coverage=round(float(joined("coverage").mean()), 6),
+        examples=len(network),
+        groups={name: _ratio(joined("network", name), joined("best", name)) for name in names},
+    )
+
+
+def _ratio(error: Tensor, reference: Tensor, noise: float = 2e-3) -> float:
+    return round(float(torch.exp(((error + noise).log() - (reference + noise).log()).mean())), 6)
