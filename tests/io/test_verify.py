@@ -16,7 +16,7 @@ import zarr
 
 from stimpute.errors import InputError
 from stimpute.io.verify import VerifyReport, verify
-from stimpute.io.verify.cells import NETCDF_DEFAULT_FILL, Encoding, blocks
+from stimpute.io.verify.cells import Encoding, blocks
 
 HISTORY = "2024-05-01T10:00:00Z stimpute fill {} a.nc b.nc; stimpute 0.1.0, model st-small"
 
@@ -127,8 +127,9 @@ class TestNetcdf:
         out = fill_netcdf(source, tmp_path / "out.nc")
         assert verify(source, out).identical
         edit(out, lambda f: f["depth"].__setitem__((2, 3), np.float32(-0.0)))  # equal, but other bits
-        assert "depth: 1 cells changed in a variable that was not filled; first at lat=2, lon=3" in differences(
-            verify(source, out)
+        assert (
+            "depth: 1 cells changed in a variable that was not filled; first at lat=2, lon=3"
+            in differences(verify(source, out))
         )
 
     def test_a_missing_variable_is_found(self, pair):
@@ -279,11 +280,13 @@ class TestEncoding:
                 [-1, 7, 8, 9],
                 [0, 0, 0, 1],
             ),
-            ("f4", {}, [np.nan, np.inf, NETCDF_DEFAULT_FILL, 1], [0, 0, 0, 1]),
+            ("f4", {}, [np.nan, np.inf, netCDF4.default_fillvals["f4"], 1], [0, 0, 0, 1]),
             ("f4", {"_FillValue": np.float64(-3.4e38)}, [np.float32(-3.4e38), 1], [0, 1]),
             ("i2", {"valid_range": np.array([0, 5], "i2"), "scale_factor": 0.1}, [-1, 0, 5, 6], [0, 1, 1, 0]),
             ("i2", {"valid_range": np.array([0.0, 0.5]), "scale_factor": 0.1}, [-1, 0, 5, 6], [0, 1, 1, 0]),
             ("i2", {"valid_min": np.int16(2)}, [1, 2], [0, 1]),
+            ("i2", {}, [-32767, 1], [0, 1]),
+            ("u1", {"_Unsigned": "false", "_FillValue": np.int8(-1)}, [255, 1], [0, 1]),
             (
                 "i1",
                 {"_Unsigned": "true", "_FillValue": np.int8(-1), "valid_max": np.int8(-6)},

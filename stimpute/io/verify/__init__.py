@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stimpute.errors import InputError
+from stimpute.io.inputs import expand_inputs, is_remote, kind_of
 from stimpute.io.verify.cf import compare_files
 from stimpute.io.verify.cross import cf_to_raster, rasters_to_cf
 from stimpute.io.verify.rasters import compare_merged, compare_rasters
@@ -17,8 +18,6 @@ from stimpute.io.verify.report import LayerCount, Ledger, VerifyReport
 from stimpute.io.zarr_store import is_zarr
 
 __all__ = ["LayerCount", "VerifyReport", "verify"]
-
-_HDF, _CDF = b"\x89HDF\r\n\x1a\n", b"CDF"
 
 
 def verify(
@@ -32,7 +31,7 @@ def verify(
 
     Parameters
     ----------
-    inputs : the files (already expanded: no globs), in any order.
+    inputs : files, folders, globs or ``@lists``, in any order.
     out : the output: a file, a Zarr store, or a folder with one file per input.
     nodata : further stored numbers that mean "no data" (those given to ``fill`` are found in ``history``).
     variables : the variables that were filled; by default those with a ``fill_flag`` beside them.
@@ -46,13 +45,10 @@ def verify(
     ------
     InputError : a file that cannot be read, or two that cannot be compared.
     """
-    sources = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+    sources = [Path(path) for path in expand_inputs([inputs] if isinstance(inputs, str | Path) else inputs)]
     target = Path(out)
-    for path in (*sources, target):
-        if not path.exists() and not str(path).startswith("/vsi"):
-            raise InputError(f"{path}: no such file")
-    if not sources:
-        raise InputError("no input to compare with")
+    if not target.exists() and not is_remote(str(target)):
+        raise InputError(f"{target}: no such file")
     ledger = Ledger()
     for part, whole in _pairs(ledger, sources, target):
         _compare(ledger, part, whole, nodata, variables)
@@ -98,10 +94,4 @@ def _compare(
 
 
 def _is_cf(path: Path) -> bool:
-    if is_zarr(path):
-        return True
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        start = file.read(8)
-    return start == _HDF or start.startswith(_CDF)
+    return kind_of(str(path)) in ("NetCDF", "Zarr")

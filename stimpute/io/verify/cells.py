@@ -18,7 +18,6 @@ from stimpute.protocols import FILLED, OBSERVED, OUTSIDE_DOMAIN, REFUSED
 
 Array = npt.NDArray[Any]
 Bool = npt.NDArray[np.bool_]
-NETCDF_DEFAULT_FILL = 9.969209968386869e36
 BLOCK_CELLS = 4_000_000
 
 
@@ -44,19 +43,29 @@ class Encoding:
 
     @classmethod
     def from_cf(
-        cls, dtype: np.dtype[Any], attributes: Mapping[str, Any], extra: Iterable[float] = ()
+        cls,
+        dtype: np.dtype[Any],
+        attributes: Mapping[str, Any],
+        extra: Iterable[float] = (),
+        netcdf: bool = True,
     ) -> Encoding:
-        """From a variable's own attributes (``_FillValue``, ``missing_value``, ``valid_*``, packing, ``_Unsigned``)."""
+        """From a variable's own attributes (``_FillValue``, ``missing_value``, ``valid_*``, packing, ``_Unsigned``).
+
+        In NetCDF files that declare no fill at all, the library's default fill means "never written".
+        """
         native = np.dtype(dtype).newbyteorder("=")
-        unsigned = str(attributes.get("_Unsigned", "")).lower() == "true" and native.kind == "i"
-        stored = np.dtype(f"u{native.itemsize}") if unsigned else native
+        sign = {("true", "i"): "u", ("false", "u"): "i"}.get(
+            (str(attributes.get("_Unsigned", "")).lower(), native.kind)
+        )
+        stored = np.dtype(f"{sign}{native.itemsize}") if sign else native
+        unsigned = sign == "u"
         declared = [
             *_numbers(attributes.get("_FillValue"), native),
             *_numbers(attributes.get("missing_value"), native),
         ]
         fills = [_as_stored(number, native, stored) for number in (*declared, *extra)]
-        if native.kind == "f" and "_FillValue" not in attributes:
-            fills.append(NETCDF_DEFAULT_FILL)
+        if netcdf and not fills and stored.itemsize > 1:
+            fills += [default] if (default := default_fills().get(stored.str[1:])) is not None else []
         low, high, like = _limits(attributes)
         packed = "scale_factor" in attributes or "add_offset" in attributes
         decoded = packed and native.kind in "iu" and like == "f"
@@ -83,7 +92,7 @@ class Encoding:
     def stored(self, raw: Array) -> Array:
         """Native byte order, unsigned where declared; the bits stay."""
         native = raw.astype(raw.dtype.newbyteorder("="), copy=False)
-        return native.view(self.dtype) if native.dtype != self.dtype and native.dtype.kind == "i" else native
+        return native.view(self.dtype) if native.dtype != self.dtype and native.dtype.kind in "iu" else native
 
     def observed(self, stored: Array) -> Bool:
         """True where the number is an observation."""
@@ -173,6 +182,13 @@ def count_flag(ledger: Ledger, layer: str, flag: Array) -> None:
     ledger.count(layer, filled=counts[FILLED], refused=counts[REFUSED], outside_domain=counts[OUTSIDE_DOMAIN])
 
 
+def default_fills() -> Mapping[str, float]:
+    """What the netCDF library writes where nothing was written, by dtype ("f4", "i2", ...)."""
+    import netCDF4
+
+    return {k: v for k, v in netCDF4.default_fillvals.items() if not isinstance(v, str)}
+
+
 def same_bits(a: Array, b: Array) -> Bool:
     """True where two arrays of one dtype hold identical bits (NaN equals the same NaN, -0 differs from 0).
 
@@ -232,7 +248,7 @@ def _numbers(attribute: Any, dtype: np.dtype[Any]) -> list[Any]:
 
 def _as_stored(number: Any, native: np.dtype[Any], stored: np.dtype[Any]) -> Any:
     """A fill given in the signed dtype, read as unsigned where ``_Unsigned`` says so."""
-    if native == stored or number >= 0:
+    if native == stored or stored.kind == "i" or number >= 0:
         return number
     return int(number) % (1 << (8 * stored.itemsize))
 

@@ -231,7 +231,7 @@ class _Comparison:
         target = self._is_target(a)
         what = f"variable {a.name}"
         self.ledger.expect(f"{what}, dimensions", a.dims, b.dims)
-        self.ledger.expect(f"{what}, dtype", a.dtype, b.dtype, target and self.declared.dtype)
+        self.ledger.expect(f"{what}, dtype", a.dtype, b.dtype, target and (self.declared.dtype or self.later))
         if not self.later:
             self.attributes(f"{what}, attribute ", a.attributes, b.attributes, target and self.declared.dtype)
             if a.shape == b.shape and self.before.kind == self.after.kind:
@@ -278,8 +278,9 @@ class _Comparison:
 
     def filled(self, a: RawArray, b: RawArray) -> None:
         """A variable whose gaps may have been filled."""
-        before = Encoding.from_cf(np.dtype(a.dtype), a.attributes, self.nodata)
-        after = Encoding.from_cf(np.dtype(b.dtype), b.attributes, self.nodata if a.dtype == b.dtype else ())
+        codes = self.nodata if a.dtype == b.dtype else ()
+        before = Encoding.from_cf(np.dtype(a.dtype), a.attributes, self.nodata, self.before.is_netcdf)
+        after = Encoding.from_cf(np.dtype(b.dtype), b.attributes, codes, self.after.is_netcdf)
         rules = Rules(a.name, before, after, self.declared.qc)
         flag = self.after.arrays.get(a.name + FLAG_SUFFIX)
         for part in self._parts(a):

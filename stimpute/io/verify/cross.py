@@ -63,7 +63,9 @@ class CfStack:
 
     def encoding(self, nodata: Sequence[float]) -> Encoding:
         """What the stored numbers mean."""
-        return Encoding.from_cf(np.dtype(self.array.dtype), self.array.attributes, nodata)
+        return Encoding.from_cf(
+            np.dtype(self.array.dtype), self.array.attributes, nodata, self.file.is_netcdf
+        )
 
 
 def _step(array: RawArray, step: int, flip: bool) -> Array:

@@ -52,7 +52,7 @@ def _options(line: str) -> list[tuple[str, str]]:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             found.append((name, value if equals else following))
-    return [(name, value.rstrip(";,")) for name, value in found]
+    return [(name.rstrip(";,)]"), value.rstrip(";,)]")) for name, value in found]
 
 
 def _is_number(text: str) -> bool:

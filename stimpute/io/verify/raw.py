@@ -44,6 +44,11 @@ class RawFile:
     arrays: Mapping[str, RawArray]
 
     @property
+    def is_netcdf(self) -> bool:
+        """NetCDF, not Zarr."""
+        return self.kind.startswith("NetCDF")
+
+    @property
     def history(self) -> str:
         """The history of the root."""
         return str(self.attributes.get("", {}).get("history", ""))
