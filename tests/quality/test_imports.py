@@ -1,0 +1,62 @@
+"""Start-up stays instant, and the rooms that train need no geodata library. Each check runs in an interpreter of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "xarray", "rasterio", "dask", "matplotlib")
+GEODATA = ("rasterio", "rioxarray", "xarray", "netCDF4", "zarr", "pyproj", "cftime")
+TRAINING_ROOMS = ("training", "model", "layers", "classical", "synthetic", "pretrained")
+
+
+def run(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import stimpute",
+        "import stimpute; stimpute.__version__",
+        "from stimpute.cli import run; run(['--help'])",
+        "from stimpute.cli import run; run(['fill', '--help'])",
+        "from stimpute.cli import run; run(['--version'])",
+    ],
+)
+def test_starting_up_loads_nothing_heavy(start):
+    code = f"import sys; {start}; print('LOADED', *sorted(set(sys.modules) & set({HEAVY!r})))"
+    assert run(code).splitlines()[-1].split() == ["LOADED"]
+
+
+@pytest.mark.parametrize("room", TRAINING_ROOMS)
+def test_training_rooms_need_no_geodata_library(room):
+    code = f"""
+import importlib, importlib.abc, pkgutil, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {GEODATA!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}} (absent on training machines)", name=name)
+        return None
+
+sys.meta_path.insert(0, Absent())
+try:
+    import xarray
+except ModuleNotFoundError:
+    pass  # the blockade works
+else:
+    sys.exit("xarray could be imported")
+package = importlib.import_module("stimpute.{room}")
+names = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
+    assert int(run(code)) > 0
