@@ -54,6 +54,7 @@ def sample_gaps(
     fraction: float | None = None,
     truth: Tensor | None = None,
     times: Tensor | None = None,
+    domain: Tensor | None = None,
 ) -> Tensor:
     """Draw which cells are observed.
 
@@ -65,10 +66,12 @@ def sample_gaps(
     fraction : share of cells to hide, 0.02 to 0.98, met within a few per cent (tracks hide at least 0.7, stripes at most 0.7); None draws one per stack.
     truth : float (B, T, H, W), needed by the kind "values" (high or low values hide).
     times : float (B, T) days; cloud fields of close frames resemble each other. None: daily frames.
+    domain : bool (B, H, W); nothing is observed outside it. None: everywhere.
 
     Returns
     -------
-    valid : bool (B, T, H, W), True = observed; every stack keeps at least 2 % of its cells and loses at least 2 %.
+    valid : bool (B, T, H, W), True = observed; every stack keeps at least 2 % of its cells (of its domain) and loses
+        at least 2 %.
 
     Raises
     ------
@@ -100,7 +103,8 @@ def sample_gaps(
         if len(who):
             part = None if truth is None else truth.to(draw.device)[who]
             valid[who] = ~_hide(draw, name, shape, share[who], days[who], part)
-    return _within_bounds(draw, valid)
+    inside = torch.ones_like(valid) if domain is None else domain.to(draw.device)[:, None].expand(valid.shape)
+    return _within_bounds(draw, valid & inside, inside)
 
 
 def _hide(draw: Draw, kind: str, shape: Shape, share: Tensor, times: Tensor, truth: Tensor | None) -> Tensor:
@@ -354,17 +358,16 @@ def _calendar(times: Tensor) -> Calendar:
     return Calendar(times, torch.zeros_like(times), torch.zeros_like(times), step.clamp_min(1e-3))
 
 
-def _within_bounds(draw: Draw, valid: Tensor) -> Tensor:
-    """Flip random cells until every stack has 2 to 98 % missing, and at least one of each."""
-    flat = valid.flatten(1)
-    cells = flat.shape[1]
-    least = max(1, math.ceil(LEAST_SHARE * cells))
+def _within_bounds(draw: Draw, valid: Tensor, inside: Tensor) -> Tensor:
+    """Flip random cells of the domain until 2 to 98 % of it are missing, and at least one cell is seen."""
+    flat, allowed = valid.flatten(1), inside.flatten(1)
+    least = torch.ceil(LEAST_SHARE * allowed.sum(1)).long().clamp_min(1)
     order = draw.uniform(0, 1, *flat.shape)
     show = (least - flat.sum(1)).clamp_min(0)
-    hide = (least - (~flat).sum(1)).clamp_min(0)
+    hide = (least - (allowed & ~flat).sum(1)).clamp_min(0)
     if not bool((show + hide).any()):
         return valid
-    gap_rank = (order + 2 * flat).argsort(dim=1).argsort(dim=1)
+    gap_rank = (order + 2 * flat + 4 * ~allowed).argsort(dim=1).argsort(dim=1)
     seen_rank = (order + 2 * ~flat).argsort(dim=1).argsort(dim=1)
     flat = (flat | (gap_rank < show[:, None])) & ~(flat & (seen_rank < hide[:, None]))
     return flat.reshape(valid.shape)

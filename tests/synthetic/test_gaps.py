@@ -47,6 +47,16 @@ def test_always_something_seen_and_something_hidden(shape):
     assert int(seen.max()) < cells
 
 
+def test_outside_the_domain_nothing_is_seen_inside_something_is():
+    domain = torch.zeros(64, 24, 24, dtype=torch.bool)
+    domain[:, 20:, :3] = True
+    valid = gaps(None, batch=64, domain=domain)
+    assert not valid.permute(0, 2, 3, 1)[~domain].any()
+    seen = valid.flatten(1).sum(1)
+    assert int(seen.min()) >= 4  # 2 % of 16 x 12 cells
+    assert int(seen.max()) <= 16 * 12 - 4
+
+
 def test_mixed_kinds_span_two_to_ninety_eight_per_cent():
     share = missing(gaps(None, batch=200))
     assert float(share.min()) < 0.06
