@@ -15,10 +15,8 @@ from typing import NoReturn
 
 import typer
 
-from stimpute.cli import console
+from stimpute.cli import console, evaluate, fill, info, models, simulate, train, variogram, verify
 from stimpute.cli import options as o
-from stimpute.cli.fill import EPILOG as FILL_EPILOG
-from stimpute.cli.fill import fill
 from stimpute.errors import StimputeError
 
 INTERRUPTED = 130
@@ -40,7 +38,14 @@ def _stimpute(version: o.Version = False) -> None:
     pass
 
 
-app.command(epilog=FILL_EPILOG)(fill)
+app.command(epilog=fill.EPILOG)(fill.fill)
+app.command(epilog=info.EPILOG)(info.info)
+app.command(epilog=variogram.EPILOG)(variogram.variogram)
+app.command(epilog=train.EPILOG)(train.train)
+app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(epilog=verify.EPILOG)(verify.verify)
+app.command(epilog=models.EPILOG)(models.models)
+app.command(epilog=simulate.EPILOG)(simulate.simulate)
 
 
 class Terminated(KeyboardInterrupt):

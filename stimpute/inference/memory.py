@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from stimpute.protocols import REFUSED, Filled, Layer, Window
+from stimpute.protocols import REFUSED, Filled, Layer, Sink, Source, Window
 from stimpute.stack import BoolArray, Float32Array, Stack
 
 Read = Callable[[Window], Stack]
@@ -125,3 +126,53 @@ def _side_by_side(parts: list[Stack]) -> Stack:
         dynamic={k: np.concatenate([p.dynamic[k] for p in parts], axis=2) for k in first.dynamic},
         static={k: np.concatenate([p.static[k] for p in parts], axis=1) for k in first.static},
     )
+
+
+class RecordingSink:
+    """Passes everything on to another sink and keeps one layer of it, thinned in space, for a picture."""
+
+    def __init__(self, sink: Sink, source: Source, layer: int = 0, cells: int = 2**23) -> None:
+        t, ny, nx = source.layers[layer].shape
+        self._sink, self._source, self._layer = sink, source, layer
+        self.every = max(1, math.ceil(math.sqrt(t * ny * nx / cells)))
+        self.grid = source.grid.window(slice(None, None, self.every), slice(None, None, self.every))
+        shape = (t, *self.grid.shape)
+        self.before: Float32Array = np.full(shape, np.nan, dtype=np.float32)
+        self.after: Float32Array = np.full(shape, np.nan, dtype=np.float32)
+        self.standard_error: Float32Array = np.full(shape, np.nan, dtype=np.float32)
+        self.flag = np.full(shape, REFUSED, dtype=np.uint8)
+
+    def write(self, window: Window, filled: Filled, layer: int = 0) -> None:
+        """Keep every n-th cell, and pass the window on."""
+        if layer == self._layer:
+            self._keep(window, filled)
+        self._sink.write(window, filled, layer)
+
+    def _keep(self, window: Window, filled: Filled) -> None:
+        n = self.every
+        rows, cols = (np.arange(start + -start % n, stop, n) for start, stop in (window.y, window.x))
+        if not (len(rows) and len(cols)):
+            return
+        inside = np.ix_(np.arange(window.shape[0]), rows - window.y[0], cols - window.x[0])
+        kept = np.ix_(np.arange(*window.time), rows // n, cols // n)
+        stack = self._source.read(window, self._layer)
+        self.before[kept] = stack.with_nan()[inside]
+        self.after[kept] = np.where(stack.valid, stack.values, filled.values)[inside]
+        self.flag[kept] = filled.flag[inside]
+        if filled.standard_error is not None:
+            self.standard_error[kept] = filled.standard_error[inside]
+
+    def commit(self, history: str) -> tuple[Path, ...]:
+        """Commit the other sink."""
+        return self._sink.commit(history)
+
+    def abort(self) -> None:
+        """Abort the other sink."""
+        self._sink.abort()
+
+    def __enter__(self) -> RecordingSink:
+        self._sink.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._sink.__exit__(*exc)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 
 from stimpute.errors import InputError, StimputeWarning, VariogramError
+from stimpute.grid import Grid
 from stimpute.inference.memory import Read, StackSource, wrapped
 from stimpute.inference.options import FillOptions, Progress
 from stimpute.protocols import Layer, Method, Source, Window
@@ -117,8 +118,7 @@ def survey_layer(
     """
     layer = source.layers[index]
     budget = memory_budget(options)
-    in_memory = math.prod(layer.shape) * ENGINE_BYTES <= budget
-    scan = _scan(source, index, in_memory, budget, progress)
+    scan = scan_layer(source, index, budget, progress)
     if not scan.per_cell.any():
         raise InputError(
             f"{_where(source, layer)}: no observed value at all, so there is nothing to fill from"
@@ -131,7 +131,7 @@ def survey_layer(
     fillable, outside, refusal = _fillable(source, layer, scan, range_km, options)
     notes += refusal
     survey = Survey(
-        index=index, layer=layer, shape=layer.shape, read=scan.read, margin=0, in_memory=in_memory,
+        index=index, layer=layer, shape=layer.shape, read=scan.read, margin=0, in_memory=scan.whole is not None,
         overview=scan.overview, observed_per_cell=scan.per_cell, observed_per_step=scan.per_step,
         times=source.times, fillable=fillable, outside=outside, variogram=variogram, range_km=range_km, range_days=range_days,
         plan=None, tiles=(), bytes_per_cell=int(getattr(method, "bytes_per_cell", WHOLE_BYTES if method.sees_whole else TILE_BYTES)), notes=tuple(notes),
@@ -142,7 +142,9 @@ def survey_layer(
 
 
 @dataclass(frozen=True, eq=False)
-class _Scan:
+class Scan:
+    """One pass over a layer: how to read it from now on, the whole if it fits, a thinned overview, counts."""
+
     read: Read
     whole: Stack | None
     overview: Stack
@@ -154,9 +156,13 @@ def _where(source: Source, layer: Layer) -> str:
     return f"{source.paths[0]}: {layer.name}" if source.paths else layer.name
 
 
-def _scan(source: Source, index: int, in_memory: bool, budget: int, progress: Progress | None) -> _Scan:
-    """One pass over the layer: counts, and every ``step``-th cell (and step) as the overview."""
+def scan_layer(source: Source, index: int, budget: int, progress: Progress | None = None) -> Scan:
+    """One pass over a layer by windows: counts, and every ``step``-th cell (and step) as the overview.
+
+    The layer is kept in memory where the engine's arrays for all of it fit into ``budget`` bytes.
+    """
     shape = source.layers[index].shape
+    in_memory = math.prod(shape) * ENGINE_BYTES <= budget
     every_step, every_cell = thinning(shape, OVERVIEW_CELLS)
     per_cell = np.zeros(shape[1:], dtype=np.int64)
     per_step = np.zeros(shape[0], dtype=np.int64)
@@ -174,14 +180,14 @@ def _scan(source: Source, index: int, in_memory: bool, budget: int, progress: Pr
         if progress:
             progress("survey", stop, shape[0])
     read = StackSource(whole).read if whole is not None else (lambda window: source.read(window, index))
-    return _Scan(read, whole, _joined(thinned), per_cell, per_step)
+    return Scan(read, whole, _joined(thinned), per_cell, per_step)
 
 
 def thinning(shape: tuple[int, int, int], cells: int) -> tuple[int, int]:
     """(every n-th step, every m-th cell) that brings a stack down to ``cells``: space first, time when space is small.
 
-    >>> thinning((10, 100, 100), 1000), thinning((100_000, 10, 10), 1000), thinning((3, 4, 5), 1000)
-    ((1, 10), (400, 2), (1, 1))
+    >>> thinning((10, 100, 100), 1000), thinning((100_000, 8, 8), 64_000), thinning((3, 4, 5), 1000)
+    ((1, 10), (100, 1), (1, 1))
     """
     t, ny, nx = shape
     every_cell = 1
@@ -216,7 +222,7 @@ def _joined(parts: list[Stack]) -> Stack:
     return Stack(**joined, grid=parts[0].grid, dynamic=dynamic, static=parts[0].static)
 
 
-def _remarks(layer: Layer, scan: _Scan) -> list[str]:
+def _remarks(layer: Layer, scan: Scan) -> list[str]:
     notes = []
     if layer.shape[0] == 1:
         notes.append(f"{layer.name}: a single time step; filled from space alone")
@@ -248,14 +254,14 @@ def _ranges(variogram: VariogramAnalysis | None) -> tuple[float | None, float | 
     return ranges[0], ranges[1]
 
 
-def cell_km(stack: Stack) -> float:
+def cell_km(grid: Grid) -> float:
     """Typical distance in km (cells on an index grid) between neighbouring cells; 1 where there is one cell only."""
-    spacing = [s for s in stack.grid.spacing_km() if s > 0]
+    spacing = [s for s in grid.spacing_km() if s > 0]
     return math.prod(spacing) ** (1 / len(spacing)) if spacing else 1.0
 
 
 def _fillable(
-    source: Source, layer: Layer, scan: _Scan, range_km: float | None, options: FillOptions
+    source: Source, layer: Layer, scan: Scan, range_km: float | None, options: FillOptions
 ) -> tuple[BoolArray, BoolArray, list[str]]:
     """Which cells may be filled, which lie outside the domain, and what the user should know about it."""
     notes: list[str] = []
@@ -266,7 +272,7 @@ def _fillable(
     if options.fill_never_observed:
         fillable[:] = True
     elif layer.shape[0] < FEW_STEPS and not ever.all():
-        reach = range_km if range_km is not None else FALLBACK_RANGE_CELLS * cell_km(_grid_only(source))
+        reach = range_km if range_km is not None else FALLBACK_RANGE_CELLS * cell_km(source.grid)
         fillable |= _distance_to_cells_km(source, ever) <= reach
         unit = "cells" if source.grid.units == "cells" else "km"
         notes.append(
@@ -276,11 +282,6 @@ def _fillable(
     if options.min_obs is not None:
         fillable &= scan.per_cell >= options.min_obs * layer.shape[0]
     return fillable & ~outside, outside, notes
-
-
-def _grid_only(source: Source) -> Stack:
-    ny, nx = source.grid.shape
-    return Stack.from_array(np.zeros((1, ny, nx), dtype=np.float32), grid=source.grid)
 
 
 def _distance_to_cells_km(source: Source, cells: BoolArray) -> npt.NDArray[np.float64]:
@@ -294,7 +295,7 @@ def _distance_to_cells_km(source: Source, cells: BoolArray) -> npt.NDArray[np.fl
 
 def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOptions, budget: int) -> Survey:
     """Lay the tiles: one, where the method wants the whole and memory allows it."""
-    spacing = cell_km(_grid_only(source))
+    spacing = cell_km(source.grid)
     range_cells = None if survey.range_km is None else survey.range_km / spacing
     steps = float(np.median(np.diff(source.times))) if len(source.times) > 1 else 1.0
     range_steps = None if survey.range_days is None else survey.range_days / steps

@@ -1,0 +1,194 @@
+"""`stimpute evaluate`: parse, call :func:`stimpute.api.evaluate`, print the scoreboard."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+from stimpute.cli import console, parse
+from stimpute.cli import options as o
+
+if TYPE_CHECKING:
+    from stimpute.evaluation.scoreboard import Row, Scoreboard
+
+EPILOG = "Example: stimpute evaluate sm.nc --holdout gap --by distance"
+KINDS = "pixel|gap|block|frames|swath|value"
+
+
+def evaluate(
+    paths: o.Input,
+    var: o.Var = None,
+    bbox: o.BBox = None,
+    bbox_crs: o.BBoxCRS = None,
+    time: o.Time = None,
+    covariate: o.Covariate = None,
+    nodata: o.NoData = None,
+    date_format: o.DateFormat = None,
+    times: o.Times = None,
+    dedupe: o.Dedupe = None,
+    domain: o.Domain = None,
+    force: o.Force = False,
+    holdout: Annotated[
+        str,
+        o.option(
+            "--holdout", panel=o.METHOD, metavar=KINDS, help="How cells are hidden; several with commas."
+        ),
+    ] = "gap",
+    share: Annotated[
+        float,
+        o.option("--share", panel=o.METHOD, metavar="SHARE", help="Share of the observed cells to hide."),
+    ] = 0.2,
+    methods: Annotated[
+        Any,
+        o.option(
+            "--methods",
+            panel=o.METHOD,
+            parser=parse.names,
+            metavar="A,B,...",
+            help="Methods to compare (default: all).",
+        ),
+    ] = None,
+    model: o.Model = None,
+    by: Annotated[
+        str | None,
+        o.option(
+            "--by",
+            panel=o.RESULT,
+            metavar="distance|length",
+            help="Also score by distance to data, or gap length.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, o.option("--seeds", panel=o.METHOD, metavar="N", help="Repetitions, each hiding other cells.")
+    ] = 1,
+    plot: o.Plot = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    memory: Annotated[
+        Any, o.option("--memory", panel=o.RUN, parser=parse.size, metavar="2GB", help="Memory for arrays.")
+    ] = None,
+    overwrite: o.Overwrite = False,
+    seed: o.Seed = 0,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> int:
+    """Hide observed cells the way real gaps hide them, and score every method side by side."""
+    from stimpute import api
+
+    read = o.reading(
+        var=var, bbox=bbox, bbox_crs=bbox_crs, time=time, covariate=covariate, nodata=nodata, date_format=date_format,
+        times=times, dedupe=dedupe, domain=domain, force=force,
+    )  # fmt: skip
+    with console.progress() as progress:
+        boards = api.evaluate(
+            paths, holdout=parse.names(holdout), share=share, methods=methods, model=model, by=by, seeds=seeds, seed=seed,
+            device=device, threads=threads, memory=memory, plot=plot, overwrite=overwrite, progress=progress, **read,
+        )  # fmt: skip
+    if json:
+        console.write_json(boards if len(boards) > 1 else boards[0])
+        return 0
+    for board in boards:
+        _print(board)
+    return 0
+
+
+def _print(board: Scoreboard) -> None:
+    from rich.table import Table
+
+    t, ny, nx = board.shape
+    unit = f" {board.units}" if board.units else ""
+    console.write_text(
+        f"{board.name}: {t} x {ny} x {nx}, {board.missing:.1%} missing, spread {board.spread:.4g}{unit};"
+        f" {board.share:.0%} of the observed cells hidden, {len(board.seeds)} repetition(s)"
+    )
+    table = Table()
+    columns = (
+        "hidden by",
+        "method",
+        "MAE",
+        "RMSE",
+        "bias",
+        "MRE",
+        "R",
+        "90 % cov.",
+        "CRPS",
+        "cells",
+        "s",
+        "sees",
+        "",
+    )
+    for name in columns:
+        table.add_column(
+            name,
+            justify="left" if name in {"hidden by", "method", "sees", ""} else "right",
+            no_wrap=bool(name),
+        )
+    for kind in dict.fromkeys(row.kind for row in board.rows):
+        rows = [row for row in board.rows if row.kind == kind]
+        best = min((row.scores.mae for row in rows if row.scores and row.scores.n), default=math.nan)
+        for row in rows:
+            table.add_row(*_cells(row, best))
+        table.add_section()
+    console.write_table(table)
+    if board.by:
+        _print_bins(board)
+    for method, ratio in board.ratios().items():
+        if method == "st":
+            console.write_text(f"MAE of st / best other method: {ratio:.3f} (geometric mean over the cases)")
+    for note in board.notes:
+        console.write_text(f"note: {note}")
+
+
+def _cells(row: Row, best: float) -> list[str]:
+    if row.scores is None:
+        return [row.kind, row.method, *["-"] * 8, f"{row.seconds:.1f}", "-", row.note]
+    s = row.scores
+    star = "*" if s.mae == best else ""
+    note = f"{s.not_estimated:,} not estimated" if s.not_estimated else row.note
+    numbers = [
+        f"{_number(s.mae)}{star}",
+        _number(s.rmse),
+        _number(s.bias),
+        _percent(s.mre),
+        _number(s.r),
+        _percent(s.coverage),
+        _number(s.crps),
+    ]
+    return [
+        row.kind,
+        row.method,
+        *numbers,
+        f"{s.n:,}",
+        f"{row.seconds:.1f}",
+        "whole" if row.whole else "tiles",
+        note,
+    ]
+
+
+def _print_bins(board: Scoreboard) -> None:
+    from rich.table import Table
+
+    title = "distance to the nearest observation" if board.by == "distance" else "gap length"
+    rows = [row for row in board.rows if row.bins]
+    if not rows:
+        return
+    table = Table(title=f"MAE by {title} ({board.bin_unit})", title_justify="left")
+    table.add_column("hidden by")
+    table.add_column("method")
+    for b in rows[0].bins:
+        table.add_column(
+            f"{b.lower:.3g}-{b.upper:.3g}" if math.isfinite(b.upper) else f">= {b.lower:.3g}", justify="right"
+        )
+    for row in rows:
+        table.add_row(row.kind, row.method, *(_number(b.scores.mae) if b.scores.n else "-" for b in row.bins))
+    table.add_row("", "cells", *(f"{b.scores.n:,}" for b in rows[0].bins))
+    console.write_table(table)
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4g}"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1%}"

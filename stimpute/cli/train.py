@@ -1,0 +1,149 @@
+"""`stimpute train`: parse, call :func:`stimpute.api.train`, show how it goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stimpute.cli import console
+from stimpute.cli import options as o
+
+if TYPE_CHECKING:
+    from stimpute.training.loop import TrainProgress, TrainSummary
+
+EPILOG = "Example: stimpute train archive.nc -o my.safetensors --from st-small --minutes 10"
+NETWORK = "Network"
+
+
+def train(
+    out: Annotated[
+        str,
+        o.option("--out", "-o", panel=o.RESULT, metavar="MODEL", help="The model to write (.safetensors)."),
+    ],
+    archives: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARCHIVE...", help="Files to learn from; .npz too. None with --worlds 1."),
+    ] = None,
+    var: o.Var = None,
+    covariate: o.Covariate = None,
+    time: o.Time = None,
+    bbox: o.BBox = None,
+    bbox_crs: o.BBoxCRS = None,
+    nodata: o.NoData = None,
+    date_format: o.DateFormat = None,
+    times: o.Times = None,
+    dedupe: o.Dedupe = None,
+    force: o.Force = False,
+    val_fraction: Annotated[
+        float | None,
+        o.option(
+            "--val-fraction", panel=o.METHOD, metavar="SHARE", help="Observed cells set aside to validate on."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        o.option("--minutes", panel=o.METHOD, metavar="N", help="Budget (default 10, unless --steps)."),
+    ] = None,
+    steps: Annotated[
+        int | None, o.option("--steps", panel=o.METHOD, metavar="N", help="Budget in steps.")
+    ] = None,
+    worlds: Annotated[
+        float | None,
+        o.option(
+            "--worlds", panel=o.METHOD, metavar="SHARE", help="Share of simulated worlds among the examples."
+        ),
+    ] = None,
+    start: Annotated[
+        str | None, o.option("--from", panel=o.METHOD, metavar="NAME|PATH", help="Model to go on from.")
+    ] = None,
+    resume: Annotated[bool, o.option("--resume", panel=o.RUN, help="Go on with an interrupted run.")] = False,
+    size: Annotated[
+        str, o.option("--size", panel=NETWORK, metavar="small|base|paper", help="Size of a new network.")
+    ] = "small",
+    attention: Annotated[
+        str | None, o.option("--attention", panel=NETWORK, metavar="msa|swmsa|sba", help="Spatial attention.")
+    ] = None,
+    window: Annotated[
+        int | None, o.option("--window", panel=NETWORK, metavar="TOKENS", help="Side of an attention window.")
+    ] = None,
+    depth: Annotated[int | None, o.option("--depth", panel=NETWORK, metavar="N", help="Layers.")] = None,
+    width: Annotated[
+        int | None, o.option("--width", panel=NETWORK, metavar="N", help="Width of a token.")
+    ] = None,
+    spatial_embedding: Annotated[
+        bool,
+        o.option("--spatial-embedding", panel=NETWORK, help="Learn an embedding per cell (fixes the grid)."),
+    ] = False,
+    batch: Annotated[
+        int | None, o.option("--batch", panel=o.RUN, metavar="N", help="Examples per step.")
+    ] = None,
+    lr: Annotated[
+        float | None, o.option("--lr", panel=o.RUN, metavar="RATE", help="Highest learning rate.")
+    ] = None,
+    device: o.Device = "auto",
+    precision: Annotated[
+        str, o.option("--precision", panel=o.RUN, metavar="auto|fp32|bf16", help="Precision of the network.")
+    ] = "auto",
+    threads: o.Threads = None,
+    overwrite: o.Overwrite = False,
+    seed: o.Seed = 0,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> int:
+    """Specialise or train a model on local archives, on simulated worlds, or on both.
+
+    Interrupted, it leaves its state beside the model; --resume goes on from there.
+    """
+    from stimpute import api
+
+    read = o.reading(
+        var=var, covariate=covariate, time=time, bbox=bbox, bbox_crs=bbox_crs, nodata=nodata, date_format=date_format,
+        times=times, dedupe=dedupe, force=force, val_fraction=val_fraction, minutes=minutes, steps=steps, worlds=worlds,
+        start=start, attention=attention, window=window, depth=depth, width=width, batch=batch, lr=lr, threads=threads,
+    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "resume": resume, "size": size, "spatial_embedding": spatial_embedding, "device": device, "precision": precision,
+        "overwrite": overwrite, "seed": seed,
+    }  # fmt: skip
+    with console.progress() as bar:
+        summary = api.train(archives or [], out, progress=_Reporter(bar), **read, **settings)
+    if json:
+        console.write_json(
+            {
+                "path": summary.path,
+                "steps": summary.steps,
+                "minutes": summary.minutes,
+                "stopped_early": summary.stopped_early,
+                "card": summary.card,
+            }
+        )
+    _print(summary)
+    return 0
+
+
+class _Reporter:
+    """A bar where there is a terminal, and a line for every validation."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def __call__(self, now: TrainProgress) -> None:
+        if self._bar:
+            self._bar(
+                f"train (loss {now.loss:.3f})" if not self._bar else "train", int(1000 * now.fraction), 1000
+            )
+        if now.validation is not None:
+            console.say(f"step {now.step}, {now.elapsed / 60:.1f} min: loss {now.loss:.4f}, {now.validation}")
+
+
+def _print(summary: TrainSummary) -> None:
+    console.say(
+        f"{summary.steps} steps, {summary.minutes:.1f} min{', stopped early' if summary.stopped_early else ''}"
+    )
+    if summary.start is not None and summary.best is not None:
+        console.say(f"validation at the start: {summary.start}")
+        console.say(f"validation of the best:  {summary.best}")
+    if summary.path is not None:
+        console.say(f"wrote {summary.path}")

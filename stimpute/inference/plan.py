@@ -1,0 +1,175 @@
+"""What a fill would do, without doing it: gaps, variogram, tiles and their reason, memory, disk, time. Writes nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stimpute.inference.options import FillOptions, Progress
+from stimpute.inference.survey import Survey, available_memory, survey_layer
+from stimpute.protocols import Method, Source
+
+OUTPUT_BYTES = (
+    5  # per cell-step besides the variable itself: float32 standard error and a byte of flag, uncompressed
+)
+BASE_BYTES = 400 * 2**20  # the interpreter with its libraries
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What would happen to one layer. Bytes are uncompressed; ``expected_seconds`` comes from timing one tile."""
+
+    name: str
+    units: str
+    shape: tuple[int, int, int]
+    missing: float
+    never_observed: float
+    empty_steps: int
+    longest_gap_steps: int
+    fillable_gaps: int
+    range_km: float | None
+    range_days: float | None
+    whole: bool
+    tiles: int
+    tile: Mapping[str, Any]
+    reason: str
+    memory_bytes: int
+    disk_bytes: int
+    expected_seconds: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FillPlan:
+    """The plan of a fill over all layers."""
+
+    method: str
+    inputs: Mapping[str, Any]
+    layers: tuple[LayerPlan, ...]
+    available_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**vars(self), "layers": [vars(layer) for layer in self.layers]}
+
+    def lines(self) -> list[str]:
+        """The plan as text."""
+        time_axis = self.inputs.get("time", {})
+        text = [
+            f"{key}: {value}" for key, value in self.inputs.items() if key in {"format", "crs", "calendar"}
+        ]
+        if time_axis:
+            text.append(
+                "time: "
+                + ", ".join(f"{k} {v}" for k, v in time_axis.items() if not isinstance(v, list | dict))
+            )
+        for layer in self.layers:
+            text += _layer_lines(layer)
+        text.append(f"method: {self.method}; memory available: {self.available_bytes / 2**30:.1f} GiB")
+        return text
+
+
+_REASONS = {
+    "whole": "the method sees the whole stack at once",
+    "range": "from the effective range",
+    "fallback": "no range could be fitted: the fallback",
+    "min_tile": "the smallest the model takes",
+    "max_tile": "the largest the model takes",
+    "budget": "what memory allows",
+    "user": "as asked with --tile",
+    "extent": "the stack is smaller than one tile",
+}
+
+
+def _layer_lines(layer: LayerPlan) -> list[str]:
+    t, ny, nx = layer.shape
+    reach = "none fitted" if layer.range_km is None else f"{layer.range_km:.4g} km"
+    lasting = "none fitted" if layer.range_days is None else f"{layer.range_days:.4g} days"
+    tile = layer.tile
+    tiling = (
+        "one tile" if layer.whole
+        else f"{layer.tiles} tiles of {tile['core']} + 2 x {tile['halo']} cells, {tile['time_core']} + 2 x {tile['time_halo']} steps"
+    )  # fmt: skip
+    return [
+        f"{layer.name}: {t} steps x {ny} x {nx} cells, {layer.missing:.1%} missing"
+        f" ({layer.never_observed:.1%} of the cells never observed, {layer.empty_steps} steps empty, longest gap {layer.longest_gap_steps} steps)",
+        f"  {layer.fillable_gaps:,} gaps would be filled",
+        f"  effective range: {reach} in space, {lasting} in time",
+        f"  {tiling} ({layer.reason})",
+        f"  memory {layer.memory_bytes / 2**20:,.0f} MiB, disk at most {layer.disk_bytes / 2**20:,.0f} MiB,"
+        f" time about {layer.expected_seconds:,.0f} s",
+        *(f"  note: {note}" for note in layer.notes),
+    ]
+
+
+def plan_fill(
+    source: Source,
+    method: Method,
+    options: FillOptions,
+    inputs: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> FillPlan:
+    """Survey every layer and time one tile of each.
+
+    Parameters
+    ----------
+    inputs : what `io` says about the input (time axis, nodata found, CRS); goes into the plan as it is.
+
+    Raises
+    ------
+    InputError : a layer without any observation.
+    """
+    layers = []
+    for index in range(len(source.layers)):
+        started = time.perf_counter()
+        survey = survey_layer(source, index, method, options, progress)
+        layers.append(_layer_plan(survey, method, options, time.perf_counter() - started))
+    return FillPlan(method.name, inputs, tuple(layers), available_memory())
+
+
+def _layer_plan(survey: Survey, method: Method, options: FillOptions, surveyed: float) -> LayerPlan:
+    gaps_per_cell = survey.shape[0] - survey.observed_per_cell
+    plan = survey.plan
+    seconds = surveyed + _expected_seconds(survey, method, options)
+    return LayerPlan(
+        name=survey.layer.name, units=survey.layer.units, shape=survey.shape,
+        missing=1 - survey.observed / survey.cells, never_observed=float((survey.observed_per_cell == 0).mean()),
+        empty_steps=int((survey.observed_per_step == 0).sum()), longest_gap_steps=longest_gap(survey.overview.valid),
+        fillable_gaps=int(gaps_per_cell[survey.fillable].sum()), range_km=survey.range_km, range_days=survey.range_days,
+        whole=plan is None, tiles=len(survey.tiles), tile={} if plan is None else plan.to_dict(),
+        reason=_REASONS["whole" if plan is None else plan.bound_by], memory_bytes=BASE_BYTES + survey.peak_bytes,
+        disk_bytes=survey.cells * (survey.layer.dtype.itemsize + OUTPUT_BYTES), expected_seconds=seconds,
+        notes=survey.notes,
+    )  # fmt: skip
+
+
+def _expected_seconds(survey: Survey, method: Method, options: FillOptions) -> float:
+    """Time one tile (of many), or the thinned overview (for the whole), and scale up by cells; calibration included."""
+    imputer = method.prepare(survey.overview)
+    tile = survey.tiles[len(survey.tiles) // 2]
+    sample = survey.read(tile.read) if survey.plan is not None else survey.overview
+    started = time.perf_counter()
+    imputer.impute(sample)
+    once = time.perf_counter() - started
+    total = sum(math.prod(tile.read.shape) for tile in survey.tiles)
+    calibration = min(6, len(survey.tiles)) / len(survey.tiles) if options.uncertainty else 0.0
+    return once * total / math.prod(sample.shape) * (1 + calibration)
+
+
+def longest_gap(valid: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
+    """Most steps in a row without an observation, over the cells that were ever observed.
+
+    >>> longest_gap(np.array([True, False, False, True])[:, None, None])
+    2
+    """
+    longest = run = np.zeros(valid.shape[1:], dtype=np.int64)
+    for step in valid:
+        run = np.where(step, 0, run + 1)
+        longest = np.maximum(longest, run)
+    ever = valid.any(axis=0)
+    return int(longest[ever].max()) if ever.any() else 0

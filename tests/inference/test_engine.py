@@ -1,0 +1,328 @@
+"""The engine against the protocols alone: trivial methods, stacks in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from stimpute.errors import InputError, StimputeWarning
+from stimpute.estimate import Estimate
+from stimpute.grid import Grid
+from stimpute.inference.engine import fill_source, gap_days, resolve_bounds
+from stimpute.inference.memory import ArraySink, RecordingSink, StackSource
+from stimpute.inference.options import FillOptions
+from stimpute.inference.summary import FillSummary
+from stimpute.protocols import FILLED, OBSERVED, OUTSIDE_DOMAIN, REFUSED, Filled, Layer, Window
+from stimpute.stack import Stack
+
+pytestmark = pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
+
+
+@dataclass
+class Plane:
+    """A method that says exactly ``10 + x + 2 y + 3 t`` (times of the stack, columns of the grid)."""
+
+    name: str = "plane"
+    sees_whole: bool = False
+    scale: float | None = 0.5
+
+    def prepare(self, overview: Stack) -> Plane:
+        return self
+
+    def impute(self, stack: Stack) -> Estimate:
+        mean = (
+            10 + stack.grid.x[None, None] + 2 * stack.grid.y[:, None] + 3 * stack.times[:, None, None]
+        ).astype(np.float32)
+        return Estimate(mean, None if self.scale is None else np.full_like(mean, self.scale))
+
+
+@dataclass
+class TileMean:
+    """A method that says the mean of what it sees: tiles disagree, so blending shows."""
+
+    name: str = "tile-mean"
+    sees_whole: bool = False
+    bytes_per_cell: int = 10
+
+    def prepare(self, overview: Stack) -> TileMean:
+        return self
+
+    def impute(self, stack: Stack) -> Estimate:
+        return Estimate(np.full(stack.shape, stack.values[stack.valid].mean(), dtype=np.float32))
+
+
+def plane(shape: tuple[int, int, int], noise: float = 0.0, seed: int = 0) -> np.ndarray:
+    t, y, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+    return (10 + x + 2 * y + 3 * t + noise * np.random.default_rng(seed).normal(size=shape)).astype(
+        np.float32
+    )
+
+
+def gappy(shape: tuple[int, int, int], missing: float = 0.4, noise: float = 0.0, seed: int = 1) -> Stack:
+    gap = np.random.default_rng(seed).random(shape) < missing
+    return Stack.from_array(np.where(gap, np.nan, plane(shape, noise)))
+
+
+def run(
+    stack: Stack, method: object = None, domain: np.ndarray | None = None, **options: object
+) -> tuple[ArraySink, FillSummary]:
+    source, sink = StackSource(stack, domain=domain), ArraySink(stack.shape)
+    return sink, fill_source(source, sink, method or Plane(), FillOptions(**options))  # type: ignore[arg-type]
+
+
+def test_tiles_cover_everything_and_blend_to_the_methods_own_answer() -> None:
+    stack = gappy((8, 50, 70))
+    sink, summary = run(stack, tile=11, overlap=3)
+    ever = stack.valid.any(axis=0)
+    expected = np.where(stack.valid, OBSERVED, np.where(ever, FILLED, REFUSED))
+    np.testing.assert_array_equal(sink.flag, expected)
+    np.testing.assert_allclose(
+        sink.values[sink.flag == FILLED], plane(stack.shape)[sink.flag == FILLED], rtol=1e-5
+    )
+    layer = summary.layers[0]
+    assert layer.tiles > 20
+    assert (layer.observed, layer.filled) == (int(stack.valid.sum()), int((sink.flag == FILLED).sum()))
+
+
+def test_streaming_by_bands_gives_what_one_pass_in_memory_gives() -> None:
+    stack = gappy((12, 80, 90), noise=1.0)
+    in_memory, one = run(stack, TileMean(), tile=24, overlap=6)
+    streamed, other = run(stack, TileMean(), tile=24, overlap=6, memory=2**20)
+    np.testing.assert_array_equal(in_memory.flag, streamed.flag)
+    np.testing.assert_array_equal(in_memory.values, streamed.values)
+    assert one.layers[0].filled == other.layers[0].filled
+
+
+def test_streaming_reads_only_windows_that_fit() -> None:
+    stack, sizes = gappy((12, 80, 90)), []
+
+    class Watched(StackSource):
+        def read(self, window: Window, layer: int = 0) -> Stack:
+            sizes.append(np.prod(window.shape))
+            return super().read(window, layer)
+
+    sink = ArraySink(stack.shape)
+    fill_source(
+        Watched(stack), sink, TileMean(), FillOptions(tile=24, overlap=6, memory=2**20, uncertainty=False)
+    )
+    assert max(sizes) * 32 <= 2**20
+
+
+def test_no_tile_border_shows_where_tiles_disagree() -> None:
+    stack = gappy((1, 60, 60), noise=0.0, missing=0.5)
+    sink, _ = run(stack, TileMean(), tile=20, overlap=8, fill_never_observed=True, uncertainty=False)
+    steps = np.abs(np.diff(np.where(sink.flag == FILLED, sink.values, np.nan), axis=2))
+    tile_difference = 20.0  # neighbouring tiles lie 20 columns apart on a slope of one per column
+    assert np.nanmax(steps) < tile_difference / 4
+
+
+def test_never_observed_cells_are_refused_unless_asked_for() -> None:
+    values = plane((6, 10, 10))
+    values[:, 2, 3] = np.nan
+    values[0, 0, 0] = np.nan
+    stack = Stack.from_array(values)
+    sink, summary = run(stack, uncertainty=False)
+    assert (sink.flag[:, 2, 3] == REFUSED).all()
+    assert np.isnan(sink.values[:, 2, 3]).all()
+    assert sink.flag[0, 0, 0] == FILLED
+    assert summary.gaps_left == 6
+    sink, summary = run(stack, uncertainty=False, fill_never_observed=True)
+    assert (sink.flag[:, 2, 3] == FILLED).all()
+    assert summary.gaps_left == 0
+
+
+def test_with_few_steps_distance_decides() -> None:
+    noise = np.random.default_rng(0).normal(size=(1, 60, 200))
+    smooth = gaussian_filter(noise, (0, 4, 4)).astype(np.float32)
+    smooth[:, :, 100:] = np.nan
+    smooth[:, 10, 50] = np.nan
+    with pytest.warns(StimputeWarning, match=r"effective range|fallback|single time step"):
+        sink, _ = run(Stack.from_array(smooth), TileMean(), uncertainty=False)
+    assert sink.flag[0, 10, 50] == FILLED
+    assert sink.flag[0, 30, 100] == FILLED
+    assert sink.flag[0, 30, 199] == REFUSED
+
+
+def test_outside_the_domain_nothing_is_filled() -> None:
+    stack = gappy((6, 12, 12))
+    domain = np.ones((12, 12), dtype=bool)
+    domain[:, :4] = False
+    sink, summary = run(stack, domain=domain, uncertainty=False)
+    outside = sink.flag[:, :, :4]
+    assert set(np.unique(outside)) == {OBSERVED, OUTSIDE_DOMAIN}
+    assert summary.layers[0].outside_domain == (outside == OUTSIDE_DOMAIN).sum()
+    assert (outside == OBSERVED).sum() == stack.valid[:, :, :4].sum()
+
+
+def test_nothing_observed_is_an_error() -> None:
+    with pytest.raises(InputError, match="no observed value"):
+        run(Stack.from_array(np.full((3, 4, 5), np.nan)))
+
+
+def test_no_gaps_are_copied_and_said_so() -> None:
+    sink, summary = run(Stack.from_array(plane((6, 7, 8), noise=1.0)))
+    assert (sink.flag == OBSERVED).all()
+    assert summary.layers[0].filled == 0
+    assert any("no gaps" in note for note in summary.layers[0].notes)
+
+
+def test_a_constant_field_is_filled_with_its_constant() -> None:
+    values = np.full((6, 12, 12), 4.0, dtype=np.float32)
+    values[2, 3:6, 3:6] = np.nan
+    sink, _ = run(Stack.from_array(values), TileMean())
+    np.testing.assert_array_equal(sink.values[sink.flag == FILLED], 4.0)
+    assert np.isfinite(sink.standard_error[sink.flag == FILLED]).all()
+
+
+def test_one_observed_cell_is_said_and_the_rest_refused() -> None:
+    values = np.full((6, 5, 5), np.nan, dtype=np.float32)
+    values[:3, 2, 2] = [1, 2, 3]
+    with pytest.warns(StimputeWarning, match="only one cell"):
+        sink, summary = run(Stack.from_array(values), TileMean())
+    assert (sink.flag[3:, 2, 2] == FILLED).all()
+    assert summary.gaps_left == 24 * 6
+
+
+def test_empty_steps_are_counted() -> None:
+    values = plane((8, 10, 10), noise=1.0)
+    values[[2, 5]] = np.nan
+    with pytest.warns(StimputeWarning, match="2 of 8 time steps"):
+        sink, _ = run(Stack.from_array(values), uncertainty=False)
+    assert (sink.flag[[2, 5]] == FILLED).all()
+
+
+def test_standard_errors_cover_what_they_claim() -> None:
+    stack = gappy((20, 40, 40), noise=2.0)
+    sink, summary = run(stack, Plane(scale=0.1))  # a method that is twenty times too sure
+    filled = sink.flag == FILLED
+    error = np.abs(sink.values - plane(stack.shape, noise=2.0))[filled]
+    covered = float((error <= 1.645 * sink.standard_error[filled]).mean())
+    layer = summary.layers[0]
+    assert 0.86 < covered < 0.94
+    assert layer.coverage is not None
+    assert 0.85 < layer.coverage < 0.95
+    assert layer.expected_error == pytest.approx(float(error.mean()), rel=0.1)
+
+
+def test_a_method_without_a_scale_gets_one() -> None:
+    stack = gappy((20, 40, 40), noise=2.0)
+    sink, _ = run(stack, Plane(scale=None))
+    assert float(np.nanmean(sink.standard_error)) == pytest.approx(2.0, rel=0.15)
+
+
+def test_quantiles_and_bounds() -> None:
+    stack = gappy((12, 30, 30), noise=1.0)
+    kept: list[Filled] = []
+
+    class Keeping(ArraySink):
+        def write(self, window: Window, filled: Filled, layer: int = 0) -> None:
+            kept.append(filled)
+            super().write(window, filled, layer)
+
+    sink = Keeping(stack.shape)
+    options = FillOptions(quantiles=(0.05, 0.95), bounds=(20.0, 60.0))
+    summary = fill_source(StackSource(stack), sink, Plane(), options)
+    filled = kept[0]
+    chosen = filled.flag == FILLED
+    assert filled.values[chosen].min() >= 20
+    assert filled.values[chosen].max() <= 60
+    assert summary.layers[0].clipped > 0
+    low, high = filled.quantiles[0.05][chosen], filled.quantiles[0.95][chosen]
+    assert (low <= filled.values[chosen]).all()
+    assert (high >= filled.values[chosen]).all()
+    assert low.min() >= 20
+
+
+def test_long_gaps_and_rarely_seen_cells_are_refused_on_request() -> None:
+    values = plane((10, 6, 6))
+    values[2:8, 1, 1] = np.nan
+    values[4, 2, 2] = np.nan
+    stack = Stack.from_array(values)
+    sink, _ = run(stack, uncertainty=False, max_gap_days=3.0)
+    assert (sink.flag[2:8, 1, 1] == REFUSED).all()
+    assert sink.flag[4, 2, 2] == FILLED
+    sink, _ = run(stack, uncertainty=False, min_obs=0.5)
+    assert (sink.flag[2:8, 1, 1] == REFUSED).all()
+    assert sink.flag[4, 2, 2] == FILLED
+
+
+def test_gap_days_counts_from_observation_to_observation() -> None:
+    valid = np.array([[1, 0], [0, 0], [0, 0], [1, 0]], dtype=bool)[:, None, :]
+    days = gap_days(valid, np.array([0.0, 1.0, 5.0, 7.0]))
+    assert days[:, 0, 0].tolist() == [0, 7, 7, 0]
+    assert np.isinf(days[:, 0, 1]).all()
+
+
+def test_auto_bounds_come_from_the_file_then_from_the_name() -> None:
+    layer = Layer("p", "p", {}, (1, 1, 1), np.dtype("f4"), standard_name="precipitation_flux")
+    auto = FillOptions()
+    assert resolve_bounds(layer, auto) == (0.0, None)
+    declared = Layer("n", "n", {}, (1, 1, 1), np.dtype("i2"), valid_range=(-0.2, 1.0))
+    assert resolve_bounds(declared, auto) == (-0.2, 1.0)
+    assert resolve_bounds(declared, FillOptions(bounds=None)) == (None, None)
+    assert resolve_bounds(declared, FillOptions(bounds=(0.0, None))) == (0.0, None)
+
+
+def test_a_wrapping_grid_has_no_edge_at_the_antimeridian() -> None:
+    lon, lat = np.arange(0.5, 360, 5.0), np.arange(42.5, -43, -5.0)
+    grid = Grid("affine", (len(lat), len(lon)), lon, lat, "degrees", wraps=True)
+    seen: list[int] = []
+
+    @dataclass
+    class NearestColumn:
+        """Fills with the mean of the columns it sees within two cells: across the line too."""
+
+        name: str = "nearest"
+        sees_whole: bool = False
+
+        def prepare(self, overview: Stack) -> NearestColumn:
+            return self
+
+        def impute(self, stack: Stack) -> Estimate:
+            seen.append(stack.shape[2])
+            assert (np.diff(stack.grid.x) > 0).all()
+            mean = np.zeros(stack.shape, dtype=np.float32)
+            for column in range(stack.shape[2]):
+                near = slice(max(column - 2, 0), column + 3)
+                mean[:, :, column] = stack.values[:, :, near].sum() / max(stack.valid[:, :, near].sum(), 1)
+            return Estimate(mean)
+
+    field = np.cos(np.radians(lon))[None, None] * np.ones((6, len(lat), 1))
+    values = np.broadcast_to(field, (6, len(lat), len(lon))).astype(np.float32).copy()
+    values[2, :, 0] = np.nan
+    source, sink = StackSource(Stack.from_array(values, grid=grid)), ArraySink(values.shape)
+    fill_source(source, sink, NearestColumn(), FillOptions(tile=24, overlap=4, uncertainty=False))
+    expected = np.mean([*np.cos(np.radians(lon[[-2, -1, 1, 2]])), np.cos(np.radians(lon[0]))])
+    assert sink.values[2, 5, 0] == pytest.approx(expected, abs=5e-3)
+
+
+def test_the_same_run_twice_is_the_same() -> None:
+    stack = gappy((8, 24, 24), noise=1.0)
+    first, _ = run(stack, TileMean(), tile=16, overlap=4, seed=5)
+    second, _ = run(stack, TileMean(), tile=16, overlap=4, seed=5)
+    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(first.standard_error, second.standard_error)
+
+
+def test_the_recorder_keeps_what_a_picture_needs() -> None:
+    stack = gappy((8, 40, 60))
+    source, sink = StackSource(stack), ArraySink(stack.shape)
+    recorder = RecordingSink(sink, source, cells=8 * 10 * 15)
+    fill_source(source, recorder, Plane(), FillOptions(tile=12, overlap=2, memory=2**20, uncertainty=False))
+    assert recorder.every == 4
+    np.testing.assert_array_equal(recorder.flag, sink.flag[:, ::4, ::4])
+    np.testing.assert_array_equal(recorder.before, stack.with_nan()[:, ::4, ::4])
+    kept = recorder.flag == FILLED
+    np.testing.assert_array_equal(recorder.after[kept], sink.values[:, ::4, ::4][kept])
+
+
+def test_history_names_version_method_and_seed() -> None:
+    stack = gappy((6, 12, 12))
+    source, sink = StackSource(stack), ArraySink(stack.shape)
+    fill_source(source, sink, Plane(), FillOptions(seed=3, uncertainty=False), command="stimpute fill a b")
+    assert sink.history is not None
+    assert "stimpute fill a b (stimpute " in sink.history
+    assert "method plane, seed 3" in sink.history
