@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from stimpute.errors import InputError
+from stimpute.io.geotiff_sink import GeoTiffSink
 from stimpute.io.geotiff_source import GeoTiffSource, open_stack
+from stimpute.io.inputs import expand_inputs, is_remote
 from stimpute.io.options import ReadOptions
+
+__all__ = ["GeoTiffSink", "GeoTiffSource", "expand", "open_geotiff"]
 
 SUFFIXES = (".tif", ".tiff", ".gtiff", ".jp2", ".vrt", ".img", ".cog")
 _SIBLING = re.compile(r"_(flag|stderr|q\d\d[\d.]*)$")
@@ -35,14 +38,15 @@ def open_geotiff(
 
 
 def expand(paths: Sequence[str | Path]) -> tuple[str, ...]:
-    """The raster files that the user's words stand for, in the order given, names sorted within each word.
+    """The raster files that the user's words stand for, in the order given, without flag and uncertainty siblings.
 
     Raises
     ------
     InputError : a word that stands for nothing.
     """
-    found = [file for word in paths for file in _expand_one(str(word))]
-    return tuple(dict.fromkeys(found))
+    found = [file for word in expand_inputs(paths) for file in _expand_one(word)]
+    stems = {str(PurePosixPath(f).with_suffix("")) for f in found}
+    return tuple(dict.fromkeys(f for f in found if not _is_sibling(f, stems)))
 
 
 def is_raster_name(name: str | Path) -> bool:
@@ -51,30 +55,9 @@ def is_raster_name(name: str | Path) -> bool:
 
 
 def _expand_one(word: str) -> list[str]:
-    if word.startswith("/vsi") or "://" in word:
+    if is_remote(word):
         return _expand_virtual(word)
-    path = Path(word)
-    if path.is_dir():
-        return _checked(word, _rasters([str(p) for p in path.iterdir() if p.is_file()]), "holds no GeoTIFF")
-    if path.is_file():
-        return _expand_archive(path) if path.suffix.lower() == ".zip" else [word]
-    if word.startswith("@"):
-        return _expand_list(Path(word[1:]))
-    if any(c in word for c in "*?["):
-        return _checked(word, sorted(glob.glob(word, recursive=True)), "matches no file")
-    raise InputError(f"{word}: no such file")
-
-
-def _expand_list(path: Path) -> list[str]:
-    """One path per line; relative to the current folder, or else to the list's own. ``#`` begins a comment line."""
-    if not path.is_file():
-        raise InputError(f"@{path}: no such list")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    words = [line for line in lines if line and not line.startswith("#")]
-    beside = [
-        str(path.parent / w) if not Path(w).exists() and (path.parent / w).exists() else w for w in words
-    ]
-    return _checked(f"@{path}", [file for word in beside for file in _expand_one(word)], "names no file")
+    return _expand_archive(Path(word)) if zipfile.is_zipfile(word) else [word]
 
 
 def _expand_archive(path: Path) -> list[str]:
@@ -102,17 +85,15 @@ def _expand_virtual(word: str) -> list[str]:
 
 
 def _rasters(files: Sequence[str]) -> list[str]:
-    """Raster files by suffix, sorted, without hidden files and without our own flag and uncertainty siblings."""
-    stems = {str(PurePosixPath(f).with_suffix("")) for f in files}
+    """Raster files by suffix, sorted, without hidden files."""
+    return sorted(f for f in files if is_raster_name(f) and not PurePosixPath(f).name.startswith("."))
 
-    def kept(file: str) -> bool:
-        path = PurePosixPath(file)
-        stem = str(path.with_suffix(""))
-        sibling = _SIBLING.search(stem)
-        ours = sibling is not None and stem[: sibling.start()] in stems
-        return is_raster_name(path.name) and not path.name.startswith(".") and not ours
 
-    return sorted(f for f in files if kept(f))
+def _is_sibling(file: str, stems: set[str]) -> bool:
+    """Whether a file is the flag or uncertainty that was written beside another file of the stack."""
+    stem = str(PurePosixPath(file).with_suffix(""))
+    end = _SIBLING.search(stem)
+    return end is not None and stem[: end.start()] in stems
 
 
 def _checked(word: str, files: list[str], problem: str) -> list[str]:

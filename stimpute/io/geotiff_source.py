@@ -20,7 +20,8 @@ from stimpute.io.covariates import Covariate
 from stimpute.io.dates import DateReading, detect_dates, find_readings
 from stimpute.io.geotiff_bands import Band, Files, Header, read_header, suspected_fill
 from stimpute.io.geotiff_grid import check_same_grid, grid_of, moved
-from stimpute.io.options import ReadOptions
+from stimpute.io.geotiff_layout import FileLayout, layouts
+from stimpute.io.options import ReadOptions, SinkOptions
 from stimpute.protocols import Layer, Window
 from stimpute.stack import Stack
 
@@ -152,6 +153,10 @@ class GeoTiffSource:
         if band.packing.fill is not None:
             return band.packing.fill
         return float("nan") if band.dtype.kind == "f" else None
+
+    def layouts(self, out: str | Path, options: SinkOptions) -> tuple[FileLayout, ...]:
+        """The files that this stack, filled, becomes."""
+        return layouts(self, out, options)
 
     def close(self) -> None:
         """Release files."""
