@@ -274,8 +274,10 @@ def _empty(raw: RawVariable, shape: tuple[int, ...]) -> Array:
     """Nothing but fill, for steps that no file holds."""
     if raw.dtype.kind not in "iuf":
         return np.zeros(shape, dtype=raw.dtype)
-    fill = raw.attrs.get("_FillValue", DEFAULT_FILLS.get(raw.dtype.str[1:], 0))
-    return np.full(shape, np.asarray(fill).astype(raw.dtype), dtype=raw.dtype)
+    fill = np.asarray(raw.attrs.get("_FillValue", np.nan)).ravel()[0]
+    if not np.isfinite(fill):
+        fill = DEFAULT_FILLS.get(raw.dtype.str[1:], 0) if raw.dtype.kind in "iu" else np.nan
+    return np.full(shape, fill, dtype=raw.dtype)
 
 
 def _rolled_coordinate(source: CFSource, raw: RawVariable) -> Array:

@@ -1,0 +1,84 @@
+"""Standard input and output as files: formats that need seeking are spooled. Knows magic numbers, no formats."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from stimpute.errors import InputError, OutputError, UsageError
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"CDF\x01", ".nc"),
+    (b"CDF\x02", ".nc"),
+    (b"CDF\x05", ".nc"),
+    (b"\x89HDF", ".nc"),
+    (b"II*\x00", ".tif"),
+    (b"MM\x00*", ".tif"),
+    (b"II+\x00", ".tif"),
+    (b"MM\x00+", ".tif"),
+    (b"PK\x03\x04", ".zarr.zip"),
+)
+
+
+@contextmanager
+def spooled(stream: IO[bytes], folder: str | Path | None = None) -> Iterator[Path]:
+    """The bytes of a stream as a temporary file with the suffix of its format, removed afterwards.
+
+    Raises
+    ------
+    UsageError : the stream is a terminal.
+    InputError : nothing came, or nothing known.
+    """
+    if stream.isatty():
+        raise UsageError(
+            "-: standard input is a terminal; pipe a NetCDF or GeoTIFF file into it, or name a file"
+        )
+    head = stream.read(8)
+    if not head:
+        raise InputError("-: nothing came through standard input")
+    suffix = next((s for magic, s in _MAGIC if head.startswith(magic)), None)
+    if suffix is None:
+        raise InputError(
+            f"-: standard input is no NetCDF, GeoTIFF or zipped Zarr file (it starts with {head!r})"
+        )
+    with tempfile.TemporaryDirectory(prefix="stimpute-", dir=folder) as place:
+        path = Path(place) / f"stdin{suffix}"
+        with path.open("wb") as file:
+            file.write(head)
+            shutil.copyfileobj(stream, file, 1 << 20)
+        yield path
+
+
+def refuse_terminal(stream: IO[bytes]) -> None:
+    """Raise before anything is computed if a binary file would be shown on a terminal.
+
+    Raises
+    ------
+    UsageError : it would.
+    """
+    if stream.isatty():
+        raise UsageError(
+            "-: standard output is a terminal; redirect it into a file or a pipe, or name an output"
+        )
+
+
+def copy_out(path: str | Path, stream: IO[bytes]) -> None:
+    """A finished file onto a stream.
+
+    Raises
+    ------
+    UsageError : the stream is a terminal.
+    OutputError : a folder (a Zarr store) cannot be streamed.
+    """
+    refuse_terminal(stream)
+    if Path(path).is_dir():
+        raise OutputError(
+            f"{path}: a folder cannot go through standard output; write .zarr.zip, NetCDF or GeoTIFF"
+        )
+    with Path(path).open("rb") as file:
+        shutil.copyfileobj(file, stream, 1 << 20)
+    stream.flush()
