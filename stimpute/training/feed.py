@@ -121,7 +121,7 @@ class Feed:
         covariates: tuple[str, ...] = (),
         whole_grid: tuple[int, int] | None = None,
     ) -> None:
-        share = options.world_share if archives else 1.0
+        share = options.world_share if archives or not options.world_share else 1.0
         if covariates or whole_grid:
             share = 0.0
         if not archives and share == 0:
@@ -136,7 +136,9 @@ class Feed:
                 raise InputError(
                     f"{archive.name}: grid {archive.shape[1:]}, the spatial embedding is for {whole_grid}"
                 )
-        shapes = tuple((b, t, *whole_grid) for b, t, _, _ in options.shapes) if whole_grid else options.shapes
+        shapes = whole_grid_shapes(options.shapes, whole_grid) if whole_grid else options.shapes
+        if share == 0:
+            shapes = worthwhile(shapes, archives)
         self.archives = list(archives)
         self.options = replace(options, world_share=share, shapes=shapes)
         self.seed, self.rank = seed, rank
@@ -343,6 +345,39 @@ def _bent(values: npt.NDArray[np.float32], strength: float, compress: bool) -> n
     z = np.clip((values - seen.mean()) / seen.std(), -6, 6)
     bent = np.arcsinh(3 * strength * z) if compress else np.sinh(strength * z)
     return np.asarray(bent, dtype=np.float32)
+
+
+def scaled_shapes(batch: int, shapes: Sequence[Shape4] = SHAPES) -> tuple[Shape4, ...]:
+    """The shapes with ``batch`` examples in the first one, and in proportion in the others.
+
+    >>> scaled_shapes(4, [(8, 16, 32, 32), (2, 48, 32, 32)])
+    ((4, 16, 32, 32), (1, 48, 32, 32))
+    """
+    return tuple((max(1, round(b * batch / shapes[0][0])), *rest) for b, *rest in shapes)  # type: ignore[misc]
+
+
+def whole_grid_shapes(shapes: Sequence[Shape4], grid: tuple[int, int]) -> tuple[Shape4, ...]:
+    """Shapes with about as many cells over the whole of a grid: fewer examples, and fewer steps where one would be too large.
+
+    >>> whole_grid_shapes([(8, 16, 32, 32), (8, 365, 4, 4)], (36, 36))
+    ((6, 16, 36, 36), (1, 36, 36, 36))
+    """
+    made = []
+    for b, t, h, w in shapes:
+        steps = max(1, b * t * h * w // (grid[0] * grid[1]))
+        made.append((max(1, steps // t), min(t, steps), *grid))
+    return tuple(dict.fromkeys(made))
+
+
+def filled(archive: Archive, shape: Shape4) -> float:
+    """The part of a window of this shape that the archive can fill, in (0, 1]."""
+    return float(np.prod([min(1.0, n / m) for n, m in zip(archive.shape, shape[1:], strict=True)]))
+
+
+def worthwhile(shapes: Sequence[Shape4], archives: Sequence[Archive]) -> tuple[Shape4, ...]:
+    """The shapes that some archive fills, if not wholly then at least half as well as any other shape."""
+    share = [max(filled(a, s) for a in archives) for s in shapes]
+    return tuple(s for s, part in zip(shapes, share, strict=True) if part >= 0.5 * max(share))
 
 
 def torch_generator(generator: np.random.Generator) -> torch.Generator:

@@ -27,7 +27,7 @@ from stimpute.model.st_transformer import STTransformer
 from stimpute.pretrained.checkpoint import Storage, save_checkpoint
 from stimpute.pretrained.registry import load_model
 from stimpute.training.archive import Archive
-from stimpute.training.feed import Example, Feed, FeedOptions, set_aside, validation_example
+from stimpute.training.feed import Example, Feed, FeedOptions, filled, set_aside, validation_example
 from stimpute.training.loss import (
     LossOptions,
     Validation,
@@ -53,7 +53,7 @@ class TrainOptions:
     out : the model to write (``.safetensors``; its card and ``.log.jsonl`` beside it).
     model : the architecture; ignored with ``start``.
     start : name or path of a model to go on from. The result is never worse than it on validation.
-    steps, minutes : the budget; at least one. With both, whichever ends first.
+    steps, minutes : the budget, set-up apart; at least one. With both, whichever ends first.
     seed : of weights, examples, validation.
     feed, loss : how examples are drawn, how errors are weighed.
     lr, lr_floor, warmup : highest rate; the last one as a part of it; part of the budget to reach the highest.
@@ -175,6 +175,8 @@ def run_training(
     OutputError : the state of an interrupted run is in the way.
     DeviceError : the device asked for is absent.
     """
+    if options.out.suffix != ".safetensors" or not options.out.parent.is_dir():
+        raise OutputError(f"{options.out}: a model is written as .safetensors into a folder that exists")
     if options.state_path.exists() and not options.resume:
         raise OutputError(
             f"{options.state_path}: an interrupted run is in the way; --resume it, or remove that file"
@@ -319,9 +321,6 @@ class _Run:
         examples: list[tuple[str, Example]] = []
         generator = np.random.default_rng([options.seed, _VALIDATION_SEED])
         hidden = [(a, h) for a, h in zip(self.archives, aside, strict=True) if h is not None and h.any()]
-        plain = FeedOptions(feed.options.shapes, 0.0, (0.1, 0.6), "none", 0.0)
-        fixed = {"covariates": feed.covariates, "whole_grid": feed.whole_grid}
-        others = Feed(unseen, plain, seed=_VALIDATION_SEED, **fixed) if unseen else None  # type: ignore[arg-type]
         worlds = (
             Feed([], FeedOptions(feed.options.shapes), seed=_VALIDATION_SEED)
             if feed.options.world_share
@@ -335,8 +334,19 @@ class _Run:
                     examples.append(
                         (archive.name, validation_example(archive, cells, generator, small, feed.covariates))
                     )
-            if others is not None:
-                examples.append(("unseen", others.example(i)))
+            if unseen:
+                archive = unseen[i % len(unseen)]
+                plain = FeedOptions(
+                    (fitting_shape(archive, feed.options.shapes, generator),), 0.0, (0.1, 0.6), "none", 0.0
+                )
+                alone = Feed(
+                    [archive],
+                    plain,
+                    seed=_VALIDATION_SEED,
+                    covariates=feed.covariates,
+                    whole_grid=feed.whole_grid,
+                )
+                examples.append((archive.name, alone.example(i)))
             if worlds is not None:
                 examples.append(("worlds", worlds.example(i)))
         moved = [(name, example.to(self.ranks.device)) for name, example in examples]
@@ -345,6 +355,9 @@ class _Run:
     @torch.no_grad()
     def validate(self) -> Validation | None:
         """Judge the averaged weights on the first rank; keep them if they are the best so far."""
+        if self.state.record.get("validated") == self.state.step:
+            return None
+        self.state.record["validated"] = self.state.step
         if not self.judged:
             if self.ranks.first:
                 self.state.best = {k: v.clone() for k, v in self.state.average.items()}
@@ -520,8 +533,6 @@ def fitting_shape(
     archive: Archive, shapes: Sequence[tuple[int, int, int, int]], generator: np.random.Generator
 ) -> tuple[int, int, int, int]:
     """One of the shapes that the archive fills, or the one that it fills best."""
-    share = [
-        float(np.prod([min(1.0, n / m) for n, m in zip(archive.shape, s[1:], strict=True)])) for s in shapes
-    ]
-    full = [s for s, part in zip(shapes, share, strict=True) if part >= min(1.0, max(share))]
+    share = [filled(archive, s) for s in shapes]
+    full = [s for s, part in zip(shapes, share, strict=True) if part == max(share)]
     return full[int(generator.integers(len(full)))]
