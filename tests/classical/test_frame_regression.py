@@ -1,0 +1,75 @@
+"""Regression of frames on frames against numpy's least squares, and on what it is for."""
+
+import numpy as np
+import torch
+
+from stimpute.classical.frame_regression import regress_frames, with_residual
+
+
+def test_equals_the_ridge_written_out():
+    rng = np.random.default_rng(0)
+    frames, seen = rng.normal(size=(4, 6, 7)), rng.random((4, 6, 7)) > 0.3
+    filled = np.where(seen, frames, rng.normal(size=frames.shape))
+    got = regress_frames(
+        *(torch.tensor(a)[None] for a in (frames, seen, filled)), torch.zeros(0, 6, 7), ridge=2.0
+    )
+    rows = filled.reshape(4, -1)
+    rows = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
+    for t in range(4):
+        x, w, y = np.delete(rows, t, axis=0), seen[t].ravel(), frames[t].ravel()
+        apart, level = x - x[:, w].mean(1, keepdims=True), y[w].mean()
+        gram = apart[:, w] @ apart[:, w].T + 2.0 * 3 * np.eye(3)
+        expected = level + np.linalg.solve(gram, apart[:, w] @ (y[w] - level)) @ apart
+        np.testing.assert_allclose(got[0, t].numpy().ravel(), expected, atol=1e-8)
+
+
+def scene(steps=8, size=16, seed=1):
+    """Frames that are a level and an amplitude times one rough pattern, half of one frame hidden."""
+    generator = torch.Generator().manual_seed(seed)
+    pattern = torch.randn(size, size, generator=generator)
+    level, amplitude = torch.randn(2, steps, 1, 1, generator=generator)
+    noise = 0.1 * torch.randn(steps, size, size, generator=generator)
+    truth = (level + (1 + 0.5 * amplitude) * pattern + noise)[None]
+    valid = torch.ones_like(truth, dtype=torch.bool)
+    valid[0, 3, :, : size // 2] = False
+    return truth, valid
+
+
+def test_a_pattern_seen_at_other_times_fills_a_cloud():
+    truth, valid = scene()
+    filled = truth.mean().expand_as(truth)
+    error = (regress_frames(truth, valid, filled) - truth)[~valid].abs().mean()
+    assert error < 0.15 * truth.std()
+
+
+def test_the_frame_itself_and_its_gaps_are_no_predictors():
+    truth, valid = scene()
+    filled = truth.clone()
+    base = regress_frames(truth, valid, filled)[:, 3]
+    filled[0, 3] = 1e3
+    assert torch.equal(regress_frames(truth, valid, filled)[:, 3], base)
+
+
+def test_an_empty_frame_stays_as_it_was_filled():
+    truth, valid = scene()
+    valid[0, 3] = False
+    filled = torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(regress_frames(truth, valid, filled)[0, 3], filled[0, 3])
+
+
+def test_long_series_choose_their_predictors():
+    truth, valid = scene(steps=60)
+    filled = truth.mean().expand_as(truth)
+    error = (regress_frames(truth, valid, filled, max_predictors=6) - truth)[~valid].abs().mean()
+    assert error < 0.15 * truth.std()
+
+
+def test_the_residual_is_followed_near_observations_only():
+    fitted = torch.zeros(1, 1, 1, 80)
+    valid = torch.zeros_like(fitted, dtype=torch.bool)
+    valid[..., :20] = True
+    values = torch.where(valid, 1.0, 0.0)
+    corrected = with_residual(fitted, values, valid)[0, 0, 0]
+    assert corrected[5] > 0.95
+    assert 0.3 < corrected[20] < 1.1
+    assert corrected[-1].abs() < 1e-3
