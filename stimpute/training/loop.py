@@ -1,156 +1,42 @@
 """The training loop: one process or ``torchrun``, a budget, validation, keep-best, resume. Knows nothing about files of data.
 
-The learning rate follows the part of the budget that is used: steps where ``steps`` is given (then a run resumed is the same run,
-bit for bit on one machine), elapsed time where only ``minutes`` is (then it depends on the machine's mood). The weights validated and
-saved are an exponential moving average.
+The weights validated and saved are an exponential moving average.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from stimpute.errors import ModelError, OutputError
 from stimpute.model.candidates import Candidates, compute_candidates
-from stimpute.model.config import ModelConfig
 from stimpute.model.st_transformer import STTransformer
-from stimpute.pretrained.checkpoint import Storage, save_checkpoint
+from stimpute.pretrained.checkpoint import save_checkpoint
 from stimpute.pretrained.registry import load_model
 from stimpute.training.archive import Archive
-from stimpute.training.feed import Example, Feed, FeedOptions, filled, set_aside, validation_example
-from stimpute.training.loss import (
-    LossOptions,
-    Validation,
-    candidate_errors,
-    errors_of,
-    summarise,
-    training_loss,
+from stimpute.training.feed import Example, Feed, set_aside
+from stimpute.training.loss import candidate_errors, training_loss
+from stimpute.training.options import (
+    GROUP,
+    TrainOptions,
+    TrainProgress,
+    TrainSummary,
+    example_number,
+    learning_rate,
+    used,
 )
 from stimpute.training.parallel import Ranks, joined_ranks
 from stimpute.training.state import RunState, read_state, write_state
+from stimpute.training.validation import Judged, Validation, errors_of, summarise, validation_set
 
-Precision = Literal["auto", "fp32", "bf16"]
-_VALIDATION_SEED = 0x7A11D
 _DIVERGED_AFTER = 25
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """A training run.
-
-    Parameters
-    ----------
-    out : the model to write (``.safetensors``; its card and ``.log.jsonl`` beside it).
-    model : the architecture; ignored with ``start``.
-    start : name or path of a model to go on from. The result is never worse than it on validation.
-    steps, minutes : the budget, set-up apart; at least one. With both, whichever ends first.
-    seed : of weights, examples, validation.
-    feed, loss : how examples are drawn, how errors are weighed.
-    lr, lr_floor, warmup : highest rate; the last one as a part of it; part of the budget to reach the highest.
-    weight_decay, clip, average : of AdamW; largest gradient norm; decay of the moving average of weights.
-    reuse : steps made of each batch of examples (its candidates cost more than a step); they are interleaved with others.
-    val_fraction : part of each archive's observed cells that training never sees; where 0, nothing is set aside.
-    val_examples : batches validated on.
-    val_seconds, val_steps : how often; steps take precedence.
-    patience : validations without progress before it stops early; None: never.
-    save_seconds, save_steps : how often the state is written.
-    resume : go on from the state of an interrupted run, if there is one.
-    keep_state : leave the state behind at the end, so that the run may be prolonged.
-    device, precision : ``bf16`` for the network (never the candidates); ``auto``: on CUDA.
-    storage : dtype of the weights' file.
-    """
-
-    out: Path
-    model: ModelConfig = field(default_factory=ModelConfig.small)
-    start: str | Path | None = None
-    steps: int | None = None
-    minutes: float | None = None
-    seed: int = 0
-    feed: FeedOptions = field(default_factory=FeedOptions)
-    loss: LossOptions = field(default_factory=LossOptions)
-    lr: float = 1e-3
-    lr_floor: float = 0.05
-    warmup: float = 0.03
-    weight_decay: float = 0.02
-    clip: float = 1.0
-    average: float = 0.999
-    reuse: int = 1
-    val_fraction: float = 0.06
-    val_examples: int = 12
-    val_seconds: float = 120.0
-    val_steps: int | None = None
-    patience: int | None = None
-    save_seconds: float = 60.0
-    save_steps: int | None = None
-    resume: bool = False
-    keep_state: bool = False
-    device: str = "auto"
-    precision: Precision = "auto"
-    storage: Storage = "float16"
-
-    def __post_init__(self) -> None:
-        if self.steps is None and self.minutes is None:
-            raise ValueError("a budget is needed: steps, minutes or both")
-        if (self.steps is not None and self.steps < 1) or (self.minutes is not None and self.minutes <= 0):
-            raise ValueError(f"budget of {self.steps} steps, {self.minutes} minutes: must be positive")
-        if self.reuse < 1 or not 0 <= self.val_fraction < 0.5 or not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"reuse {self.reuse}, val_fraction {self.val_fraction}, warmup {self.warmup}: out of range"
-            )
-
-    @property
-    def state_path(self) -> Path:
-        """Where an interrupted run waits."""
-        return self.out.with_name(f"{self.out.name}.stimpute-training")
-
-    @property
-    def log_path(self) -> Path:
-        """One JSON object per line."""
-        return self.out.with_suffix(".log.jsonl")
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """What the caller may show after a step (first rank only)."""
-
-    step: int
-    fraction: float
-    elapsed: float
-    loss: float
-    lr: float
-    validation: Validation | None
-
-
-@dataclass(frozen=True)
-class TrainSummary:
-    """What came out.
-
-    Parameters
-    ----------
-    path : the model, or None on ranks that write nothing.
-    steps, minutes : done, over all resumptions.
-    start, best : validation of the first and of the saved weights; None where there was nothing to validate on.
-    stopped_early : patience ran out before the budget.
-    card : as written.
-    """
-
-    path: Path | None
-    steps: int
-    minutes: float
-    start: Validation | None
-    best: Validation | None
-    stopped_early: bool
-    card: dict[str, Any]
 
 
 def run_training(
@@ -203,10 +89,9 @@ class _Run:
         self.optimiser = make_optimiser(self.network, options)
         config = self.network.config
         aside = [
-            set_aside(a, options.val_fraction, options.seed) if options.val_fraction else None
-            for a in archives
+            (a, set_aside(a, options.val_fraction, options.seed)) for a in archives if options.val_fraction
         ]
-        seen = [a if hidden is None else a.hide(hidden) for a, hidden in zip(archives, aside, strict=True)]
+        seen = [archive.hide(cells) for archive, cells in aside] if aside else archives
         self.feed = Feed(
             seen,
             options.feed,
@@ -215,7 +100,9 @@ class _Run:
             covariates=config.covariates,
             whole_grid=config.spatial_embedding,
         )
-        self.judged = self._validation_set(aside, validation) if ranks.first else []
+        self.judged: list[Judged] = []
+        if ranks.first:
+            self.judged = validation_set(aside, validation, self.feed, options.val_examples, ranks.device)
         self.ready: dict[int, tuple[Example, Candidates | None]] = {}
         average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.state = RunState(average, {k: v.clone() for k, v in average.items()}, 0, 0.0, {})
@@ -289,7 +176,7 @@ class _Run:
         """The batch of a step with its candidates, from those at hand where it is used again."""
         number = example_number(self.options.seed, step, self.options.reuse)
         if number not in self.ready:
-            first = number - number % _GROUP
+            first = number - number % GROUP
             self.ready = {k: v for k, v in self.ready.items() if k >= first and self.options.reuse > 1}
             example = self.feed.example(number).to(self.ranks.device)
             self.ready[number] = example, self.candidates(example)
@@ -312,45 +199,6 @@ class _Run:
             self.state.average[name].lerp_(tensor, 1 - decay)
 
     # validation
-
-    def _validation_set(
-        self, aside: Sequence[np.ndarray | None], unseen: Sequence[Archive]
-    ) -> list[tuple[str, Example, Candidates]]:
-        """Fixed examples: cells set aside, archives never trained on, worlds from seeds of their own."""
-        options, feed = self.options, self.feed
-        examples: list[tuple[str, Example]] = []
-        generator = np.random.default_rng([options.seed, _VALIDATION_SEED])
-        hidden = [(a, h) for a, h in zip(self.archives, aside, strict=True) if h is not None and h.any()]
-        worlds = (
-            Feed([], FeedOptions(feed.options.shapes), seed=_VALIDATION_SEED)
-            if feed.options.world_share
-            else None
-        )
-        for i in range(options.val_examples):
-            if hidden:
-                for archive, cells in hidden if i == 0 else [hidden[int(generator.integers(len(hidden)))]]:
-                    shape = fitting_shape(archive, feed.options.shapes, generator)
-                    small = (2 if len(hidden) > 8 else min(shape[0], 4), *shape[1:])
-                    examples.append(
-                        (archive.name, validation_example(archive, cells, generator, small, feed.covariates))
-                    )
-            if unseen:
-                archive = unseen[i % len(unseen)]
-                plain = FeedOptions(
-                    (fitting_shape(archive, feed.options.shapes, generator),), 0.0, (0.1, 0.6), "none", 0.0
-                )
-                alone = Feed(
-                    [archive],
-                    plain,
-                    seed=_VALIDATION_SEED,
-                    covariates=feed.covariates,
-                    whole_grid=feed.whole_grid,
-                )
-                examples.append((archive.name, alone.example(i)))
-            if worlds is not None:
-                examples.append(("worlds", worlds.example(i)))
-        moved = [(name, example.to(self.ranks.device)) for name, example in examples]
-        return [(name, example, compute_candidates(example.given)) for name, example in moved]
 
     @torch.no_grad()
     def validate(self) -> Validation | None:
@@ -466,48 +314,6 @@ class _Run:
         }
 
 
-_GROUP = 8  # batches kept at hand while they are reused
-
-
-def example_number(seed: int, step: int, reuse: int) -> int:
-    """Which batch of examples a step takes: each ``reuse`` times, in groups, in another order every time.
-
-    >>> [example_number(0, s, 1) for s in range(4)]
-    [0, 1, 2, 3]
-    >>> sorted(example_number(0, s, 3) for s in range(24)) == sorted(3 * list(range(8)))
-    True
-    """
-    if reuse == 1:
-        return step
-    group, within = divmod(step, _GROUP * reuse)
-    turn, place = divmod(within, _GROUP)
-    order = np.random.default_rng([seed, group, turn]).permutation(_GROUP)
-    return group * _GROUP + int(order[place])
-
-
-def used(options: TrainOptions, step: int, elapsed: float) -> float:
-    """The part of the budget that is used."""
-    parts = [0.0]
-    if options.steps is not None:
-        parts.append(step / options.steps)
-    if options.minutes is not None:
-        parts.append(elapsed / (60 * options.minutes))
-    return max(parts)
-
-
-def learning_rate(options: TrainOptions, fraction: float) -> float:
-    """Linear warm-up, then half a cosine down to the floor.
-
-    >>> o = TrainOptions(Path("m.safetensors"), steps=10, lr=1.0, lr_floor=0.1, warmup=0.1)
-    >>> [round(learning_rate(o, f), 3) for f in (0.05, 0.1, 0.55, 1.0)]
-    [0.5, 1.0, 0.55, 0.1]
-    """
-    if fraction < options.warmup:
-        return options.lr * max(fraction / options.warmup, 0.02)
-    along = min((fraction - options.warmup) / (1 - options.warmup), 1.0)
-    return options.lr * (options.lr_floor + (1 - options.lr_floor) * 0.5 * (1 + math.cos(math.pi * along)))
-
-
 def starting_network(options: TrainOptions) -> tuple[STTransformer, dict[str, str] | None]:
     """The network to train, and the name and SHA-256 of the model it comes from, if any."""
     if options.start is not None:
@@ -527,12 +333,3 @@ def make_optimiser(network: STTransformer, options: TrainOptions) -> torch.optim
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.98))
-
-
-def fitting_shape(
-    archive: Archive, shapes: Sequence[tuple[int, int, int, int]], generator: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """One of the shapes that the archive fills, or the one that it fills best."""
-    share = [filled(archive, s) for s in shapes]
-    full = [s for s, part in zip(shapes, share, strict=True) if part == max(share)]
-    return full[int(generator.integers(len(full)))]

@@ -1,4 +1,4 @@
-"""What training minimises, and what validation reports. Knows nothing about where examples come from.
+"""What training minimises. Knows nothing about where examples come from.
 
 The mean is judged by its absolute error, the scale by the continuous ranked probability score (Gneiting & Raftery 2007,
 eq. 5) of the residuals as they stand. Every example of a batch weighs the same; relative to the best classical
@@ -13,11 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stimpute.model.candidates import CANDIDATES, Candidates
+from stimpute.model.candidates import Candidates
 from stimpute.model.st_transformer import Prediction
 from stimpute.training.feed import Example
-
-_LINEAR = CANDIDATES.index("linear")
 
 
 @dataclass(frozen=True)
@@ -85,77 +83,3 @@ def candidate_errors(candidates: Candidates, example: Example) -> Tensor:
         for k in range(candidates.estimates.shape[1])
     ]
     return torch.stack(errors, dim=1)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """How good a network is on examples it never saw; ratios are geometric means over examples, below 1 is better.
-
-    Parameters
-    ----------
-    vs_best : error over that of the best candidate of each example, chosen with the truth in hand. What training keeps the best of.
-    vs_linear, vs_prior : over linear interpolation in time, over the blend that the network starts from.
-    mae : in standard deviations of what is observed.
-    coverage : share of wanted cells within 1.645 scales (0.9 would be right).
-    examples : how many.
-    groups : ``vs_best`` by origin.
-    """
-
-    vs_best: float
-    vs_linear: float
-    vs_prior: float
-    mae: float
-    coverage: float
-    examples: int
-    groups: dict[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class Errors:
-    """Per example (B,): errors of the network, the best candidate, linear, the prior; coverage; whether it counts."""
-
-    network: Tensor
-    best: Tensor
-    linear: Tensor
-    prior: Tensor
-    coverage: Tensor
-    counts: Tensor
-
-
-@torch.no_grad()
-def errors_of(prediction: Prediction, example: Example, candidates: Candidates, least: int = 8) -> Errors:
-    """What a prediction gets wrong beside what the candidates do; examples with fewer than ``least`` wanted cells do not count."""
-    each = candidate_errors(candidates, example)
-    residual = (prediction.mean - example.target).abs()
-    return Errors(
-        per_example(residual, example.wanted),
-        each.amin(dim=1),
-        each[:, _LINEAR],
-        per_example((candidates.prior - example.target).abs(), example.wanted),
-        per_example((residual <= 1.645 * prediction.scale).float(), example.wanted),
-        example.wanted.flatten(1).sum(dim=1) >= least,
-    )
-
-
-def summarise(errors: list[tuple[str, Errors]]) -> Validation:
-    """One validation from the errors of all its batches, each with the name of its group."""
-
-    def joined(quantity: str, group: str | None = None) -> Tensor:
-        chosen = [getattr(e, quantity)[e.counts].double() for name, e in errors if group in (None, name)]
-        return torch.cat(chosen)
-
-    network, best = joined("network"), joined("best")
-    names = sorted({name for name, e in errors if bool(e.counts.any())})
-    return Validation(
-        vs_best=_ratio(network, best),
-        vs_linear=_ratio(network, joined("linear")),
-        vs_prior=_ratio(network, joined("prior")),
-        mae=round(float(network.mean()), 6),
-        coverage=round(float(joined("coverage").mean()), 6),
-        examples=len(network),
-        groups={name: _ratio(joined("network", name), joined("best", name)) for name in names},
-    )
-
-
-def _ratio(error: Tensor, reference: Tensor, noise: float = 2e-3) -> float:
-    return round(float(torch.exp(((error + noise).log() - (reference + noise).log()).mean())), 6)

@@ -127,6 +127,14 @@ def test_learns_a_wave(tmp_path: Path) -> None:
     assert summary.best.vs_prior < 0.97 * summary.start.vs_prior
 
 
+def test_archives_never_trained_on_are_validated_by_name(tmp_path: Path) -> None:
+    away = Archive.from_array("away", waves(9).values[:, :14])
+    summary = run_training(options(tmp_path / "m.safetensors", steps=1), [waves()], validation=[away])
+    assert summary.best is not None
+    assert set(summary.best.groups) == {"away", "waves", "worlds"}
+    assert [a["name"] for a in summary.card["training"]["archives"]] == ["waves"]
+
+
 def test_patience_stops_early(tmp_path: Path) -> None:
     summary = run_training(
         options(tmp_path / "m.safetensors", lr=1e-12, steps=30, val_steps=1, patience=2), [waves()]

@@ -15,11 +15,10 @@ from stimpute.training.feed import Example
 from stimpute.training.loss import (
     LossOptions,
     candidate_errors,
-    errors_of,
     gaussian_crps,
-    summarise,
     training_loss,
 )
+from stimpute.training.validation import errors_of, summarise
 
 
 def example(seed: int = 0, batch: int = 3) -> Example:
