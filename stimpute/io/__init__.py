@@ -35,6 +35,7 @@ _SUFFIXES: dict[str, OutputFormat] = {
     ".tif": "GeoTIFF",
     ".tiff": "GeoTIFF",
 }
+_STREAMED = {"NetCDF": ".nc", "NetCDF3": ".nc", "Zarr": ".zarr.zip", "GeoTIFF": ".tif", "COG": ".tif"}
 
 
 def open_source(
@@ -69,9 +70,18 @@ def _open(inputs: Any, options: ReadOptions) -> Any:
         from stimpute.io.memory import open_memory
 
         return _cf_source([open_memory(inputs)], options)
+    listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if any(str(item) == "-" for item in listed):
+        from stimpute.io.streams import with_stdin
+
+        return with_stdin(listed, lambda spooled: _open_paths(spooled, options))
+    return _open_paths(listed, options)
+
+
+def _open_paths(inputs: Sequence[str | Path], options: ReadOptions) -> Any:
     from stimpute.io.inputs import expand_inputs, kind_of
 
-    paths = expand_inputs([inputs] if isinstance(inputs, str | Path) else inputs)
+    paths = expand_inputs(inputs)
     kinds = [kind_of(p) for p in paths]
     if len(set(kinds)) > 1:
         other = next(i for i, kind in enumerate(kinds) if kind != kinds[0])
@@ -116,7 +126,7 @@ def output_format(out: str | Path | None, source: Source, options: SinkOptions) 
     """The format of the output: as asked for, else by its suffix, else that of the input (NetCDF for xarray objects)."""
     if options.format is not None:
         return options.format
-    if out is not None and (found := _SUFFIXES.get(Path(out).suffix.lower())) is not None:
+    if out is not None and str(out) != "-" and (found := _SUFFIXES.get(Path(out).suffix.lower())) is not None:
         return found
     return "NetCDF" if source.format == "memory" else source.format  # type: ignore[return-value]
 
@@ -133,8 +143,12 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
         from stimpute.io.memory_sink import MemorySink
 
         return MemorySink(_as_cf(source), options)
-    check_output(out, source.paths, options.overwrite)
     wanted = output_format(out, source, options)
+    if str(out) == "-":
+        from stimpute.io.streams import StreamSink
+
+        return StreamSink(lambda path: create_sink(path, source, options), _STREAMED[wanted])
+    check_output(out, source.paths, options.overwrite)
     if wanted in ("GeoTIFF", "COG"):
         from stimpute.io.geotiff import GeoTiffSink
 
@@ -170,7 +184,15 @@ def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool 
     Raises
     ------
     OutputError : it equals an input, exists without ``overwrite``, or its folder is absent or not writable.
+    UsageError : it is ``-`` and standard output is a terminal.
     """
+    if str(out) == "-":
+        import sys
+
+        from stimpute.io.streams import refuse_terminal
+
+        refuse_terminal(sys.stdout.buffer)
+        return
     target = Path(out)
     for item in inputs:
         if os.path.exists(item) and (

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 from stimpute.errors import InputError, OutputError, UsageError
+from stimpute.protocols import Filled, Sink, Window
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"CDF\x01", ".nc"),
@@ -82,3 +87,82 @@ def copy_out(path: str | Path, stream: IO[bytes]) -> None:
     with Path(path).open("rb") as file:
         shutil.copyfileobj(file, stream, 1 << 20)
     stream.flush()
+
+
+class StreamSink:
+    """A sink whose finished file goes to standard output.
+
+    Parameters
+    ----------
+    make : creates the sink for a path in a temporary folder.
+    suffix : of that path.
+
+    Raises
+    ------
+    UsageError : standard output is a terminal.
+    """
+
+    def __init__(self, make: Callable[[Path], Sink], suffix: str) -> None:
+        refuse_terminal(sys.stdout.buffer)
+        self._folder = tempfile.TemporaryDirectory(prefix="stimpute-")
+        self._path = Path(self._folder.name) / f"stdout{suffix}"
+        try:
+            self._sink = make(self._path)
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    def write(self, window: Window, filled: Filled, layer: int = 0) -> None:
+        """One window."""
+        self._sink.write(window, filled, layer)
+
+    def commit(self, history: str) -> tuple[Path, ...]:
+        """Finish the file and stream it; no files remain."""
+        self._sink.commit(history)
+        copy_out(self._path, sys.stdout.buffer)
+        self._folder.cleanup()
+        return ()
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        self._sink.abort()
+        self._folder.cleanup()
+
+    def __enter__(self) -> StreamSink:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.abort()
+
+
+def write_dataset(dataset: xr.Dataset) -> None:
+    """A small dataset as NetCDF on standard output.
+
+    Raises
+    ------
+    UsageError : standard output is a terminal.
+    """
+    refuse_terminal(sys.stdout.buffer)
+    with tempfile.TemporaryDirectory(prefix="stimpute-") as place:
+        path = Path(place) / "stdout.nc"
+        dataset.to_netcdf(path, engine="netcdf4")
+        copy_out(path, sys.stdout.buffer)
+
+
+def with_stdin(paths: list[Any], opened: Callable[[list[Any]], Any]) -> Any:
+    """Open paths of which one is ``-``: standard input is spooled, and removed when the source is closed."""
+    spool = spooled(sys.stdin.buffer)
+    path = spool.__enter__()
+    try:
+        source = opened([path if str(p) == "-" else p for p in paths])
+    except BaseException:
+        spool.__exit__(None, None, None)
+        raise
+    close = source.close
+
+    def close_and_remove() -> None:
+        close()
+        spool.__exit__(None, None, None)
+
+    source.close = close_and_remove
+    return source

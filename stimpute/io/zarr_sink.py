@@ -98,7 +98,7 @@ class ZarrSink:
 
     def _consolidated(self) -> bool:
         if self.source.format != "Zarr":
-            return self.version == 2
+            return True
         return self.source.files[0].native.metadata.consolidated_metadata is not None
 
     def _define(self) -> dict[str, Any]:
