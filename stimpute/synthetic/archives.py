@@ -193,8 +193,10 @@ def _orbit(draw: Draw, shape: Shape, missing: float) -> Tensor:
     passes = max(1, round(12 * (1 - missing) * 2.0))
     days = torch.randperm(12, generator=draw.generator)[:passes]
     y, x = torch.meshgrid(torch.linspace(-0.5, 0.5, height), torch.linspace(-0.5, 0.5, width), indexing="ij")
-    valid = torch.zeros(shape, dtype=torch.bool)
+    # how far outside the swath a cell is, if anything flew that day: the first to be added where cells are wanting
+    outside = 2.0 + draw.uniform(0, 1, *shape)
     edges = draw.uniform(-0.25, 0.45, passes)
+    edges[0] = 0.75  # one pass sees it all
     for i, day in enumerate(days.tolist()):
         tilt = 0.2 if i % 2 else -0.2
         side = 1.0 if i % 3 else -1.0
@@ -202,11 +204,11 @@ def _orbit(draw: Draw, shape: Shape, missing: float) -> Tensor:
         frames = torch.arange(day, steps, 12)
         shift = edges[i] + 0.05 * draw.normal(len(frames), 1, 1)
         flown = draw.chance(0.9, len(frames), 1, 1)
-        valid[frames] |= (across < shift) & flown
-    wanted = round((1 - missing) * valid.numel())
-    order = draw.uniform(0, 1, *shape) - 2.0 * valid
+        outside[frames] = torch.where(flown, across - shift, outside[frames])
+    failed = draw.uniform(0, 1, *shape)
+    order = torch.where(outside < 0, failed - 1, outside)
     rank = order.flatten().argsort().argsort()
-    return (rank < wanted).reshape(shape)
+    return (rank < round((1 - missing) * rank.numel())).reshape(shape)
 
 
 def _ndvi(seed: int, shape: Shape) -> SimulatedStack:

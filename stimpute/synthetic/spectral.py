@@ -105,7 +105,9 @@ def temporal_factor(times: Tensor, memory: Tensor, smoothness: Tensor) -> Tensor
     memory : (n,) days; 0 gives the identity.
     smoothness : (n,) 0, 1, 2 for Matérn 1/2, 3/2, 5/2.
     """
-    exact = times.double()  # differences of rounded times are no distances, and their correlation not positive definite
+    exact = (
+        times.double()
+    )  # differences of rounded times are no distances, and their correlation not positive definite
     lag = (exact[:, :, None] - exact[:, None, :]).abs() / memory.double().clamp_min(1e-6)[:, None, None]
     order = smoothness[:, None, None]
     s3, s5 = math.sqrt(3) * lag, math.sqrt(5) * lag
@@ -115,6 +117,7 @@ def temporal_factor(times: Tensor, memory: Tensor, smoothness: Tensor) -> Tensor
         torch.where(order < 1.5, (1 + s3) * torch.exp(-s3), (1 + s5 + s5.square() / 3) * torch.exp(-s5)),
     )
     jitter = 1e-6 * torch.eye(times.shape[1], dtype=torch.float64, device=times.device)
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(correlation + jitter)
     if bool(failed.any()):
         factor = torch.linalg.cholesky(correlation + 1e3 * jitter)
