@@ -10,13 +10,12 @@ import torch
 
 from stimpute.errors import InputError
 from stimpute.training.archive import Archive, read_npz
+from stimpute.training.crops import augmented, cut
 from stimpute.training.feed import (
     Example,
     Feed,
     FeedOptions,
-    augmented,
     crops_example,
-    cut,
     set_aside,
     validation_example,
     whole_grid_shapes,

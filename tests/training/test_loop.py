@@ -170,6 +170,12 @@ def test_fixed_covariates_and_grid(tmp_path: Path) -> None:
     assert load_model(tmp_path / "m.safetensors").covariates_required == ("rain", "height")
 
 
+def test_bfloat16_trains(tmp_path: Path) -> None:
+    summary = run_training(options(tmp_path / "m.safetensors", steps=2, precision="bf16"), [waves()])
+    assert summary.best is not None
+    assert np.isfinite(summary.best.mae)
+
+
 def test_direct_head_trains_without_candidates(tmp_path: Path) -> None:
     config = ModelConfig.paper(embed_dim=16, depth=1, num_heads=2, cell_dim=8)
     summary = run_training(options(tmp_path / "m.safetensors", model=config, steps=2), [waves()])
