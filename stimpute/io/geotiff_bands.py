@@ -31,6 +31,7 @@ BoolArray = npt.NDArray[np.bool_]
 Tags = Mapping[str, Mapping[str, str]]  # namespace -> key -> value
 Cover = Literal["none", "dataset", "alpha"]
 
+HISTORY_TAG = "STIMPUTE_HISTORY"
 GDAL_CACHE_MB = 256
 _OPEN_FILES = 48
 _SKIPPED_NAMESPACES = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE"}

@@ -12,7 +12,7 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from stimpute.errors import InputError, OutputError
-from stimpute.io.dates import DateReading, detect_dates, rename
+from stimpute.io.dates import DateReading, detect_dates, find_readings, rename
 from stimpute.io.geotiff_bands import Band, Cover, Header, Tags
 from stimpute.io.options import SinkOptions
 from stimpute.io.packing import Packing
@@ -140,6 +140,8 @@ def _single(source: GeoTiffSource, name: str, options: SinkOptions) -> FileLayou
     header = source.headers[0]
     order = sorted(range(len(source.steps)), key=lambda step: int(source.position[step]))
     names = _descriptions(source, order)
+    if len(order) == 1 and not names[0] and not find_readings([name]):
+        names[0] = source.time_labels[0]  # the date would be lost with the input's name
     bands = tuple(_band(source, step, names[step], options) for step in order)
     return _file(source, header, name, bands, header.tags, options)
 

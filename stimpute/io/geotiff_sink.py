@@ -24,15 +24,15 @@ from rasterio.windows import Window as RasterWindow
 
 from stimpute.errors import OutputError, StimputeWarning
 from stimpute.io.atomic import AtomicTarget, commit_all
-from stimpute.io.geotiff_bands import GDAL_CACHE_MB
+from stimpute.io.geotiff_bands import GDAL_CACHE_MB, HISTORY_TAG
 from stimpute.io.geotiff_layout import BandLayout, FileLayout, is_folder_output
 from stimpute.io.geotiff_staging import StagedArray
+from stimpute.io.layout import history_line
 from stimpute.io.options import SinkOptions
 from stimpute.io.packing import Packing
 from stimpute.protocols import FILLED, FLAG_MEANINGS, OBSERVED, Filled, Window
 
 Array = npt.NDArray[Any]
-HISTORY_TAG = "STIMPUTE_HISTORY"
 _CHUNK_BYTES = 64 * 2**20
 _UNWRITTEN = 255
 
@@ -224,7 +224,11 @@ class GeoTiffSink:
     def _described(self, layout: FileLayout, history: str, unfilled: bool) -> FileLayout:
         """The layout with its history, and with a nodata if cells are left that need one."""
         before = layout.tags.get("", {}).get(HISTORY_TAG)
-        lines = f"{before}\n{history}" if before else history
+        altered = [
+            *self.source.alterations,
+            *([f"stored as {self.options.dtype}"] if self.options.dtype else []),
+        ]
+        lines = history_line(before or "", history, altered)
         tags = {**layout.tags, "": {**layout.tags.get("", {}), HISTORY_TAG: lines}}
         nodata = layout.nodata
         if nodata is None and unfilled and layout.cover == "none":
@@ -245,13 +249,9 @@ class GeoTiffSink:
             self._write_tiff(path, layout, name)
             return
         plain = self._staging / f"cog-{path.name}"
-        interim = {
-            "tiled": True,
-            "blockxsize": 512,
-            "blockysize": 512,
-            "interleave": "band",
-            "bigtiff": "IF_SAFER",
-        }
+        interim: dict[str, Any] = {"interleave": "band", "bigtiff": "IF_SAFER"}
+        if min(layout.shape) >= 512:
+            interim |= {"tiled": True, "blockxsize": 512, "blockysize": 512}
         self._write_tiff(plain, replace(layout, profile=interim, overviews=()), name)
         path.unlink(missing_ok=True)
         with rasterio.Env(GDAL_CACHEMAX=_cache_mb(512 * 512 * len(layout.bands) * layout.dtype.itemsize)):
@@ -446,6 +446,8 @@ def _sibling_layout(layout: FileLayout, name: str, source: Any, history: str) ->
     )
     keys = ("tiled", "blockxsize", "blockysize", "interleave", "bigtiff")
     profile = {k: v for k, v in layout.profile.items() if k in keys} | {"compress": "deflate"}
+    if layout.cog and max(layout.shape) <= 128:
+        profile["blockxsize"] = 128
     area = {k: v for k, v in layout.tags.get("", {}).items() if k == "AREA_OR_POINT"}
     return replace(
         layout,

@@ -18,10 +18,11 @@ from stimpute.io.cf_steps import Steps, arrange
 from stimpute.io.cf_time import TimeAxis, decode_times, from_labels, short_labels
 from stimpute.io.covariates import Covariate
 from stimpute.io.dates import DateReading, detect_dates, find_readings
-from stimpute.io.geotiff_bands import Band, Files, Header, read_header, suspected_fill
+from stimpute.io.geotiff_bands import HISTORY_TAG, Band, Files, Header, read_header, suspected_fill
 from stimpute.io.geotiff_grid import check_same_grid, grid_of, moved
 from stimpute.io.geotiff_layout import FileLayout, layouts
 from stimpute.io.options import ReadOptions, SinkOptions
+from stimpute.io.packing import Packing
 from stimpute.protocols import Layer, Window
 from stimpute.stack import Stack
 
@@ -40,6 +41,7 @@ _DATE_TAGS = (
 )
 _SAMPLED_STEPS, _SAMPLED_ROWS = 12, 64
 _READ_AT_ONCE = 512
+_UNEVEN = 50.0  # ratio of magnitudes between files that makes us ask about units
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +117,14 @@ class GeoTiffSource:
         ------
         InputError : a file cannot be read there.
         """
-        out = np.empty(window.shape, dtype=self.layers[layer].dtype)
-        for k, (stored, _) in enumerate(self._steps(window)):
-            out[k] = stored
-        return out
+        return self.read_marked(window)[0]
+
+    def read_marked(self, window: Window) -> tuple[Array, BoolArray]:
+        """Stored numbers as :meth:`read_stored` gives them, and where they are gaps."""
+        out, gap = np.empty(window.shape, dtype=self.layers[0].dtype), np.empty(window.shape, dtype=bool)
+        for k, (stored, missing) in enumerate(self._steps(window)):
+            out[k], gap[k] = stored, missing
+        return out, gap
 
     def read(self, window: Window, layer: int = 0) -> Stack:
         """Decoded values, validity, times and covariates of a window.
@@ -146,6 +152,10 @@ class GeoTiffSource:
             dynamic={c.name: c.read(window) for c in self.covariates if c.dynamic},
             static={c.name: c.read(window)[0] for c in self.covariates if not c.dynamic},
         )
+
+    def packing(self, layer: int = 0) -> Packing:
+        """How the stored numbers of the first band are to be understood (others may differ: ``steps``)."""
+        return next(s.band for s in self.steps if s.band is not None).packing
 
     def gap_number(self, step: int) -> float | int | None:
         """The stored number that marks a gap in a step: the file's nodata, NaN for floats without one, else None."""
@@ -241,7 +251,8 @@ class GeoTiffSource:
         ------
         InputError : names the number, its share, and ``--nodata``.
         """
-        if self.options.nodata or self.options.force:
+        ours = all(HISTORY_TAG in h.tags.get("", {}) for h in self.headers)  # filled, so complete
+        if self.options.nodata or self.options.force or ours:
             return
         samples = self._sample()
         if not samples or any(gap.any() for _, gap in samples):
@@ -255,6 +266,26 @@ class GeoTiffSource:
             f"{self.headers[0].path}: no nodata is declared and nothing is missing, but {share:.0%} of the cells hold "
             f"{number:g}; if that marks gaps, say so with --nodata {number:g} (--force takes every number as an observation)"
         )
+
+    def warn_of_uneven_scales(self) -> None:
+        """Warn where files of different type or packing decode to numbers of different magnitude."""
+        kinds: dict[tuple[str, float, float], tuple[Band, float]] = {}
+        for at, step in enumerate(self.steps):
+            if step.band is None or step.band.layout in kinds:
+                continue
+            rows = (self.grid.shape[0] // 2, min(self.grid.shape[0] // 2 + _SAMPLED_ROWS, self.grid.shape[0]))
+            stored, gap = next(self._steps(Window((at, at + 1), rows, (0, self.grid.shape[1]))))
+            values = np.abs(step.band.packing.decode64(stored[~gap])[0])
+            if values.any():
+                kinds[step.band.layout] = (step.band, float(np.median(values[values > 0])))
+        if len(kinds) < 2:
+            return
+        (small, low), (large, high) = (f(kinds.values(), key=lambda k: k[1]) for f in (min, max))
+        if high > _UNEVEN * low:
+            self.warn(
+                f"{small.path} ({small.dtype}) holds values about {high / low:.0f} times smaller than {large.path} "
+                f"({large.dtype}); do they share one unit? Rescale one kind first"
+            )
 
     def _sample(self) -> list[tuple[Array, BoolArray]]:
         """Strips of some steps: enough to see whether anything is missing, however large the stack."""
@@ -290,6 +321,7 @@ def open_stack(paths: Sequence[str], options: ReadOptions) -> GeoTiffSource:
     selection = select(grid, options.bbox, options.bbox_crs, label=headers[0].path)
     source = GeoTiffSource(headers, arranged, selection, options, reading=reading)
     source.refuse_undeclared_fill()
+    source.warn_of_uneven_scales()
     return source
 
 
@@ -369,7 +401,8 @@ def _tagged(header: Header, band: Band) -> TimeAxis | None:
     if re.fullmatch(r"\d{11,13}", tags.get("system:time_start", "")):
         attrs = {"units": "milliseconds since 1970-01-01"}
         return decode_times(np.array([int(tags["system:time_start"])]), attrs, label=header.path)
-    for key in _DATE_TAGS:
+    tags["description"] = band.description
+    for key in ("description", *_DATE_TAGS):
         readings = find_readings([tags[key]]) if key in tags else []
         if len(readings) == 1:
             return from_labels([readings[0].instants[0].isoformat()], label=header.path)
