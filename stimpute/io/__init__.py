@@ -59,10 +59,27 @@ def open_source(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", StimputeWarning)
         source = _open(inputs, options)
+        try:
+            _complete(source, options)
+        except BaseException:
+            source.close()
+            raise
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     source.warnings = tuple(str(w.message) for w in caught if issubclass(w.category, StimputeWarning))
     return source
+
+
+def _complete(source: Any, options: ReadOptions) -> None:
+    """Covariates and the domain."""
+    if options.covariates or options.domain is not None:
+        from stimpute.io.covariates import attach
+
+        attach(source, options, lambda path, reading: _open([path], reading))
+    if source.domain is None and source.format != "GeoTIFF":
+        from stimpute.io.domain import domain_in_file
+
+        source.domain = domain_in_file(source)
 
 
 def _open(inputs: Any, options: ReadOptions) -> Any:

@@ -1,14 +1,29 @@
-"""Further variables brought onto the grid and steps of a stack. Values only: NaN where unknown."""
+"""Further variables brought onto the grid and steps of a stack. Values only: NaN where unknown.
+
+A covariate is opened like any stack; its cells are matched by coordinates (through the CRS where it differs), its steps
+by time: interpolated between neighbours, the nearest one kept within one of its own steps.
+"""
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stimpute.errors import InputError, StimputeWarning
+from stimpute.grid import Grid
+from stimpute.io.cf_time import NO_CALENDAR, from_labels
+from stimpute.io.options import ReadOptions
 from stimpute.protocols import Window
+
+Float32Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,5 +39,239 @@ class Covariate:
 
     name: str
     dynamic: bool
-    read: Callable[[Window], npt.NDArray[np.float32]]
+    read: Callable[[Window], Float32Array]
     close: Callable[[], None] = lambda: None
+
+
+def attach(source: Any, options: ReadOptions, opened: Callable[[str, ReadOptions], Any]) -> None:
+    """Open the covariates and the domain of ``options`` and put them into a source.
+
+    Parameters
+    ----------
+    opened : opens one path as a source.
+
+    Raises
+    ------
+    InputError : a file or variable that is not there, or does not fit.
+    """
+    covariates: list[Covariate] = []
+    try:
+        for text in options.covariates:
+            covariates += _covariates(text, source, opened, {c.name for c in covariates})
+        if options.domain is not None:
+            source.domain = _domain(options.domain, source, opened)
+    except BaseException:
+        for covariate in covariates:
+            covariate.close()
+        raise
+    source.covariates = (*source.covariates, *covariates)
+
+
+def split_variable(text: str) -> tuple[str, tuple[str, ...]]:
+    """``PATH[:VAR]`` as (path, variables).
+
+    >>> split_variable("https://host/sm.nc:sm"), split_variable("https://host/sm.nc")
+    (('https://host/sm.nc', ('sm',)), ('https://host/sm.nc', ()))
+    """
+    if os.path.exists(text):
+        return text, ()
+    path, colon, name = text.rpartition(":")
+    if colon and name and not name.startswith("//"):
+        return path, (name,)
+    return text, ()
+
+
+def _open(text: str, option: str, opened: Callable[[str, ReadOptions], Any]) -> Any:
+    """One file as a source. Static fields have no dates and need none, so what is said about them is kept quiet."""
+    path, variables = split_variable(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StimputeWarning)
+        try:
+            return opened(path, ReadOptions(variables=variables, force=True))
+        except InputError as error:
+            try:  # a single band without a date
+                return opened(path, ReadOptions(variables=variables, force=True, times=("2000-01-01",)))
+            except InputError:
+                raise InputError(f"{option} {text}: {error}") from error
+
+
+def _covariates(
+    text: str, source: Any, opened: Callable[[str, ReadOptions], Any], taken: set[str]
+) -> list[Covariate]:
+    other = _open(text, "--covariate", opened)
+    remaining = [len(other.layers)]
+
+    def close() -> None:
+        remaining[0] -= 1
+        if remaining[0] == 0:
+            other.close()
+
+    try:
+        names = []
+        for layer in other.layers:
+            name = (
+                layer.name
+                if layer.name not in taken
+                else f"{Path(split_variable(text)[0]).stem}_{layer.name}"
+            )
+            names.append(name)
+        return [
+            Covariate(
+                name, len(other.times) > 1, _Reader(source, other, number, f"--covariate {text}").read, close
+            )
+            for number, name in enumerate(names)
+        ]
+    except BaseException:
+        other.close()
+        raise
+
+
+def _domain(text: str, source: Any, opened: Callable[[str, ReadOptions], Any]) -> npt.NDArray[np.bool_]:
+    with _open(text, "--domain", opened) as other:
+        if len(other.layers) > 1:
+            names = ", ".join(layer.name for layer in other.layers)
+            raise InputError(f"--domain {text}: several layers ({names}); choose one with PATH:VAR")
+        reader = _Reader(source, other, 0, f"--domain {text}", nearest=True)
+        field = reader.still(slice(0, source.grid.shape[0]), slice(0, source.grid.shape[1]))
+    inside = np.isfinite(field) & (field != 0)
+    if not inside.any():
+        raise InputError(f"--domain {text}: no cell of the grid lies inside it (non-zero values are inside)")
+    return np.asarray(inside)
+
+
+class _Reader:
+    """Reads windows of one layer of another source onto the grid and steps of a stack."""
+
+    def __init__(self, source: Any, other: Any, layer: int, label: str, *, nearest: bool = False) -> None:
+        from stimpute.io.cf_source import grid_difference
+
+        self.grid: Grid = source.grid
+        self.other, self.layer, self.label = other, layer, label
+        self.same_grid = not grid_difference(source.grid, other.grid)
+        self.nearest = nearest or _categories(other, layer) or other.grid.kind == "curvilinear"
+        self.coarsening = _coarsening(source.grid, other.grid)
+        self.before: npt.NDArray[np.intp] | None = None
+        self.weight: FloatArray | None = None
+        if len(other.times) > 1:
+            self.before, self.weight = _matched_steps(source, other, label)
+        if not self.same_grid:
+            self._refuse_apart()
+
+    def _refuse_apart(self) -> None:
+        """A covariate of another place is refused at once rather than read as unknown everywhere."""
+        from stimpute.io.regrid import positions
+
+        coarse = (
+            self.grid.coarsen(max(1, max(self.grid.shape) // 200))
+            if self.grid.units != "cells"
+            else self.grid
+        )
+        places = positions(coarse, self.other.grid, slice(None), slice(None), label=self.label)
+        if places.box(0, self.other.grid.shape) is None:
+            raise InputError(f"{self.label}: it covers no cell of the stack's grid")
+
+    def read(self, window: Window) -> Float32Array:
+        """(time, y, x) of a window; one step of a static layer."""
+        _, y, x = window.slices
+        if self.before is None or self.weight is None:
+            return self.still(y, x)[np.newaxis]
+        steps = slice(*window.time)
+        before, weight = self.before[steps], self.weight[steps]
+        known = np.isfinite(weight)
+        needed = np.unique(np.concatenate([before[known], before[known] + (weight[known] > 0)])).astype(int)
+        fields = {int(step): field for step, field in zip(needed, self._fields(needed, y, x))}
+        out = np.full((len(before), window.shape[1], window.shape[2]), np.nan, dtype=np.float32)
+        for at in np.flatnonzero(known):
+            first, share = fields[int(before[at])], float(weight[at])
+            second = fields[int(before[at]) + 1] if share > 0 else first
+            mixed = first * np.float32(1 - share) + second * np.float32(share)
+            if self.nearest:
+                mixed = first if share <= 0.5 else second
+            out[at] = np.where(np.isfinite(mixed), mixed, np.where(np.isfinite(first), first, second))
+        return out
+
+    def still(self, y: slice, x: slice) -> Float32Array:
+        """(y, x) of the first step."""
+        return np.asarray(next(iter(self._fields(np.array([0]), y, x))))
+
+    def _fields(self, steps: npt.NDArray[np.intp], y: slice, x: slice) -> list[Float32Array]:
+        if self.same_grid:
+            return [self._stored(step, y, x)[0] for step in steps]
+        from stimpute.io.regrid import positions, sample
+
+        places = positions(self.grid, self.other.grid, y, x, label=self.label)
+        box = places.box(2 + int(self.coarsening), self.other.grid.shape)
+        if box is None:
+            return [np.full(places.rows.shape, np.nan, dtype=np.float32) for _ in steps]
+        rows, cols = places.rows - box[0].start, places.cols - box[1].start
+        return [
+            sample(self._stored(step, *box), rows, cols, nearest=self.nearest, coarsening=self.coarsening)[0]
+            for step in steps
+        ]
+
+    def _stored(self, step: int, y: slice, x: slice) -> Float32Array:
+        window = Window((int(step), int(step) + 1), (y.start, y.stop), (x.start, x.stop))
+        return np.asarray(self.other.read(window, self.layer).with_nan())
+
+
+def _categories(other: Any, layer: int) -> bool:
+    files, described = getattr(other, "files", None), other.layers[layer]
+    if files is None or not hasattr(files[0], "variables"):
+        return False
+    from stimpute.io.cf import is_flag
+
+    return is_flag(files[0].variables[described.variable])
+
+
+def _coarsening(grid: Grid, other: Grid) -> float:
+    """How many cells of the other grid one cell of ours is wide."""
+    if "cells" in (grid.units, other.units):
+        return 1.0
+    ours, theirs = min(grid.spacing_km()), max(other.spacing_km())
+    return ours / theirs if theirs > 0 and ours > 0 else 1.0
+
+
+def _matched_steps(source: Any, other: Any, label: str) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """For every step of the stack: the covariate's step at or before it, and the weight of the next one (NaN: none near)."""
+    if NO_CALENDAR in (source.calendar, other.calendar):
+        if len(source.times) != len(other.times):
+            raise InputError(
+                f"{label}: {len(other.times)} steps cannot be matched with {len(source.times)} without dates on both sides"
+            )
+        return np.arange(len(source.times)), np.zeros(len(source.times))
+    ours, theirs = _comparable(source, other)
+    step = float(np.median(np.diff(theirs)))
+    reach = step * 1.01
+    after = np.clip(np.searchsorted(theirs, ours, side="right"), 1, len(theirs) - 1)
+    before = after - 1
+    gap = theirs[after] - theirs[before]
+    weight = np.clip((ours - theirs[before]) / gap, 0.0, 1.0)
+    weight = np.where(
+        gap > 3 * step, np.rint(weight), weight
+    )  # no interpolation across a hole in the covariate
+    distance = np.minimum(np.abs(ours - theirs[before]), np.abs(ours - theirs[after]))
+    weight = np.where(distance > reach, np.nan, weight)
+    if not np.isfinite(weight).any():
+        raise InputError(
+            f"{label}: its steps ({other.time_labels[0]} to {other.time_labels[-1]}) are nowhere near those of the stack "
+            f"({source.time_labels[0]} to {source.time_labels[-1]})"
+        )
+    return before, weight
+
+
+def _comparable(source: Any, other: Any) -> tuple[FloatArray, FloatArray]:
+    """Both time axes in days; by the position in the year where the calendars differ."""
+    same = _family(source.calendar) == _family(other.calendar)
+    return _days(source, by_year=not same), _days(other, by_year=not same)
+
+
+def _days(source: Any, *, by_year: bool) -> FloatArray:
+    if by_year:
+        years = np.array([float(label[: label.index("-", 1)]) for label in source.time_labels])
+        return np.asarray((years + source.year_phase) * 365.2425)
+    first = from_labels(source.time_labels[:1], label=str(source.paths[0]), calendar=source.calendar)
+    return np.asarray(source.times + first.days[0])
+
+
+def _family(calendar: str) -> str:
+    return "standard" if calendar in ("standard", "gregorian", "proleptic_gregorian", "julian") else calendar
