@@ -110,7 +110,9 @@ def test_space(kwargs, expected):
 
 def test_budget_is_kept_by_every_read():
     for budget in (1, 50, 1000, 10_000):
-        plan = plan_tiles((40, 30, 20), range_cells=12, range_steps=8, min_tile=4, cells_budget=budget, multiple=4)
+        plan = plan_tiles(
+            (40, 30, 20), range_cells=12, range_steps=8, min_tile=4, cells_budget=budget, multiple=4
+        )
         assert max(np.prod(t.read.shape) for t in tiles((40, 30, 20), plan)) <= budget
 
 
