@@ -71,14 +71,18 @@ def open_source(
 
 
 def _complete(source: Any, options: ReadOptions) -> None:
-    """Covariates and the domain."""
+    """Covariates, the domain, and a look for fills that nothing declares."""
     if options.covariates or options.domain is not None:
         from stimpute.io.covariates import attach
 
         attach(source, options, lambda path, reading: _open([path], reading))
-    if source.domain is None and source.format != "GeoTIFF":
-        from stimpute.io.domain import domain_in_file
+    if source.format == "GeoTIFF":
+        return
+    from stimpute.io.domain import domain_in_file
+    from stimpute.io.suspicion import refuse_undeclared_nodata
 
+    refuse_undeclared_nodata(source)
+    if source.domain is None:
         source.domain = domain_in_file(source)
 
 

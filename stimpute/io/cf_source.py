@@ -62,9 +62,8 @@ class CFSource:
         self._told: set[str] = set()
         self._lock = threading.Lock()
         chosen = choose(first, options.variables, force=options.force)
-        self.variables = tuple(v.name for v in chosen)
+        self.variables = self._on_same_dimensions(tuple(v.name for v in chosen))
         self.axes = tuple({v: _axes(f, _variable(f, v, first)) for v in self.variables} for f in self.files)
-        self._refuse_different_dimensions()
         lead = self.variables[0]
         axes = self.axes[0][lead]
         whole = build_grid(first, first.variables[lead], axes.y, axes.x, wrap=options.wrap)
@@ -241,15 +240,23 @@ class CFSource:
 
     # -- opening ------------------------------------------------------------------------------------------------
 
-    def _refuse_different_dimensions(self) -> None:
-        lead = self.axes[0][self.variables[0]]
-        for name in self.variables[1:]:
-            axes = self.axes[0][name]
-            if (axes.time, axes.y, axes.x) != (lead.time, lead.y, lead.x):
-                raise InputError(
-                    f"{self.paths[0]}: {self.variables[0]} and {name} lie on different dimensions "
-                    f"({lead.time}, {lead.y}, {lead.x} and {axes.time}, {axes.y}, {axes.x}); fill them one by one with --var"
-                )
+    def _on_same_dimensions(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The variables that share the first one's dimensions; others are refused, or left out of ``--var all``."""
+        first, kept = self.files[0], []
+        lead = _axes(first, first.variables[names[0]])
+        for name in names:
+            axes = _axes(first, first.variables[name])
+            if (axes.time, axes.y, axes.x) == (lead.time, lead.y, lead.x):
+                kept.append(name)
+                continue
+            told = (
+                f"{first.path}: {names[0]} and {name} lie on different dimensions ({lead.time}, {lead.y}, {lead.x} and "
+                f"{axes.time}, {axes.y}, {axes.x})"
+            )
+            if self.options.variables != ("all",):
+                raise InputError(f"{told}; fill them one by one with --var")
+            warnings.warn(f"{told}; {name} is left out", StimputeWarning, stacklevel=2)
+        return tuple(kept)
 
     def _refuse_different_grids(self, grid: Grid) -> None:
         lead = self.variables[0]
