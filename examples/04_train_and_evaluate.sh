@@ -7,7 +7,7 @@ set -euo pipefail
 folder="${1:-$(mktemp -d)}"
 cd "$folder"
 
-stimpute simulate archive.nc --shape 90,24,24 --missing 0.7 --seed 4
+stimpute simulate archive.nc --shape 60,20,20 --missing 0.7 --seed 4
 
 stimpute train archive.nc -o mine.safetensors --steps 4 --batch 2 --depth 1 --width 32 --device cpu --overwrite
 stimpute models show mine.safetensors

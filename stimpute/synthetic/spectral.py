@@ -105,9 +105,8 @@ def temporal_factor(times: Tensor, memory: Tensor, smoothness: Tensor) -> Tensor
     memory : (n,) days; 0 gives the identity.
     smoothness : (n,) 0, 1, 2 for Matérn 1/2, 3/2, 5/2.
     """
-    exact = (
-        times.double()
-    )  # differences of rounded times are no distances, and their correlation not positive definite
+    # differences of rounded times are no distances, and their correlation not positive definite
+    exact = times.double()
     lag = (exact[:, :, None] - exact[:, None, :]).abs() / memory.double().clamp_min(1e-6)[:, None, None]
     order = smoothness[:, None, None]
     s3, s5 = math.sqrt(3) * lag, math.sqrt(5) * lag
