@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
-
-from stimpute.metrics import central_z
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -130,7 +129,7 @@ class Calibration:
         local = np.interp(d, centers, factors)
         if (local > 0).all():
             factors = factors * _conformal_quantile(ratio / local, level)
-        return cls(centers, factors / central_z(level), floor, level, len(e))
+        return cls(centers, factors / NormalDist().inv_cdf((1 + level) / 2), floor, level, len(e))
 
     def apply(self, scale: npt.ArrayLike | None, distance: npt.ArrayLike) -> Float32Array:
         """Standard errors, float32, of the shape of ``distance``: ``mean +- z(level) * result`` covers the level.
