@@ -8,7 +8,7 @@ once and a Python loop over the cells; the tests hold this one to it. Chilès an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from stimpute.errors import VariogramError
 from stimpute.estimate import Estimate
 from stimpute.grid import Grid
 from stimpute.stack import Stack
-from stimpute.variogram import FittedVariogram, analyse
+from stimpute.variogram import EmpiricalVariogram, FittedVariogram, analyse
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -30,27 +30,55 @@ _LEAST_NUGGET = 1e-3  # of the sill, so that no system is singular
 _MEAN_STEPS = 2.0  # observations beyond the first at which a cell's own mean counts half
 _USUAL_CELLS, _USUAL_STEPS = 8.0, 3.0  # effective range taken where none can be fitted
 _TABLE = 4096
+_SAMPLE = 1000  # observed cells on which the standard errors are checked
 
 
 @dataclass(frozen=True)
 class SpaceTimeModel:
-    """A variogram of the distance ``hypot(space, time * km_per_day)``, in the units of the stack squared.
+    """A metric variogram, plus what whole frames differ by: ``joint(hypot(space, k * time)) + zonal(k * time)``.
 
-    >>> model = SpaceTimeModel(FittedVariogram.of("spherical", 0.0, 1.0, 10.0), km_per_day=2.0)
-    >>> model.gamma(np.array([0.0, 5.0, 99.0])).round(4).tolist()
+    In the units of the stack squared; ``k`` is ``km_per_day``. Chilès and Delfiner (2012), section 2.5.2.
+
+    >>> flat = FittedVariogram.of("spherical", 0.0, 0.0, 10.0)
+    >>> model = SpaceTimeModel(FittedVariogram.of("spherical", 0.0, 1.0, 10.0), flat, km_per_day=2.0)
+    >>> model.gamma(np.array([[0.0, 0.0], [3.0, 4.0], [99.0, 0.0]])).round(4).tolist()
     [0.0, 0.6875, 1.0]
     """
 
-    variogram: FittedVariogram
+    joint: FittedVariogram
+    zonal: FittedVariogram
     km_per_day: float
 
-    def gamma(self, distance: Float64Array) -> Float64Array:
-        """Semivariance, 0 at distance 0; read from a table (1e-6 of the sill) up to four effective ranges."""
-        reach = 4 * self.variogram.effective_range
-        lags = reach * np.linspace(0, 1, _TABLE)[1:] ** 2
-        values = self.variogram.evaluate(lags)
-        far = np.interp(distance, np.r_[0.0, lags], np.r_[self.variogram.nugget, values])
-        return np.where(distance > 0, far, 0.0)
+    @property
+    def sill(self) -> float:
+        """Of both parts together."""
+        return self.joint.sill + self.zonal.sill
+
+    def scaled(self, factor: float) -> SpaceTimeModel:
+        """The same shape with all semivariances times ``factor``."""
+        joint, zonal = (
+            replace(part, nugget=factor * part.nugget, sill=factor * part.sill)
+            for part in (self.joint, self.zonal)
+        )
+        return SpaceTimeModel(joint, zonal, self.km_per_day)
+
+    def gamma(self, apart: Float64Array) -> Float64Array:
+        """Semivariance at differences (..., d) in km, the first along time; 0 where there is none."""
+        distance = np.sqrt(np.einsum("...d,...d->...", apart, apart))
+        return _read_off(self.joint, distance) + _read_off(self.zonal, np.abs(apart[..., 0]))
+
+
+def _read_off(variogram: FittedVariogram, distance: Float64Array) -> Float64Array:
+    """The variogram at distances >= 0 from a table, linear in the square root, up to four effective ranges; 0 at 0.
+
+    Off by at most 1e-5 of the sill. Bessel functions by the billion would take hours.
+    """
+    reach = 4 * variogram.effective_range
+    table = variogram.evaluate(reach * np.linspace(1e-6, 1, _TABLE) ** 2)
+    position = np.minimum(np.sqrt(distance / reach), 1.0) * (_TABLE - 1)
+    below = np.minimum(position.astype(np.intp), _TABLE - 2)
+    share = position - below
+    return np.where(distance > 0, table[below] * (1 - share) + table[below + 1] * share, 0.0)
 
 
 @dataclass(frozen=True)
@@ -63,29 +91,64 @@ class KrigingMethod:
     sees_whole = False
 
     def prepare(self, overview: Stack) -> KrigingImputer:
-        """Freeze the mean of the stack and the fitted variogram (a usual one where none can be fitted)."""
+        """Freeze the mean of the stack and the fitted variogram (a usual one where none can be fitted).
+
+        The variogram is scaled so that the standard errors are right on a sample of observed cells, kriged from the others:
+        that changes no weight, and makes good what the fit pooled over lags and frames.
+        """
         seen = overview.values[overview.valid].astype(np.float64)
         mean = float(seen.mean()) if seen.size else 0.0
-        return KrigingImputer(mean, fit_model(overview, self.seed), self.neighbours)
+        first = KrigingImputer(mean, fit_model(overview, self.seed), self.neighbours)
+        return replace(first, model=first.model.scaled(self._reduced_variance(first, overview)))
+
+    def _reduced_variance(self, imputer: KrigingImputer, stack: Stack) -> float:
+        """Mean square of error over standard error on at most ``_SAMPLE`` hidden cells; 1 if it cannot be had."""
+        seen = np.flatnonzero(stack.valid)
+        count = min(_SAMPLE, seen.size // 10)
+        if not count:
+            return 1.0
+        hidden = np.random.default_rng(self.seed).choice(seen, count, replace=False)
+        shown = stack.hide(np.isin(np.arange(stack.valid.size), hidden).reshape(stack.shape))
+        mean, error = imputer.at(shown, hidden)
+        ratio = float(np.mean(((mean - stack.values.ravel()[hidden]) / error) ** 2))
+        return min(max(ratio, 1e-3), 1e3)
 
 
 def fit_model(stack: Stack, seed: int = 0) -> SpaceTimeModel:
-    """The variogram in space, with the time that is worth as much distance; each usual where it cannot be fitted."""
-    try:
-        analysis = analyse(stack, seed=seed)
-        space, time = analysis.spatial_fit, analysis.temporal_fit
-    except VariogramError:
-        space = time = None
-    range_days = time.effective_range if time else _USUAL_STEPS * _median_step(stack)
-    if space is None:
-        cell = max(stack.grid.spacing_km()) or 1.0
-        sill = time.sill if time else _variance(stack)
-        space = FittedVariogram.of("exponential", 0.1 * sill, sill, _USUAL_CELLS * cell / 3)
+    """The variogram in space, the time that is worth as much distance, and by how much time varies more than space."""
+    space, time = _fitted(stack, seed)
     nugget = max(space.nugget, _LEAST_NUGGET * space.sill)
-    steady = FittedVariogram.of(
+    joint = FittedVariogram.of(
         space.kind, nugget, space.sill, space.len_scale, space.nu, space.weighted_error
     )
-    return SpaceTimeModel(steady, steady.effective_range / range_days)
+    km_per_day = joint.effective_range / time.effective_range
+    excess = max(time.sill - space.sill, 0.0)
+    zonal = FittedVariogram.of(
+        time.kind, excess * time.nugget / time.sill, excess, time.len_scale * km_per_day, time.nu
+    )
+    return SpaceTimeModel(joint, zonal, km_per_day)
+
+
+def _fitted(stack: Stack, seed: int) -> tuple[FittedVariogram, FittedVariogram]:
+    """Fitted variograms in space and in time; where there is none to be had, a usual range and the mean semivariance."""
+    cell, step, variance = max(stack.grid.spacing_km()) or 1.0, _median_step(stack), _variance(stack)
+    try:
+        analysis = analyse(stack, seed=seed)
+    except VariogramError:
+        return _usual(_USUAL_CELLS * cell, variance), _usual(_USUAL_STEPS * step, variance)
+    space = analysis.spatial_fit or _usual(_USUAL_CELLS * cell, _level(analysis.spatial, variance))
+    time = analysis.temporal_fit or _usual(_USUAL_STEPS * step, _level(analysis.temporal, space.sill))
+    return space, time
+
+
+def _usual(effective_range: float, sill: float) -> FittedVariogram:
+    return FittedVariogram.of("exponential", 0.1 * sill, sill, effective_range / 3)
+
+
+def _level(empirical: EmpiricalVariogram, otherwise: float) -> float:
+    """Mean semivariance over all pairs."""
+    level = float(np.average(empirical.gamma, weights=empirical.pairs)) if len(empirical.pairs) else otherwise
+    return level if level > 0 else otherwise
 
 
 @dataclass(frozen=True)
@@ -98,22 +161,25 @@ class KrigingImputer:
 
     def impute(self, stack: Stack) -> Estimate:
         """Kriged mean and standard error in the gaps; observed cells keep their value and the nugget's error."""
-        drift = _drift(stack, self.mean)
-        mean = np.broadcast_to(drift, stack.values.shape).copy()
-        scale = np.full(stack.values.shape, np.sqrt(self.model.variogram.sill))
-        places = _places(stack.grid, stack.times, self.model.km_per_day)
-        seen = np.flatnonzero(stack.valid)
         gaps = np.flatnonzero(~stack.valid)
-        if seen.size:
-            residual = (stack.values - drift).ravel()[seen]
-            kriged, error = krige(
-                places(seen), residual, places(gaps), self.model.gamma, min(self.neighbours, seen.size)
-            )
-            mean.ravel()[gaps] += kriged
-            scale.ravel()[gaps] = error
-        mean.ravel()[seen] = stack.values.ravel()[seen]
-        scale.ravel()[seen] = np.sqrt(self.model.variogram.nugget)
-        return Estimate(mean.astype(np.float32), scale.astype(np.float32))
+        mean = stack.values.copy()
+        scale = np.full(stack.shape, np.sqrt(self.model.joint.nugget), dtype=np.float32)
+        mean.ravel()[gaps], scale.ravel()[gaps] = self.at(stack, gaps)
+        return Estimate(mean, scale)
+
+    def at(self, stack: Stack, cells: npt.NDArray[np.intp]) -> tuple[Float64Array, Float64Array]:
+        """Mean and standard error at flat (time, y, x) indices, none of them observed."""
+        drift = _drift(stack, self.mean)
+        mean = np.broadcast_to(drift, stack.shape).ravel()[cells]
+        seen = np.flatnonzero(stack.valid)
+        if not seen.size:
+            return mean, np.full(len(cells), np.sqrt(self.model.sill))
+        residual = (stack.values - drift).ravel()[seen]
+        places = _places(stack.grid, stack.times, self.model.km_per_day)
+        kriged, error = krige(
+            places(seen), residual, places(cells), self.model.gamma, min(self.neighbours, seen.size)
+        )
+        return mean + kriged, error
 
 
 def krige(
@@ -129,7 +195,7 @@ def krige(
     ----------
     known, wanted : coordinates (n, d) and (m, d); distances between them are Euclidean.
     values : (n,).
-    gamma : semivariance at distances >= 0, 0 at 0.
+    gamma : semivariance at differences (..., d), 0 at 0.
     neighbours : at most n.
 
     Returns
@@ -137,27 +203,22 @@ def krige(
     mean, standard error : (m,).
     """
     tree = cKDTree(known)
+    one, other = np.triu_indices(neighbours, k=1)
     mean, error = np.empty(len(wanted)), np.empty(len(wanted))
     for start in range(0, len(wanted), _BATCH):
         part = slice(start, start + _BATCH)
-        distance, index = tree.query(wanted[part], k=range(1, neighbours + 1))
+        _, index = tree.query(wanted[part], k=range(1, neighbours + 1))
         near = known[index]
         system = np.ones((len(near), neighbours + 1, neighbours + 1))
-        system[:, :-1, :-1] = gamma(_distances(near))
-        system[:, -1, -1] = 0.0
+        system[:, one, other] = system[:, other, one] = gamma(near[:, one] - near[:, other])
+        system[:, range(neighbours + 1), range(neighbours + 1)] = 0.0
         right = np.ones((len(near), neighbours + 1, 1))
-        right[:, :-1, 0] = gamma(distance)
+        right[:, :-1, 0] = gamma(wanted[part, None] - near)
         weights = np.linalg.solve(system, right)
         mean[part] = (weights[:, :-1, 0] * values[index]).sum(axis=1)
         variance = (weights * right).sum(axis=(1, 2))
         error[part] = np.sqrt(np.maximum(variance, 0.0))
     return mean, error
-
-
-def _distances(places: Float64Array) -> Float64Array:
-    """Distances (m, k, k) among the k places of each of m groups (m, k, d)."""
-    apart = places[:, :, None, :] - places[:, None, :, :]
-    return np.asarray(np.sqrt(np.einsum("mijd,mijd->mij", apart, apart)))
 
 
 def _places(
