@@ -280,6 +280,10 @@ class TiffView:
         self.alterations = source.alterations
         self.transform = transform_of(source)
         self.crs = _raster_crs(source.grid.crs_wkt, str(source.paths[0]))
+        if self.crs is None and crs_of(source.files[0], source.files[0].variables[source.variables[0]])[1]:
+            raise OutputError(
+                f"{source.paths[0]}: GeoTIFF cannot hold its grid mapping; write NetCDF or Zarr"
+            )
 
     def read_stored(self, window: Window, layer: int = 0) -> Array:
         """Stored numbers (time, y, x) as the numbers they mean."""

@@ -243,40 +243,50 @@ def _check_kind(path: str, dataset: Any, force: bool) -> None:
 
 
 def _bands(path: str, dataset: Any, extra: tuple[float, ...]) -> tuple[Band, ...]:
-    alphas = [i for i, c in zip(dataset.indexes, dataset.colorinterp) if c == ColorInterp.alpha]
-    alpha = alphas[-1] if alphas and dataset.count > 1 else 0
-    declared = _declared(path, dataset)
+    alpha = _alpha(dataset)
+    declared, flags, dtypes = _declared(path, dataset), dataset.mask_flag_enums, dataset.dtypes
+    scales, offsets, units = dataset.scales, dataset.offsets, dataset.units
+    descriptions, colors = dataset.descriptions, dataset.colorinterp
     bands = []
     for i, index in enumerate(dataset.indexes):
         if index == alpha:
             continue
-        dtype = np.dtype(dataset.dtypes[i])
-        attrs = {"scale_factor": dataset.scales[i], "add_offset": dataset.offsets[i]}
+        attrs = {"scale_factor": scales[i], "add_offset": offsets[i]}
         if declared[i] is not None:
             attrs["_FillValue"] = declared[i]
-        flags = dataset.mask_flag_enums[i]
-        cover: Cover = "alpha" if alpha else "dataset" if MaskFlags.per_dataset in flags else "none"
+        label = f"{path}: band {index}"
+        beside = MaskFlags.per_dataset in flags[i] and MaskFlags.alpha not in flags[i]
+        cover: Cover = "alpha" if alpha else "dataset" if beside else "none"
         bands.append(
             Band(
                 path=path,
                 index=index,
-                packing=packing_of(attrs, dtype, label=f"{path}: band {index}", nodata=extra),
+                packing=packing_of(attrs, np.dtype(dtypes[i]), label=label, nodata=extra),
                 declared=declared[i],
                 cover=cover,
                 alpha=alpha,
-                description=dataset.descriptions[i] or "",
-                units=dataset.units[i] or "",
+                description=descriptions[i] or "",
+                units=units[i] or "",
                 tags=_tags(dataset, index),
-                color=dataset.colorinterp[i],
+                color=colors[i],
             )
         )
     return tuple(bands)
 
 
+def _alpha(dataset: Any) -> int:
+    """The band that says where the others are valid; 0 for none. Four steps of bytes look like RGBA: names decide."""
+    last = dataset.count
+    named = all(dataset.descriptions)
+    is_alpha = last > 1 and dataset.colorinterp[-1] == ColorInterp.alpha and not named
+    return last if is_alpha else 0
+
+
 def _declared(path: str, dataset: Any) -> list[float | None]:
     """Nodata per band. rasterio hides numbers that the dtype cannot hold; a VRT of the file still shows them."""
     numbers: list[float | None] = list(dataset.nodatavals)
-    hidden = [i for i, n in enumerate(numbers) if n is None and np.dtype(dataset.dtypes[i]).kind in "iuf"]
+    dtypes = dataset.dtypes
+    hidden = [i for i, n in enumerate(numbers) if n is None and np.dtype(dtypes[i]).kind in "iuf"]
     if not hidden:
         return numbers
     text = _vrt_text(dataset) or _vrt_text_of_copy(dataset)

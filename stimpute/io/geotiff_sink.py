@@ -263,6 +263,10 @@ class GeoTiffSink:
         ny, nx = layout.shape
         place = {"transform": layout.transform} if layout.transform is not None else {}
         profile = {k: v for k, v in layout.profile.items() if v is not None}
+        if not layout.colormap and all(
+            b.color in (ColorInterp.undefined, ColorInterp.gray) for b in layout.bands
+        ):
+            profile.setdefault("photometric", "minisblack")  # or GDAL takes three or four bytes for a picture
         block = int(profile.get("blockxsize") or nx) * int(profile.get("blockysize") or 1) * len(layout.bands)
         settings = {
             "GDAL_CACHEMAX": _cache_mb(block * layout.dtype.itemsize),

@@ -21,6 +21,7 @@ class StagedArray:
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: npt.DTypeLike) -> None:
         self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self._mapped: npt.NDArray[Any] | None = None
         self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         os.ftruncate(self._descriptor, int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize)
 
@@ -46,11 +47,13 @@ class StagedArray:
 
     def read(self, window: Window) -> npt.NDArray[Any]:
         """A copy of a window."""
-        mapped = np.memmap(self.path, dtype=self.dtype, mode="r", shape=self.shape)
-        return np.array(mapped[window.slices])
+        if self._mapped is None:
+            self._mapped = np.memmap(self.path, dtype=self.dtype, mode="r", shape=self.shape)
+        return np.array(self._mapped[window.slices])
 
     def close(self) -> None:
         """Release the file (it stays)."""
+        self._mapped = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
