@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from stimpute.inference.options import FillOptions
     from stimpute.inference.plan import FillPlan
     from stimpute.inference.summary import FillSummary
-    from stimpute.io import ReadOptions, SinkOptions, VerifyReport
+    from stimpute.io import ReadOptions, SinkOptions
+    from stimpute.io.verify import VerifyReport
     from stimpute.protocols import Source
     from stimpute.synthetic.archives import SimulatedStack
     from stimpute.training.archive import Archive
-    from stimpute.training.loop import TrainProgress, TrainSummary
+    from stimpute.training.options import TrainProgress, TrainSummary
 
     Inputs = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray
 
@@ -163,7 +164,7 @@ def variogram(
     x: Inputs,
     *,
     plot: str | Path | None = None,
-    estimator: Literal["cressie", "matheron"] = "cressie",
+    estimator: str = "cressie",
     seed: int = 0,
     overwrite: bool = False,
     **options: Unpack[ReadKeywords],
@@ -178,11 +179,13 @@ def variogram(
     from stimpute import io
     from stimpute.inference.statistics import layer_variogram
 
+    if estimator not in ("cressie", "matheron"):
+        raise UsageError(f"--estimator {estimator}: cressie or matheron")
     picture = _picture(plot, overwrite)
     found = []
     with io.open_source(_inputs(x), _read_options(options)) as source:
         for index, layer in enumerate(source.layers):
-            result = layer_variogram(source, index, estimator=estimator, seed=seed)
+            result = layer_variogram(source, index, matheron=estimator == "matheron", seed=seed)
             if picture and index == 0:
                 from stimpute.report.variogram_picture import draw_variogram
 
@@ -198,7 +201,7 @@ def evaluate(
     share: float = 0.2,
     methods: Sequence[str] | None = None,
     model: str | None = None,
-    by: Literal["distance", "length"] | None = None,
+    by: Any = None,
     seeds: int = 1,
     seed: int = 0,
     device: str = "auto",
@@ -214,6 +217,7 @@ def evaluate(
     Parameters
     ----------
     holdout : pattern(s): pixel, gap, block, frames, swath, value.
+    by : also score by ``distance`` to the nearest observation, or by gap ``length``.
     methods : names; None: all, the pretrained network included.
     seeds : how many repetitions, with seeds ``seed``, ``seed + 1``, ...
     """
@@ -260,9 +264,10 @@ def verify(
     var: str | Sequence[str] = (),
 ) -> VerifyReport:
     """Compare a filled output with what it was made from: observed cells, CRS, times, attributes; count what was filled."""
-    from stimpute import io
+    from stimpute.io.inputs import expand_inputs
+    from stimpute.io.verify import verify as compare
 
-    return io.verify(_inputs(x), out, nodata=_tuple(nodata), variables=_tuple(var))
+    return compare(expand_inputs(_inputs(x)), out, nodata=_tuple(nodata), variables=_tuple(var))
 
 
 def models(name: str | Path | None = None) -> list[dict[str, Any]]:
@@ -428,7 +433,7 @@ def _archives(inputs: Any, options: TrainKeywords) -> list[Archive]:
 
 def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeywords) -> Any:
     from stimpute.training.feed import FeedOptions
-    from stimpute.training.loop import TrainOptions
+    from stimpute.training.options import TrainOptions
 
     worlds = options.get("worlds")
     share = (0.0 if archives else 1.0) if worlds is None else worlds
@@ -444,9 +449,8 @@ def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeyword
         "resume": options.get("resume", False), "device": options.get("device", "auto"), "seed": options.get("seed", 0),
         "precision": options.get("precision", "auto"),
     }  # fmt: skip
-    for name in ("lr", "val_fraction"):
-        if options.get(name) is not None:
-            settings[name] = options[name]  # type: ignore[literal-required]
+    given: Mapping[str, Any] = options
+    settings |= {name: given[name] for name in ("lr", "val_fraction") if given.get(name) is not None}
     if options.get("threads") is not None:
         from stimpute.inference.devices import choose_device
 
@@ -460,7 +464,7 @@ def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeyword
         raise UsageError(f"train: {error}") from error
 
 
-def _model_config(archives: Sequence[Archive], options: TrainKeywords) -> Any:
+def _model_config(archives: Sequence[Archive], options: Mapping[str, Any]) -> Any:
     from stimpute.model.config import ModelConfig
 
     sizes = {"small": ModelConfig.small, "base": ModelConfig.base, "paper": ModelConfig.paper}
@@ -470,12 +474,14 @@ def _model_config(archives: Sequence[Archive], options: TrainKeywords) -> Any:
     names = {"attention": "attention", "window": "window_size", "depth": "depth", "width": "embed_dim"}
     changes: dict[str, Any] = {
         field: options[key] for key, field in names.items() if options.get(key) is not None
-    }  # type: ignore[literal-required]
+    }
     if "window_size" in changes:
         changes["shift_size"] = changes["window_size"] // 2
     if changes and options.get("start") is not None:
         given = ", ".join(f"--{key}" for key in names if options.get(key) is not None)
         raise UsageError(f"--from {options['start']} brings its own architecture; leave out {given}")
+    if size == "paper" and options.get("covariate"):
+        changes["covariates"] = tuple(sorted({name for a in archives for name in (*a.dynamic, *a.static)}))
     if options.get("spatial_embedding"):
         grids = {archive.shape[1:] for archive in archives}
         if len(grids) != 1:

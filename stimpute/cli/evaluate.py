@@ -103,7 +103,7 @@ def _print(board: Scoreboard) -> None:
         f" {board.share:.0%} of the observed cells hidden, {len(board.seeds)} repetition(s)"
     )
     table = Table()
-    columns = (
+    columns: tuple[str, ...] = (
         "hidden by",
         "method",
         "MAE",
@@ -118,6 +118,8 @@ def _print(board: Scoreboard) -> None:
         "sees",
         "",
     )
+    if not any(_remark(row) for row in board.rows):
+        columns = columns[:-1]
     for name in columns:
         table.add_column(
             name,
@@ -128,7 +130,7 @@ def _print(board: Scoreboard) -> None:
         rows = [row for row in board.rows if row.kind == kind]
         best = min((row.scores.mae for row in rows if row.scores and row.scores.n), default=math.nan)
         for row in rows:
-            table.add_row(*_cells(row, best))
+            table.add_row(*_cells(row, best)[: len(columns)])
         table.add_section()
     console.write_table(table)
     if board.by:
@@ -145,7 +147,6 @@ def _cells(row: Row, best: float) -> list[str]:
         return [row.kind, row.method, *["-"] * 8, f"{row.seconds:.1f}", "-", row.note]
     s = row.scores
     star = "*" if s.mae == best else ""
-    note = f"{s.not_estimated:,} not estimated" if s.not_estimated else row.note
     numbers = [
         f"{_number(s.mae)}{star}",
         _number(s.rmse),
@@ -162,8 +163,14 @@ def _cells(row: Row, best: float) -> list[str]:
         f"{s.n:,}",
         f"{row.seconds:.1f}",
         "whole" if row.whole else "tiles",
-        note,
+        _remark(row),
     ]
+
+
+def _remark(row: Row) -> str:
+    if row.scores is not None and row.scores.not_estimated:
+        return f"{row.scores.not_estimated:,} not estimated"
+    return row.note
 
 
 def _print_bins(board: Scoreboard) -> None:
@@ -173,7 +180,8 @@ def _print_bins(board: Scoreboard) -> None:
     rows = [row for row in board.rows if row.bins]
     if not rows:
         return
-    table = Table(title=f"MAE by {title} ({board.bin_unit})", title_justify="left")
+    console.write_text(f"MAE by {title} ({board.bin_unit})")
+    table = Table()
     table.add_column("hidden by")
     table.add_column("method")
     for b in rows[0].bins:

@@ -182,7 +182,12 @@ def _print_summary(summary: FillSummary) -> None:
         )
         if not layer.filled and not layer.refused:
             console.say(f"{layer.name}: no gaps; copied")
-    where = ", ".join(summary.outputs) or "stdout"
+    shown = (
+        summary.outputs
+        if len(summary.outputs) <= 3
+        else (summary.outputs[0], f"... ({len(summary.outputs)} files)")
+    )
+    where = ", ".join(shown) or "stdout"
     model = f" ({summary.model})" if summary.model else ""
     console.say(
         f"{summary.method}{model}: {summary.seconds:.1f} s, {summary.cell_steps_per_second:,.0f} cell-steps/s -> {where}"

@@ -46,7 +46,8 @@ def info(
 def _print(found: dict[str, Any]) -> None:
     statistics = found.pop("statistics")
     for key, value in found.items():
-        _print_entry(key, value, 0)
+        if key not in {"warnings", "shape"}:  # warnings went to stderr, shapes come with each layer
+            _print_entry(key, value, 0)
     for layer in statistics:
         t, ny, nx = layer["shape"]
         console.write_text(f"{layer['name']}:")
@@ -71,6 +72,8 @@ def _print(found: dict[str, Any]) -> None:
 
 def _print_entry(key: str, value: Any, depth: int) -> None:
     indent = "  " * depth
+    if key == "wkt":  # long; in --json
+        return
     if isinstance(value, dict):
         console.write_text(f"{indent}{key}:")
         for name, entry in value.items():
@@ -80,8 +83,10 @@ def _print_entry(key: str, value: Any, depth: int) -> None:
         for entry in value:
             console.write_text(
                 f"{indent}  - "
-                + ", ".join(f"{k} {v}" for k, v in entry.items() if v not in (None, "", {}, []))
+                + ", ".join(f"{k} {v}" for k, v in entry.items() if v not in (None, "", {}, [], [None, None]))
             )
+    elif isinstance(value, list | tuple) and not value:
+        return
     elif isinstance(value, list | tuple):
         text = ", ".join(str(entry) for entry in value)
         console.write_text(f"{indent}{key}: {text}")

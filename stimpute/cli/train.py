@@ -10,7 +10,7 @@ from stimpute.cli import console
 from stimpute.cli import options as o
 
 if TYPE_CHECKING:
-    from stimpute.training.loop import TrainProgress, TrainSummary
+    from stimpute.training.options import TrainProgress, TrainSummary
 
 EPILOG = "Example: stimpute train archive.nc -o my.safetensors --from st-small --minutes 10"
 NETWORK = "Network"

@@ -55,10 +55,11 @@ def _print(layer: dict[str, Any]) -> None:
 
     for side in ("spatial", "temporal"):
         empirical, fitted = layer.get(side), layer.get(f"{side}_fit")
-        if not empirical:
+        if not empirical or not len(empirical["lag"]):
             continue
         unit = empirical["unit"]
-        table = Table(title=f"{layer['name']}: {side} semivariogram", title_justify="left")
+        console.write_text(f"{layer['name']}: {side} semivariogram")
+        table = Table()
         for column in (f"lag ({unit})", "semivariance", "pairs"):
             table.add_column(column, justify="right")
         for lag, gamma, pairs in zip(empirical["lag"], empirical["gamma"], empirical["pairs"], strict=True):

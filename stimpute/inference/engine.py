@@ -254,8 +254,8 @@ class _Band:
         weight = self._rows["weight"][:, :count]
         divisor = np.where(weight > 0, weight, np.float32(np.nan))
         answer = Answer(
-            self._rows["mean"][:, :count] / divisor,
-            self._rows["scale"][:, :count] / divisor if scaled else None,
+            np.asarray(self._rows["mean"][:, :count] / divisor, np.float32),
+            np.asarray(self._rows["scale"][:, :count] / divisor, np.float32) if scaled else None,
             self._valid[:, :count],
         )
         self._rows = {k: v[:, count:] for k, v in self._rows.items()}

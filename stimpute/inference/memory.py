@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class StackSource:
         self, stack: Stack, name: str = "stack", domain: BoolArray | None = None, units: str = ""
     ) -> None:
         self._stack = stack
-        self.layers = (Layer(name, name, {}, stack.shape, np.dtype(np.float32), units),)
+        self.layers: tuple[Layer, ...] = (Layer(name, name, {}, stack.shape, np.dtype(np.float32), units),)
         self.grid = stack.grid
         self.times, self.year_phase, self.day_phase = stack.times, stack.year_phase, stack.day_phase
         self.time_labels = tuple(f"{day:g}" for day in stack.times)
@@ -39,7 +40,7 @@ class StackSource:
     def close(self) -> None:
         """Nothing to release."""
 
-    def __enter__(self) -> StackSource:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -70,7 +71,7 @@ class ArraySink:
     def abort(self) -> None:
         """Nothing to remove."""
 
-    def __enter__(self) -> ArraySink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -170,7 +171,7 @@ class RecordingSink:
         """Abort the other sink."""
         self._sink.abort()
 
-    def __enter__(self) -> RecordingSink:
+    def __enter__(self) -> Self:
         self._sink.__enter__()
         return self
 

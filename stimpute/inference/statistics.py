@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -82,10 +82,8 @@ class LayerVariogram:
         }
 
 
-def layer_variogram(
-    source: Source, index: int, *, estimator: Literal["cressie", "matheron"] = "cressie", seed: int = 0
-) -> LayerVariogram:
-    """The variogram of one layer (thinned where it is large).
+def layer_variogram(source: Source, index: int, *, matheron: bool = False, seed: int = 0) -> LayerVariogram:
+    """The variogram of one layer (thinned where it is large), by Cressie and Hawkins' estimator unless ``matheron``.
 
     Raises
     ------
@@ -93,7 +91,9 @@ def layer_variogram(
     """
     layer = source.layers[index]
     scan = scan_layer(source, index, memory_budget(FillOptions()))
-    analysis = analyse(scan.whole or scan.overview, estimator=estimator, seed=seed)
+    analysis = analyse(
+        scan.whole or scan.overview, estimator="matheron" if matheron else "cressie", seed=seed
+    )
     spacing = cell_km(source.grid)
     steps = float(np.median(np.diff(source.times))) if len(source.times) > 1 else 1.0
     spatial, temporal = analysis.spatial_fit, analysis.temporal_fit

@@ -27,7 +27,7 @@ from stimpute.variogram import VariogramAnalysis, analyse
 
 OVERVIEW_CELLS = 2**22
 ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself
-WHOLE_BYTES, TILE_BYTES = 200, 4000  # per cell-step inside a method that does not say: classical, network
+WHOLE_BYTES, TILE_BYTES = 120, 4000  # per cell-step inside a method that does not say: classical, network
 FEW_STEPS = 5
 
 
@@ -134,7 +134,7 @@ def survey_layer(
         index=index, layer=layer, shape=layer.shape, read=scan.read, margin=0, in_memory=scan.whole is not None,
         overview=scan.overview, observed_per_cell=scan.per_cell, observed_per_step=scan.per_step,
         times=source.times, fillable=fillable, outside=outside, variogram=variogram, range_km=range_km, range_days=range_days,
-        plan=None, tiles=(), bytes_per_cell=int(getattr(method, "bytes_per_cell", WHOLE_BYTES if method.sees_whole else TILE_BYTES)), notes=tuple(notes),
+        plan=None, tiles=(), bytes_per_cell=int(getattr(method, "bytes_per_cell", TILE_BYTES if hasattr(method, "multiple") else WHOLE_BYTES)), notes=tuple(notes),
     )  # fmt: skip
     for note in notes:
         warnings.warn(note, StimputeWarning, stacklevel=2)
@@ -299,7 +299,10 @@ def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOpt
     range_cells = None if survey.range_km is None else survey.range_km / spacing
     steps = float(np.median(np.diff(source.times))) if len(source.times) > 1 else 1.0
     range_steps = None if survey.range_days is None else survey.range_days / steps
-    wants_whole = method.sees_whole and options.tile is None
+    windowed = (
+        hasattr(method, "multiple") and not method.sees_whole
+    )  # networks: made for tiles of whole windows
+    wants_whole = options.tile is None and not windowed
     reach = math.ceil(FALLBACK_RANGE_CELLS if range_cells is None else range_cells)
     margin = min(reach, survey.shape[2] // 8) if source.grid.wraps else 0
     if wants_whole and survey.cells * (survey.bytes_per_cell + ENGINE_BYTES) <= budget:

@@ -13,12 +13,14 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stimpute.errors import OutputError, UsageError
 from stimpute.grid import Grid
 
 VALUES, ERRORS, NOTHING = "viridis", "cividis", "0.88"  # colour-blind safe; gaps light grey
 INK, ACCENT, SECOND = "0.2", "#0072b2", "#d55e00"  # Okabe-Ito blue and vermilion
+OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # the rest of that palette
 _STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -83,7 +85,7 @@ def draw_map(
     colours = mpl.colormaps[cmap].with_extremes(bad=NOTHING)
     shown = np.ma.masked_invalid(field)
     if axis_labels(grid)[0] == "column":
-        image = ax.imshow(
+        image: Any = ax.imshow(
             shown, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest", aspect="auto"
         )
     else:
@@ -94,6 +96,8 @@ def draw_map(
         ax.set_aspect(_aspect(grid, x, y))
     for spine in ax.spines.values():
         spine.set_visible(False)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.set_title(title)
     ax.set_xlabel(axis_labels(grid)[0])
     ax.set_ylabel(axis_labels(grid)[1])
@@ -112,7 +116,7 @@ def _edges(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
-def _aspect(grid: Grid, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float | str:
+def _aspect(grid: Grid, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Any:
     """True to scale, unless that would leave a sliver."""
     stretch = 1 / max(np.cos(np.radians(np.mean(y))), 0.1) if grid.units == "degrees" else 1.0
     ratio = abs(np.ptp(y) * stretch / np.ptp(x))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from stimpute.grid import Grid
 from stimpute.metrics import BinScores, Scores
-from stimpute.report.canvas import ACCENT, ERRORS, INK, NOTHING, SECOND, draw_map, picture, spread
+from stimpute.report.canvas import ACCENT, ERRORS, INK, NOTHING, OTHERS, SECOND, draw_map, picture, spread
 
 MAX_MAPS = 6
 
@@ -75,10 +75,12 @@ def draw_evaluation(board: Scoreboard, path: str | Path) -> None:
         :MAX_MAPS
     ]
     binned = any(row.bins for row in board.rows)
-    columns = 3
+    ny, nx = board.grid.shape
+    columns = 6 if ny > 1.5 * nx else 3
     map_rows = math.ceil(len(maps) / columns)
     with picture(path, (12, 3.6 + 3.0 * map_rows)) as figure:
-        top, bottom = figure.subfigures(2, 1, height_ratios=[3.6, max(3.0 * map_rows, 0.01)])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[3.6, max(3.0 * map_rows, 0.01)])
+        top, bottom = parts
         axes = top.subplots(1, 2 if binned else 1, squeeze=False)[0]
         if len(kinds) > 1:
             _heat_map(axes[0], board, kinds)
@@ -133,12 +135,18 @@ def _heat_map(ax: Axes, board: Scoreboard, kinds: list[str]) -> None:
 def _lines(ax: Axes, board: Scoreboard, kind: str) -> None:
     by = "distance to the nearest observation" if board.by == "distance" else "length of the gap"
     rows = [row for row in board.rows if row.kind == kind and row.bins]
-    labels = [
-        f"{b.lower:.3g}–{b.upper:.3g}" if math.isfinite(b.upper) else f"≥ {b.lower:.3g}" for b in rows[0].bins
-    ]
+    used = [i for i in range(len(rows[0].bins)) if any(row.bins[i].scores.n for row in rows)]
+    edges = [(rows[0].bins[i].lower, rows[0].bins[i].upper) for i in used]
+    labels = [f"{low:.3g}–{high:.3g}" if math.isfinite(high) else f"≥ {low:.3g}" for low, high in edges]
+    others = iter(OTHERS)
     for row, marker in zip(rows, "osD^vP*X<>", strict=False):
-        style = {"color": SECOND, "linewidth": 2.0} if row.method == "st" else {"linewidth": 1.0}
-        mae = [b.scores.mae if b.scores.n else math.nan for b in row.bins]
+        best = row.method == "st"
+        style: dict[str, Any] = {
+            "color": SECOND if best else next(others, INK),
+            "linewidth": 2.0 if best else 1.0,
+        }
+        scores = [row.bins[i].scores for i in used]
+        mae = [s.mae if s.n else math.nan for s in scores]
         ax.plot(range(len(mae)), mae, marker=marker, markersize=4, label=row.method, **style)
     ax.set_xticks(range(len(labels)), labels)
     ax.set_xlabel(f"{by} ({board.bin_unit})")

@@ -34,10 +34,10 @@ class FilledStack:
 
 
 def worst_step(stack: FilledStack) -> int:
-    """The step with most filled cells that still shows something observed (the first, if there is none)."""
+    """The step with most filled cells among those that still show a tenth of what the fullest shows (else the fullest)."""
     filled = (stack.flag == FILLED).sum(axis=(1, 2))
-    seen = np.isfinite(stack.before).any(axis=(1, 2))
-    return int(np.argmax(np.where(seen, filled, -1)))
+    seen = np.isfinite(stack.before).sum(axis=(1, 2))
+    return int(np.argmax(np.where(seen >= 0.1 * seen.max(), filled, -1)))
 
 
 def worst_cell(stack: FilledStack) -> tuple[int, int]:
@@ -64,7 +64,9 @@ def draw_fill(stack: FilledStack, path: str | Path) -> None:
     before, after, error = stack.before[step], stack.after[step], stack.standard_error[step]
     tall = stack.before.shape[1] / stack.before.shape[2]
     with picture(path, (12, 3.4 + 3.2 * min(max(tall, 0.5), 1.2))) as figure:
-        axes = figure.subplot_mosaic([["before", "after", "error"], ["series"] * 3], height_ratios=[1.6, 1])
+        axes: dict[str, Axes] = figure.subplot_mosaic(
+            [["before", "after", "error"], ["series"] * 3], height_ratios=[1.6, 1]
+        )
         limits = spread(before, after)
         draw_map(axes["before"], before, stack.grid, f"observed, {stack.labels[step]}", VALUES, limits)
         image = draw_map(axes["after"], after, stack.grid, f"filled ({stack.method})", VALUES, limits)
@@ -112,6 +114,6 @@ def _dates(stack: FilledStack) -> npt.NDArray[np.float64]:
     try:
         return np.array(
             [np.datetime64(text.removesuffix("Z")) for text in stack.labels], dtype="datetime64[s]"
-        )  # type: ignore[return-value]
+        )
     except ValueError:
         return stack.times

@@ -20,9 +20,9 @@ def draw_variogram(analysis: VariogramAnalysis, name: str, units: str, path: str
     UsageError, OutputError : the path cannot be a picture, or cannot be written.
     """
     sides: list[tuple[str, EmpiricalVariogram, FittedVariogram | None]] = []
-    if analysis.spatial is not None:
+    if len(analysis.spatial.lag):
         sides.append(("in space", analysis.spatial, analysis.spatial_fit))
-    if analysis.temporal is not None:
+    if len(analysis.temporal.lag):
         sides.append(("in time", analysis.temporal, analysis.temporal_fit))
     with picture(path, (5.8 * len(sides), 4.6)) as figure:
         axes: Any = figure.subplots(2, len(sides), squeeze=False, height_ratios=[3.2, 1], sharex="col")
@@ -39,14 +39,17 @@ def _curve(
         lag = np.linspace(0, float(np.max(empirical.lag)), 200)[1:]
         ax.plot(
             lag,
-            fitted.gamma(lag),
+            fitted.evaluate(lag),
             color=SECOND,
             label=f"{fitted.kind}: nugget {fitted.nugget:.3g}, sill {fitted.sill:.3g}",
         )
         if fitted.effective_range <= lag[-1] * 1.5:
             ax.axvline(fitted.effective_range, color=INK, linestyle=":", linewidth=1)
-            text = f" range {fitted.effective_range:.3g} {empirical.unit}"
-            ax.text(fitted.effective_range, 0.02, text, transform=ax.get_xaxis_transform(), color=INK)
+            text = f" range {fitted.effective_range:.3g} {empirical.unit} "
+            side = "right" if fitted.effective_range > 0.6 * lag[-1] else "left"
+            ax.text(
+                fitted.effective_range, 0.02, text, transform=ax.get_xaxis_transform(), color=INK, ha=side
+            )
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"semivariance ({units})²" if units else "semivariance")
     ax.set_title(title)
