@@ -344,6 +344,14 @@ class TestZarr:
         worse = self.make(tmp_path / "c.zarr", filled, version)
         assert f"time={at[0]}, y={at[1]}, x={at[2]}: stored 0 became 1" in differences(verify(source, worse))
 
+    def test_netcdf_against_zarr(self, tmp_path, gappy, write_netcdf, version):
+        values = gappy()
+        source = write_netcdf(values, variable="sm")
+        out = self.make(tmp_path / "out.zarr", np.nan_to_num(values, nan=3.0), version)
+        text = differences(verify(source, out))
+        assert "observed" not in text  # the numbers agree, only this file's names and attributes do not
+        assert "dimension lat: absent from the output" in text
+
     def test_other_chunks_are_found(self, tmp_path, version):
         values = np.ones((2, 4, 5), "i4")
         source = self.make(tmp_path / "a.zarr", values, version)
@@ -366,14 +374,14 @@ def edit_raster(path: Path, row: int, column: int, value: float) -> None:
 
 
 class TestRasters:
-    def fill(self, sources: list[Path], folder: Path) -> Path:
+    def fill(self, sources: list[Path], folder: Path, code: float = -9999, options: str = "") -> Path:
         folder.mkdir()
         for path in sources:
             shutil.copy(path, folder)
             with rasterio.open(folder / path.name, "r+") as file:
                 band = file.read(1)
-                file.write(np.where(band == -9999, 12.5, band).astype(band.dtype), 1)
-                file.update_tags(history=HISTORY.format(""))
+                file.write(np.where(band == code, 12.5, band).astype(band.dtype), 1)
+                file.update_tags(STIMPUTE_HISTORY=HISTORY.format(options))
         return folder
 
     def test_folder_to_folder(self, tmp_path, gappy, write_geotiffs):
@@ -392,6 +400,13 @@ class TestRasters:
         )
         (out / sources[0].name).unlink()
         assert f"{sources[0].name}: no such file" in differences(verify(sources, out))
+
+    def test_nodata_given_to_the_run_is_read_from_its_history(self, tmp_path, gappy, write_geotiffs):
+        sources = write_geotiffs(np.nan_to_num(gappy(t=2), nan=-1.0), nodata=None)
+        silent = self.fill(sources, tmp_path / "silent", code=-1)
+        assert "observed, and changed" in differences(verify(sources, silent))
+        said = self.fill(sources, tmp_path / "said", code=-1, options="--nodata -1")
+        assert verify(sources, said).identical
 
     @pytest.mark.parametrize(
         ("change", "named"),
@@ -464,6 +479,11 @@ class TestRasters:
         transform = rasterio.transform.from_origin(4.95, 45.05, 0.1, 0.1)
         with rasterio.open(out, "w", crs="EPSG:4326", transform=transform, **profile) as file:
             file.write(decoded)
+        edit(source, lambda f: f.createVariable("other", "f4", f["sst"].dimensions))
+        with pytest.raises(InputError, match=r"found \['sst', 'other'\]; name it with --var"):
+            verify(source, out)
+        with rasterio.open(out, "r+") as file:
+            file.update_tags(STIMPUTE_HISTORY=HISTORY.format("--var sst"))
         report = verify(source, out)
         assert report.differences == ()
         assert report.total("observed") == int(np.isfinite(values).sum())

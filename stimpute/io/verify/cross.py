@@ -32,7 +32,7 @@ class CfStack:
     y: npt.NDArray[np.float64] | None
 
     @classmethod
-    def choose(cls, file: RawFile, variables: Sequence[str], twin: RawFile | None = None) -> CfStack:
+    def choose(cls, file: RawFile, variables: Sequence[str]) -> CfStack:
         """The variable named, or the only one with three dimensions (the one with a flag, where there is one).
 
         Raises
@@ -107,10 +107,10 @@ def cf_to_raster(
 ) -> None:
     """A NetCDF or Zarr stack against the raster made of it, one band per step."""
     with ExitStack() as stack, open_raw(source) as file:
-        cf = CfStack.choose(file, variables)
         raster = open_raster(out, stack)
         planes = Plane.all_of(raster)
         declared = Declared.from_history(history_of(raster), file.history)
+        cf = CfStack.choose(file, variables or declared.var)
         flags = flag_file(out, stack)
         flip = _prepare(ledger, cf, planes, (), out.name)
         old = cf.encoding((*nodata, *declared.nodata))

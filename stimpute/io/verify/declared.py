@@ -14,6 +14,7 @@ class Declared:
     (0.0, 255.0)
     """
 
+    var: tuple[str, ...] = ()
     nodata: tuple[float, ...] = ()
     dedupe: str | None = None
     dtype: bool = False
@@ -32,6 +33,7 @@ class Declared:
             for name, value in _options(line):
                 values.setdefault(name, []).append(value)
         return cls(
+            var=tuple(name for name in values.get("var", []) if name != "all"),
             nodata=tuple(float(v) for v in values.get("nodata", []) if _is_number(v)),
             dedupe=next(iter(values.get("dedupe", [])), None),
             dtype="dtype" in values,

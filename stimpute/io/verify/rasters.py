@@ -20,7 +20,8 @@ from stimpute.io.verify.report import Ledger
 
 Array = npt.NDArray[Any]
 BLOCK_CELLS = 4_000_000
-TAGS_NOT_COMPARED = {"history", "HISTORY", "AREA_OR_POINT"}
+HISTORY_TAGS = ("STIMPUTE_HISTORY", "history", "HISTORY")
+TAGS_NOT_COMPARED = {*HISTORY_TAGS, "AREA_OR_POINT"}
 SNAP = 1e-9
 
 
@@ -74,7 +75,7 @@ def open_raster(path: str | Path, stack: ExitStack) -> Any:
 def history_of(file: Any) -> str:
     """What stimpute wrote about its run."""
     tags = file.tags()
-    return str(tags.get("history", tags.get("HISTORY", "")))
+    return "\n".join(tags[name] for name in HISTORY_TAGS if name in tags)
 
 
 def compare_rasters(ledger: Ledger, source: Path, out: Path, *, nodata: Sequence[float]) -> None:
