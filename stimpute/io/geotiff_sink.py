@@ -122,6 +122,7 @@ class GeoTiffSink:
         """Remove everything that was written."""
         for target in (*self._targets, *([self._folder] if self._folder else ())):
             target.abort()
+            _side_file(target.path).unlink(missing_ok=True)
         self._targets, self._folder = [], None
         self._remove_staging()
 
@@ -205,13 +206,23 @@ class GeoTiffSink:
         unfilled = self._any_unfilled(layout)
         path, final = self._place(layout.name)
         self._write_file(path, self._described(layout, history, unfilled), "values")
+        self._take_side_file(path, final)
         yield final
         names = [n for n in dict.fromkeys(n for n, _ in self._staged) if n != "values"]
         for name in names:
             if name != "flag" or self.options.flags:
                 path, final = self._place(sibling(layout.name, name))
                 self._write_file(path, _sibling_layout(layout, name, self.source, history), name)
+                self._take_side_file(path, final)
                 yield final
+
+    def _take_side_file(self, path: Path, final: Path) -> None:
+        """GDAL writes what TIFF cannot hold (a rotated pole, say) into ``.aux.xml``: it gets its final name too."""
+        side = _side_file(path)
+        if self._folder is None and side.exists():
+            target = AtomicTarget(_side_file(final), overwrite=True)
+            self._targets.append(target)
+            os.replace(side, target.path)
 
     def _any_unfilled(self, layout: FileLayout) -> bool:
         flags = ((b.layer, b.step) for b in layout.bands)
@@ -362,6 +373,10 @@ def sibling(name: str, kind: str) -> str:
     """
     path = Path(name)
     return f"{path.stem}_{kind}{path.suffix or '.tif'}"
+
+
+def _side_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.aux.xml")
 
 
 def gap_number(packing: Packing) -> float | int | None:
