@@ -124,8 +124,17 @@ class NetCDFSink:
             return
         attrs = dict(variable.attrs)
         fill = attrs.pop("_FillValue", None)
+        if (
+            fill is None
+            and variable.role == "filled"
+            and self.source.format == "memory"
+            and variable.dtype.kind == "f"
+        ):
+            fill = variable.dtype.type(np.nan)  # in memory NaN needs no declaration
         fits = fill is not None and np.asarray(fill).dtype == variable.dtype and np.asarray(fill).size == 1
         storage = self._storage(variable)
+        if storage.get("endian") == "big" and isinstance(datatype, np.dtype):
+            datatype = datatype.newbyteorder(">")
         created = group.createVariable(
             short, datatype, dims, fill_value=np.asarray(fill).ravel()[0] if fits else None, **storage
         )
@@ -191,7 +200,7 @@ class NetCDFSink:
             storage.pop("contiguous", None)
         if not variable.dims or variable.dtype.kind not in "iuf":
             storage = {k: v for k, v in storage.items() if k in ("endian", "chunksizes") and variable.dims}
-        if any(d in self.layout.unlimited for d in variable.dims):
+        if storage.get("compression") or any(d in self.layout.unlimited for d in variable.dims):
             storage.pop("contiguous", None)
         return storage
 

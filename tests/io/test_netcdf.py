@@ -1,0 +1,362 @@
+"""NetCDF from end to end: what was observed keeps its stored numbers, everything else its structure."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+import pytest
+
+from stimpute.errors import InputError, OutputError, StimputeWarning
+from stimpute.io import ReadOptions, SinkOptions, create_sink, describe, open_source
+from stimpute.protocols import Filled, Window
+
+
+def raw(path: Path, name: str) -> np.ndarray:
+    with netCDF4.Dataset(path) as file:
+        file.set_auto_maskandscale(False)
+        return np.asarray(file[name][...])
+
+
+@pytest.mark.parametrize(
+    "file_format", ["NETCDF4", "NETCDF4_CLASSIC", "NETCDF3_CLASSIC", "NETCDF3_64BIT_DATA"]
+)
+def test_observed_numbers_and_structure_survive(write_netcdf, gappy, fill_with, tmp_path, file_format):
+    path = write_netcdf(gappy(), dtype="i2", scale=0.01, offset=10.0, file_format=file_format)
+    out = tmp_path / "out.nc"
+    fill_with(15.5, path, out)
+    before, after, flag = raw(path, "sst"), raw(out, "sst"), raw(out, "sst_fill_flag")
+    np.testing.assert_array_equal(before[flag != 1], after[flag != 1])
+    assert set(after[flag == 1].tolist()) == {550}
+    assert (flag[:, 0] != 1).all()
+    with netCDF4.Dataset(out) as file:
+        assert file.data_model == file_format
+        sst, error = file["sst"], file["sst_standard_error"]
+        assert sst.ancillary_variables == "sst_fill_flag sst_standard_error"
+        assert file["sst_fill_flag"].flag_meanings == "observed filled refused outside_domain"
+        assert file["sst_fill_flag"].standard_name == "status_flag"
+        assert sst.scale_factor == 0.01
+        assert error.units == "degC"
+        assert file.history.splitlines()[-1].endswith("(test)")
+        assert np.ma.count(error[:]) == int((flag == 1).sum())
+    assert os.listdir(tmp_path) == ["stack.nc", "out.nc"] or set(os.listdir(tmp_path)) == {
+        "stack.nc",
+        "out.nc",
+    }
+
+
+def test_everything_else_in_the_file_is_kept(tmp_path, fill_with):
+    path, out = tmp_path / "in.nc", tmp_path / "out.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.title, file.history = "kept", "first line"
+        file.createDimension("time", None)
+        file.createDimension("bnds", 2)
+        group = file.createGroup("data/fine")
+        group.note = "in a group"
+        for name, size in (("lat", 4), ("lon", 6)):
+            group.createDimension(name, size)
+            axis = group.createVariable(name, "f4", (name,))
+            axis.units = "degrees_north" if name == "lat" else "degrees_east"
+            axis[:] = np.arange(size)
+        time = file.createVariable("time", "i4", ("time",), chunksizes=(512,))
+        time.units, time.bounds = "days since 2000-01-01", "time_bnds"
+        time[:] = [0, 1, 2]
+        file.createVariable("time_bnds", "f8", ("time", "bnds"))[:] = [[0, 1], [1, 2], [2, 3]]
+        file.createVariable("height", "f4", ())[...] = 2.0
+        file.createVariable("station", str, ("bnds",))[:] = np.array(["Ämter", "b"], dtype=object)
+        kind = file.createEnumType(np.uint8, "kind", {"land": 0, "sea": 1})
+        file.createVariable("surface", kind, ("bnds",))[:] = [1, 0]
+        v = group.createVariable("v", ">i4", ("time", "lat", "lon"), fill_value=-1, zlib=True, complevel=7,
+                                 shuffle=True, fletcher32=True, chunksizes=(1, 4, 3), endian="big")  # fmt: skip
+        v.set_auto_maskandscale(False)
+        numbers = np.arange(72, dtype="i4").reshape(3, 4, 6) + 2**30
+        numbers[1] = -1
+        v[:] = numbers
+    fill_with(7.0, path, out)
+    with netCDF4.Dataset(path) as a, netCDF4.Dataset(out) as b:
+        assert (b.title, b.history.splitlines()[0]) == ("kept", "first line")
+        assert b.dimensions["time"].isunlimited()
+        assert b["data/fine"].note == "in a group"
+        for name in ("time", "time_bnds", "height", "station", "surface"):
+            assert a[name].dtype == b[name].dtype
+            np.testing.assert_array_equal(a[name][...], b[name][...])
+        assert b["time"].chunking() == [512]
+        x, y = a["data/fine/v"], b["data/fine/v"]
+        assert (x.filters(), x.chunking(), x.endian(), x.dtype) == (
+            y.filters(),
+            y.chunking(),
+            y.endian(),
+            y.dtype,
+        )
+        assert b["data/fine/v_fill_flag"].chunking() == [1, 4, 3]
+    np.testing.assert_array_equal(raw(out, "data/fine/v")[[0, 2]], numbers[[0, 2]])
+    assert set(raw(out, "data/fine/v")[1, 1:].ravel().tolist()) == {7}
+
+
+def test_dimension_order_levels_and_unsorted_times(tmp_path, fill_with):
+    path, out = tmp_path / "in.nc", tmp_path / "out.nc"
+    numbers = np.random.default_rng(0).normal(size=(4, 2, 5, 3)).astype("f4")  # lat, level, lon, time
+    numbers[2, :, 3, 1] = np.nan
+    with netCDF4.Dataset(path, "w") as file:
+        for name, units, values in (
+            ("lat", "degrees_north", np.arange(4)),
+            ("level", "hPa", [850, 500]),
+            ("lon", "degrees_east", np.arange(5)),
+            ("time", "days since 2000-01-01", [5, 1, 3]),
+        ):
+            file.createDimension(name, len(values))
+            axis = file.createVariable(name, "f8", (name,))
+            axis.units = units
+            axis[:] = values
+        file["level"].axis = "Z"
+        file.createVariable("u", "f4", ("lat", "level", "lon", "time"))[:] = numbers
+    with open_source(path) as source:
+        assert [layer.name for layer in source.layers] == ["u[level=850]", "u[level=500]"]
+        assert source.time_labels == ("2000-01-02", "2000-01-04", "2000-01-06")
+        stack = source.read(Window.whole(source.layers[1].shape), 1)
+        np.testing.assert_array_equal(stack.with_nan()[0], numbers[:, 1, :, 1])
+    fill_with(9.0, path, out)
+    flag, after = raw(out, "u_fill_flag"), raw(out, "u")
+    np.testing.assert_array_equal(after[flag == 0], numbers[flag == 0])
+    assert raw(out, "time").tolist() == [5, 1, 3]
+    assert (after[2, :, 3, 1] == 9).all()
+
+
+def test_a_window_reads_only_itself(write_netcdf, gappy, monkeypatch):
+    with open_source(write_netcdf(gappy())) as source:
+        asked = []
+        variable = source.files[0].variables["sst"]
+        load = variable.load
+        object.__setattr__(variable, "load", lambda key: asked.append(key) or load(key))
+        source.read(Window((1, 3), (2, 4), (5, 6)))
+        assert asked == [(slice(1, 3), slice(2, 4), slice(5, 6))]
+
+
+def test_selection_cuts_coordinates(write_netcdf, gappy, fill_with, tmp_path):
+    path, out = write_netcdf(gappy()), tmp_path / "out.nc"
+    fill_with(1.0, path, out, ReadOptions(bbox=(5.15, 44.5, 5.55, 44.85), time=("2020-01-02", "2020-01-04")))
+    assert raw(out, "sst").shape == (3, 4, 4)
+    assert raw(out, "time").tolist() == [1, 2, 3]
+    np.testing.assert_allclose(raw(out, "lon"), [5.2, 5.3, 5.4, 5.5])
+    np.testing.assert_allclose(raw(out, "lat"), [44.8, 44.7, 44.6, 44.5])
+    with pytest.raises(InputError, match="no cell inside --bbox"):
+        open_source(path, ReadOptions(bbox=(50, 0, 60, 1)))
+
+
+def test_files_of_one_stack_with_other_packing_and_units(write_netcdf, gappy, fill_with, tmp_path):
+    values = gappy()
+    a = write_netcdf(values[:3], "a.nc", dtype="i2", scale=0.01)
+    b = write_netcdf(values[3:], "b.nc", dtype="i2", scale=0.02)
+    with netCDF4.Dataset(b, "a") as file:
+        file["time"].units = "hours since 2020-01-04"
+        file["time"][:] = [0, 24, 48]
+    out = tmp_path / "out.nc"
+    fill_with(15.0, [b, a], out)  # the first file gives the packing
+    assert raw(out, "time").tolist() == [-72, -48, -24, 0, 24, 48]
+    after, flag = raw(out, "sst"), raw(out, "sst_fill_flag")
+    np.testing.assert_allclose(after[flag == 0] * 0.02, values[flag == 0], atol=0.02)
+    np.testing.assert_array_equal(after[3:][flag[3:] == 0], raw(b, "sst")[flag[3:] == 0])
+    with netCDF4.Dataset(out) as file:
+        assert "sst of a.nc repacked like b.nc" in file.history
+
+
+def test_files_on_other_grids_are_named(write_netcdf, gappy):
+    a, b = write_netcdf(gappy(), "a.nc"), write_netcdf(gappy(), "b.nc")
+    with netCDF4.Dataset(b, "a") as file:
+        file["time"][:] = file["time"][:] + 10
+        file["lon"][:] = file["lon"][:] + 1e-12
+    open_source([a, b]).close()  # snapped
+    with netCDF4.Dataset(b, "a") as file:
+        file["lon"][:] = file["lon"][:] + 0.05
+    with pytest.raises(InputError, match=r"a\.nc and .*b\.nc lie on different grids"):
+        open_source([a, b])
+
+
+def test_regular_and_dedupe_are_written_and_recorded(write_netcdf, gappy, fill_with, tmp_path):
+    values = gappy(t=3)
+    path, out = write_netcdf(values, times=[0, 1, 3], dtype="i2", scale=0.01), tmp_path / "out.nc"
+    fill_with(3.0, path, out, ReadOptions(regular=True))
+    assert raw(out, "time").tolist() == [0, 1, 2, 3]
+    assert (raw(out, "sst_fill_flag")[2, 1:] == 1).all()
+    assert (raw(out, "sst")[2, 0] == -9999).all()
+    with netCDF4.Dataset(out) as file:
+        assert "1 missing steps inserted (--regular)" in file.history
+    twice = write_netcdf(values, "twice.nc", times=[0, 1, 1])
+    fill_with(3.0, twice, tmp_path / "mean.nc", ReadOptions(dedupe="mean"))
+    after, both = raw(tmp_path / "mean.nc", "sst"), np.isfinite(values[1]) & np.isfinite(values[2])
+    np.testing.assert_allclose(after[1][both], values[1:][:, both].mean(axis=0), rtol=1e-6)
+    assert after.shape[0] == 2
+
+
+def test_values_the_packing_cannot_hold(write_netcdf, gappy, fill_with, tmp_path):
+    path, out = write_netcdf(gappy(), dtype="i2", scale=0.01), tmp_path / "out.nc"
+    with pytest.raises(OutputError, match=r"stack.nc: sst: the filled value 400 is beyond 327\.67.*--dtype"):
+        fill_with(400.0, path, out)
+    assert os.listdir(tmp_path) == ["stack.nc"]
+    fill_with(400.0, path, out, None, SinkOptions(dtype="float32"))
+    after, flag = raw(out, "sst"), raw(out, "sst_fill_flag")
+    np.testing.assert_allclose(after[flag == 0], (raw(path, "sst") * 0.01)[flag == 0], rtol=1e-6)
+    assert np.isnan(after[flag == 2]).all()
+    with netCDF4.Dataset(out) as file:
+        assert "stored as float32" in file.history
+        assert "scale_factor" not in file["sst"].ncattrs()
+
+
+def test_options_of_the_output(write_netcdf, gappy, fill_with, tmp_path):
+    path = write_netcdf(gappy())
+    fill_with(1.0, path, tmp_path / "bare.nc", None, SinkOptions(flags=False, uncertainty=False))
+    with netCDF4.Dataset(tmp_path / "bare.nc") as file:
+        assert set(file.variables) == {"time", "lat", "lon", "sst"}
+        assert "ancillary_variables" not in file["sst"].ncattrs()
+    fill_with(1.0, path, tmp_path / "q.nc", None, SinkOptions(format="NetCDF3", quantiles=(0.05, 0.975)))
+    with netCDF4.Dataset(tmp_path / "q.nc") as file:
+        assert file.data_model == "NETCDF3_CLASSIC"
+        assert {"sst_q05", "sst_q97_5"} <= set(file.variables)
+    again = tmp_path / "again.nc"
+    fill_with(2.0, tmp_path / "q.nc", again)  # an output of ours as an input
+    with netCDF4.Dataset(again) as file:
+        assert file["sst"].ancillary_variables.split().count("sst_fill_flag") == 1
+    creation = SinkOptions(creation={"FORMAT": "NC4C", "COMPRESS": "DEFLATE", "ZLEVEL": "9"})
+    fill_with(1.0, path, tmp_path / "co.nc", None, creation)
+    with netCDF4.Dataset(tmp_path / "co.nc") as file:
+        assert file.data_model == "NETCDF4_CLASSIC"
+        assert file["sst"].filters()["complevel"] == 9
+
+
+def test_several_variables_are_listed(write_netcdf, gappy, fill_with, tmp_path):
+    path = write_netcdf(gappy())
+    with netCDF4.Dataset(path, "a") as file:
+        file.createVariable("chl", "f4", ("time", "lat", "lon"))[:] = 1.0
+        file.createVariable("depth", "f4", ("lat", "lon"))[:] = 100.0
+        flag = file.createVariable("quality", "i1", ("time", "lat", "lon"))
+        flag.flag_values = np.array([0, 1], dtype="i1")
+    with pytest.raises(
+        InputError, match=r"several variables: sst \(time lat lon\), chl \(time lat lon\); .*--var"
+    ):
+        open_source(path)
+    with pytest.raises(InputError, match="did you mean chl"):
+        open_source(path, ReadOptions(variables=("chll",)))
+    with pytest.raises(InputError, match=r"holds categories .* --force"):
+        open_source(path, ReadOptions(variables=("quality",)))
+    fill_with(5.0, path, tmp_path / "out.nc", ReadOptions(variables=("all",)))
+    with netCDF4.Dataset(tmp_path / "out.nc") as file:
+        assert {"sst_fill_flag", "chl_fill_flag"} <= set(file.variables)
+        assert "depth_fill_flag" not in file.variables
+
+
+def test_undeclared_fills(write_netcdf, gappy):
+    values = gappy()
+    path = write_netcdf(np.nan_to_num(values, nan=9.969209968386869e36))
+    with netCDF4.Dataset(path) as file:
+        file.set_auto_maskandscale(False)
+    bare = path.with_name("bare.nc")
+    with netCDF4.Dataset(path) as a, netCDF4.Dataset(bare, "w") as b:
+        for name, dim in a.dimensions.items():
+            b.createDimension(name, len(dim))
+        for name, v in a.variables.items():
+            w = b.createVariable(name, v.dtype, v.dimensions)
+            w.setncatts({k: v.getncattr(k) for k in v.ncattrs() if k != "_FillValue"})
+            w[:] = v[:]
+    with (
+        open_source(bare) as source,
+        pytest.warns(StimputeWarning, match=r"undeclared default fill 9.96921e\+36"),
+    ):
+        stack = source.read(Window.whole(source.layers[0].shape))
+    np.testing.assert_array_equal(stack.valid, np.isfinite(values))
+
+
+def test_an_integer_fill_that_nothing_declares(tmp_path, gappy):
+    path = tmp_path / "in.nc"
+    values = gappy()
+    with netCDF4.Dataset(path, "w") as file:
+        for name, size in zip(("time", "y", "x"), values.shape):
+            file.createDimension(name, size)
+        file.createVariable("ndvi", "i2", ("time", "y", "x"))[:] = np.nan_to_num(
+            values * 100, nan=-9999
+        ).astype("i2")
+    with pytest.raises(InputError, match=r"ndvi declares no nodata, but .* are -9999.*--nodata -9999"):
+        open_source(path)
+    with pytest.warns(StimputeWarning), open_source(path, ReadOptions(nodata=(-9999,))) as source:
+        stack = source.read(Window.whole(source.layers[0].shape))
+    np.testing.assert_array_equal(stack.valid, np.isfinite(values))
+
+
+def test_what_cannot_be_read(tmp_path, write_netcdf, gappy):
+    with pytest.raises(InputError, match="no such file"):
+        open_source(tmp_path / "nothing.nc")
+    path = write_netcdf(gappy(ny=200, nx=200))
+    for name, keep in (("cut.nc", 5000), ("empty.nc", 0)):
+        (tmp_path / name).write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(InputError, match=name):
+            open_source(tmp_path / name)
+
+
+def test_nothing_is_left_after_an_interruption(write_netcdf, gappy, tmp_path):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_source(write_netcdf(gappy())) as source,
+        create_sink(tmp_path / "out.nc", source),
+    ):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["stack.nc"]
+
+
+def test_odd_names(write_netcdf, gappy, fill_with, tmp_path):
+    path = write_netcdf(gappy(), "a b{c}[1]*ü.nc")
+    fill_with(1.0, str(path), tmp_path / "o [2].nc")
+    assert (tmp_path / "o [2].nc").is_file()
+
+
+def test_describe_is_json(write_netcdf, gappy):
+    import json
+
+    with open_source(write_netcdf(gappy(), dtype="i2", scale=0.1)) as source:
+        described = json.loads(json.dumps(describe(source), allow_nan=False))
+    assert described["crs"]["epsg"] == 4326
+    assert described["time"]["first"] == "2020-01-01"
+    assert described["layers"][0]["nodata"] == [-9999]
+
+
+REAL = [
+    ("alboran_sst/alboranSST_small.nc", ""),
+    ("gapfill_ndvi/ndvi.nc", ""),
+    ("modis_ndvi_gabon/mod13a2_h18v09_ndvi.nc", ""),
+    ("modis_chl_gom/modis_aqua_chlor_a_monthly_2018.nc", ""),
+    ("awkward/fusets_s2/workshops_BIDS_demo_raw_s2_ndvi_field.nc", "NDVI"),
+    ("awkward/oisst_reduced/reduced.nc", "sst"),
+    ("awkward/eraint/eraint_uvz.nc", "u"),
+    ("awkward/rotated_pole/tas_rotated_grid_EUR11.nc", ""),
+    ("awkward/tmmx_20190121.nc", ""),
+    ("awkward/nonstandard_dim.nc", ""),
+]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "variable"), REAL)
+@pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
+def test_real_files(shared_data, tmp_path, name, variable):
+    path, out = shared_data / name, tmp_path / "out.nc"
+    with open_source(path, ReadOptions(variables=(variable,) if variable else ())) as source:
+        with create_sink(out, source) as sink:
+            for number, layer in enumerate(source.layers):
+                window = Window.whole(layer.shape)
+                stack = source.read(window, number)
+                middle = float(np.median(stack.values[stack.valid]))
+                flag = (~stack.valid).astype(np.uint8)
+                sink.write(window, Filled(np.full(window.shape, middle, np.float32), flag), number)
+            sink.commit("test")
+        filled = source.variables[0]
+    before, after, flag = raw(path, filled), raw(out, filled), raw(out, f"{filled}_fill_flag")
+    assert before[flag == 0].tobytes() == after[flag == 0].tobytes()
+    assert _header(path) <= _header(out)
+
+
+def _header(path: Path) -> set[str]:
+    """The lines of ``ncdump -h`` that an output shares with its input."""
+    text = subprocess.run(["ncdump", "-hs", str(path)], capture_output=True, text=True, check=True).stdout
+    lines = {line.strip() for line in text.splitlines()[1:]}
+    ours = ("history", "_NCProperties", "_SuperblockVersion", '"', "ancillary_variables")
+    return {line for line in lines if not any(word in line for word in ours)}
