@@ -398,9 +398,12 @@ def _tagged(header: Header, band: Band) -> TimeAxis | None:
         if units["units"]:
             number = np.array([float(tags["netcdf_dim_time"])])
             return decode_times(number, {k: v for k, v in units.items() if v}, label=header.path)
-    if re.fullmatch(r"\d{11,13}", tags.get("system:time_start", "")):
-        attrs = {"units": "milliseconds since 1970-01-01"}
-        return decode_times(np.array([int(tags["system:time_start"])]), attrs, label=header.path)
+    for key, unit in (("system:time_start", "milliseconds"), ("grib_valid_time", "seconds")):
+        count = re.match(r"\s*(\d{6,13})\b", tags.get(key, ""))
+        if count:
+            return decode_times(
+                np.array([int(count[1])]), {"units": f"{unit} since 1970-01-01"}, label=header.path
+            )
     tags["description"] = band.description
     for key in ("description", *_DATE_TAGS):
         readings = find_readings([tags[key]]) if key in tags else []

@@ -683,6 +683,7 @@ REAL: list[tuple[str, dict[str, Any], tuple[int, int, int], str, str]] = [
     ("awkward/multiband_time/mohinora_MOD13Q1_v061_NDVI.tif", {}, (4, 56, 88), "2022-01-17", "2023-02-02"),
     ("awkward/modistsp_ndvi_tif/NDVI.zip", {}, (23, 122, 65), "2016-01-01", "2016-12-18"),
     ("awkward/sits_mod13q1_jp2", {}, (12, 147, 255), "2013-09-14", "2014-08-29"),
+    ("awkward/grib/era5-2mt-2019-03-uk.grib", {}, (744, 33, 49), "2019-03-01T00:00:00", "2019-03-31T23:00:00"),
     ("fmi_radar/201609281445_FINUTM.tif", {"nodata": (255.0,)}, (1, 7316, 4963), "2016-09-28T14:45:00", "2016-09-28T14:45:00"),
 ]  # fmt: skip
 
