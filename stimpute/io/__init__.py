@@ -174,13 +174,38 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
         from stimpute.io.geotiff import GeoTiffSink
 
         return GeoTiffSink(out, _as_geotiff(source), options)
+    if _is_folder(out, wanted):
+        from stimpute.io.folder_sink import FolderSink
+
+        suffix = None if wanted.startswith(source.format) else _STREAMED[wanted].removesuffix(".zip")
+        return FolderSink(
+            out,
+            _as_cf(source),
+            lambda path, part: _file_sink(path, part, options, wanted),
+            suffix=suffix,
+            overwrite=options.overwrite,
+        )
+    return _file_sink(out, _as_cf(source), options, wanted)
+
+
+def _file_sink(out: str | Path, source: Any, options: SinkOptions, wanted: OutputFormat) -> Sink:
     if wanted == "Zarr":
         from stimpute.io.zarr_sink import ZarrSink
 
-        return ZarrSink(out, _as_cf(source), options)
+        return ZarrSink(out, source, options)
     from stimpute.io.netcdf_sink import NetCDFSink
 
-    return NetCDFSink(out, _as_cf(source), options)
+    return NetCDFSink(out, source, options)
+
+
+def _is_folder(out: str | Path, wanted: str | None = None) -> bool:
+    """Whether an output is a folder of files: it exists as one (and is no Zarr store), ends in a slash, or has no suffix."""
+    target = Path(out)
+    if target.is_dir():
+        from stimpute.io.zarr_store import is_zarr
+
+        return not is_zarr(target) and target.suffix.lower() != ".zarr"
+    return str(out).endswith("/") or (not target.suffix and wanted != "Zarr")
 
 
 def _as_cf(source: Any) -> Any:
@@ -215,18 +240,34 @@ def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool 
         refuse_terminal(sys.stdout.buffer)
         return
     target = Path(out)
-    for item in inputs:
-        if os.path.exists(item) and (
-            _same(target, Path(item)) or target.resolve() in Path(item).resolve().parents
-        ):
-            raise OutputError(f"{target}: is the input {item}; the output needs another name")
-    if target.exists() and not overwrite:
+    into_folder = _is_folder(out) and target.is_dir()
+    for item in _expanded(inputs):
+        made = target / item.name if into_folder else target
+        inside = not into_folder and target.resolve() in item.resolve().parents
+        if item.exists() and (_same(made, item) or inside):
+            raise OutputError(f"{made}: is the input {item}; the output needs another name")
+        if into_folder and made.exists() and not overwrite:
+            raise OutputError(f"{made}: already exists; --overwrite replaces it")
+    if target.exists() and not overwrite and not into_folder:
         raise OutputError(f"{target}: already exists; --overwrite replaces it")
-    folder = target.parent
+    folder = target if into_folder else target.parent
     if not folder.is_dir():
         raise OutputError(f"{target}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{target}: the folder {folder} is not writable")
+
+
+def _expanded(inputs: Sequence[str | Path]) -> list[Path]:
+    """The files behind the inputs, as far as they can be told before they are opened."""
+    from stimpute.io.inputs import expand_inputs
+
+    paths: list[Path] = []
+    for item in inputs:
+        try:
+            paths += [Path(p) for p in expand_inputs([item])]
+        except InputError:  # absent inputs have an error of their own
+            continue
+    return paths
 
 
 def _same(one: Path, other: Path) -> bool:

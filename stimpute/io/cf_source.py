@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,10 @@ class CFSource:
         self._refuse_different_grids(whole)
         self.selection: Selection = select(whole, options.bbox, options.bbox_crs, label=str(first.path))
         self.grid: Grid = self.selection.grid
+        axes_in_time = self._time_axes()
+        self._all_stamps = tuple(axis.stamps for axis in axes_in_time)
         self.steps: Steps = arrange(
-            self._time_axes(),
+            axes_in_time,
             [str(f.path) for f in self.files],
             time=options.time,
             dedupe=options.dedupe,
@@ -153,6 +155,20 @@ class CFSource:
             ((0, i),) for i in range(first.dims[axes.time])
         ]
         return len(self.files) == 1 and whole and steps and not self.selection.rolled
+
+    def part(self, number: int) -> CFSource:
+        """The steps of one file alone, in its own packing; it shares the file with this source."""
+        options = replace(self.options, variables=self.variables, times=self._labels_of(number))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StimputeWarning)
+            return CFSource([self.files[number]], options)
+
+    def _labels_of(self, number: int) -> tuple[str, ...] | None:
+        """The labels of a file's steps where they were given or found in file names; None where the file has its own."""
+        axes = self.axes[number][self.variables[0]]
+        if self.options.times is None and (len(self.files) == 1 or axes.time is not None):
+            return None
+        return self._all_stamps[number]
 
     def close(self) -> None:
         """Release the files."""

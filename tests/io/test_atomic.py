@@ -65,5 +65,6 @@ def test_checks_before_computing(tmp_path: Path):
         check_output(tmp_path / "nowhere" / "out.nc", [source])
     store = tmp_path / "in.zarr"
     (store / "v").mkdir(parents=True)
+    (store / ".zgroup").touch()
     with pytest.raises(OutputError, match=r"is the input"):
         check_output(tmp_path, [store], overwrite=True)

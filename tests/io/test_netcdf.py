@@ -360,3 +360,40 @@ def _header(path: Path) -> set[str]:
     lines = {line.strip() for line in text.splitlines()[1:]}
     ours = ("history", "_NCProperties", "_SuperblockVersion", '"', "ancillary_variables")
     return {line for line in lines if not any(word in line for word in ours)}
+
+
+def test_a_folder_gets_one_file_per_input(write_netcdf, gappy, fill_with, tmp_path):
+    values = gappy()
+    a = write_netcdf(values[:3], "a.nc", dtype="i2", scale=0.01)
+    b = write_netcdf(values[3:], "b.nc", dtype="i2", scale=0.02, times=[3, 4, 5])
+    fill_with(15.0, [a, b], tmp_path / "filled")
+    assert sorted(p.name for p in (tmp_path / "filled").iterdir()) == ["a.nc", "b.nc"]
+    for path, number in ((a, 1500), (b, 750)):
+        after, flag = (
+            raw(tmp_path / "filled" / path.name, "sst"),
+            raw(tmp_path / "filled" / path.name, "sst_fill_flag"),
+        )
+        np.testing.assert_array_equal(after[flag == 0], raw(path, "sst")[flag == 0])
+        assert set(after[flag == 1].tolist()) == {number}
+    with pytest.raises(OutputError, match="is the input"):
+        fill_with(15.0, [a, b], tmp_path)
+    with pytest.raises(OutputError, match=r"filled.a\.nc: already exists"):
+        fill_with(15.0, [a, b], tmp_path / "filled")
+
+
+def test_granules_without_a_time_dimension(tmp_path, gappy, fill_with):
+    values = gappy(t=2)
+    for day, frame in enumerate(values, start=1):
+        with netCDF4.Dataset(tmp_path / f"lst_2020010{day}.nc", "w") as file:
+            for name, size, units in (("lat", 8, "degrees_north"), ("lon", 10, "degrees_east")):
+                file.createDimension(name, size)
+                file.createVariable(name, "f8", (name,)).units = units
+                file[name][:] = np.arange(size)
+            file.createVariable("lst", "f4", ("lat", "lon"), fill_value=np.nan)[:] = frame
+    paths = sorted(tmp_path.glob("lst_*.nc"))
+    with open_source(paths) as source:
+        assert source.time_labels == ("2020-01-01", "2020-01-02")
+    with pytest.raises(OutputError, match="give a folder as the output"):
+        fill_with(1.0, paths, tmp_path / "merged.nc")
+    fill_with(1.0, paths, tmp_path / "filled")
+    assert raw(tmp_path / "filled" / "lst_20200102.nc", "lst").shape == (8, 10)
