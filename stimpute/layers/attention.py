@@ -7,6 +7,7 @@ excluded as a key, nothing ever wraps. Knows nothing about what the tokens mean.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -16,8 +17,25 @@ from torch import Tensor, nn
 from stimpute.layers.positions import rotary_angles
 
 AttentionKind = Literal["msa", "swmsa", "sba"]
+PART_TOKENS = (
+    16384  # without gradients, work goes in parts of about this many tokens: less memory, warmer caches
+)
 _EXCLUDED = -1e9  # finite, so that a row with nothing to attend to stays finite
 MAX_POOLED_TOKENS = 2048
+
+
+def in_parts(function: Callable[..., Tensor], *tensors: Tensor, dim: int) -> Tensor:
+    """``function(*tensors)`` of a function that treats the slices along ``dim`` independently.
+
+    Without gradients it goes slice after slice, ``PART_TOKENS`` of the first tensor at a time; with them, all at once.
+    """
+    first = tensors[0]
+    count = first.shape[dim]
+    size = max(1, PART_TOKENS * first.shape[-1] * count // max(first.numel(), 1))
+    if torch.is_grad_enabled() or size >= count:
+        return function(*tensors)
+    parts = zip(*(torch.split(tensor, size, dim=dim) for tensor in tensors), strict=True)
+    return torch.cat([function(*part) for part in parts], dim=dim)
 
 
 def attend(
@@ -91,14 +109,15 @@ class TemporalAttention(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """(B, T, H, W, C) -> the same shape."""
-        b, t, h, w, c = tokens.shape
-        angles = None
-        if positions is not None:
-            angles = rotary_angles(positions, self.attention.head_dim)
-        series = tokens.permute(0, 2, 3, 1, 4).reshape(b * h * w, t, c)
-        mixed = self.attention(series, angles=angles)
-        result: Tensor = mixed.view(b, h, w, t, c).permute(0, 3, 1, 2, 4)
-        return result
+        angles = None if positions is None else rotary_angles(positions, self.attention.head_dim)
+
+        def rows(part: Tensor) -> Tensor:
+            b, t, h, w, c = part.shape
+            series = part.permute(0, 2, 3, 1, 4).reshape(b * h * w, t, c)
+            mixed: Tensor = self.attention(series, angles=angles)
+            return mixed.view(b, h, w, t, c).permute(0, 3, 1, 2, 4)
+
+        return in_parts(rows, tokens, dim=2)
 
 
 class SpatialAttention(nn.Module):
@@ -110,9 +129,13 @@ class SpatialAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, H, W, C) -> the same shape."""
-        b, t, h, w, c = tokens.shape
-        result: Tensor = self.attention(tokens.reshape(b * t, h * w, c)).view(b, t, h, w, c)
-        return result
+
+        def frames(part: Tensor) -> Tensor:
+            b, t, h, w, c = part.shape
+            mixed: Tensor = self.attention(part.reshape(b * t, h * w, c))
+            return mixed.view(b, t, h, w, c)
+
+        return in_parts(frames, tokens, dim=1)
 
 
 def window_padding(size: int, window_size: int, shift: int) -> tuple[int, int]:
@@ -192,11 +215,19 @@ class WindowAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, H, W, C) -> the same shape."""
-        b, t, h, w, c = tokens.shape
-        windows = Windows(h, w, self.window_size, self.shift_size, tokens.device)
-        cut = windows.cut(tokens)
-        mixed = self.attention(cut.view(-1, self.window_size**2, c), windows.attn_bias(b * t))
-        return windows.join(mixed.view_as(cut))
+        windows = Windows(tokens.shape[2], tokens.shape[3], self.window_size, self.shift_size, tokens.device)
+
+        def frames(part: Tensor) -> Tensor:
+            return windows.join(within_windows(self.attention, windows, windows.cut(part)))
+
+        return in_parts(frames, tokens, dim=1)
+
+
+def within_windows(attention: MultiHeadAttention, windows: Windows, cut: Tensor) -> Tensor:
+    """Attention among the real tokens of each window of (B, T, rows, cols, window_size**2, C)."""
+    frames = cut.shape[0] * cut.shape[1]
+    mixed: Tensor = attention(cut.view(-1, *cut.shape[-2:]), windows.attn_bias(frames))
+    return mixed.view_as(cut)
 
 
 class BalancedAttention(nn.Module):
@@ -216,14 +247,17 @@ class BalancedAttention(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """(B, T, H, W, C) -> the same shape; ``positions`` (B, T) rotate the pooled tokens in time."""
-        b, t, h, w, c = tokens.shape
-        windows = Windows(h, w, self.window_size, self.shift_size, tokens.device)
-        cut = windows.cut(tokens)
-        inside = self.inside(cut.view(-1, self.window_size**2, c), windows.attn_bias(b * t)).view_as(cut)
-        between = self._between(windows.mean(cut), windows.real, positions)
-        joined = torch.cat((inside, between[:, :, :, :, None].expand_as(inside)), dim=-1)
-        result: Tensor = self.balance(windows.join(joined))
-        return result
+        windows = Windows(tokens.shape[2], tokens.shape[3], self.window_size, self.shift_size, tokens.device)
+        means = in_parts(lambda part: windows.mean(windows.cut(part)), tokens, dim=1)
+        between = self._between(means, windows.real, positions)
+
+        def frames(part: Tensor, outside: Tensor) -> Tensor:
+            inside = within_windows(self.inside, windows, windows.cut(part))
+            joined = torch.cat((inside, outside[:, :, :, :, None].expand_as(inside)), dim=-1)
+            result: Tensor = self.balance(windows.join(joined))
+            return result
+
+        return in_parts(frames, tokens, between, dim=1)
 
     def _between(self, means: Tensor, real: Tensor | None, positions: Tensor | None) -> Tensor:
         b, t, rows, cols, c = means.shape

@@ -17,6 +17,7 @@ from stimpute.layers.attention import (
     SpatialAttention,
     TemporalAttention,
     WindowAttention,
+    in_parts,
 )
 from stimpute.layers.embeddings import (
     JointCovariates,
@@ -33,6 +34,7 @@ from stimpute.model.config import ModelConfig
 
 RELATIONS = 2  # what a covariate is described by: its correlation with the target, overall and within frames
 HEAD_DIM = 32
+PART_CELLS = 65536
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,31 +94,40 @@ class STTransformer(nn.Module):
         """
         if self.config.head == "blend" and candidates is None:
             raise ValueError("this network blends candidates and was given none")
-        features = None if candidates is None or self.guess is None else describe_cells(candidates)
-        tokens = self.patches(self.embed_cells(batch, candidates, features)) + self.positions(batch)
+        used = candidates if self.config.head == "blend" else None
+        bond = relations(batch) if self.config.covariates == () and count_covariates(batch) else None
+        parts = steps_in_parts(batch)
+        cells = [self.patches(self.embed_cells(batch, used, bond, part)) for part in parts]
+        tokens = torch.cat(cells, dim=1) + self.positions(batch)
         steps = batch.times / median_step(batch.times) if self.config.rotary_time else None
         outputs = []
         for layer in self.layers:
             tokens = layer(tokens, steps)
             outputs.append(tokens)
-        joined = torch.cat(outputs, dim=-1) if self.config.join_layers else outputs[-1]
-        cells = from_patches(self.spread(joined), self.config.patch_size, *batch.shape[2:])
-        return self.head(cells, features, candidates)  # type: ignore[no-any-return]
+        if not self.config.join_layers:
+            outputs = outputs[-1:]
+        answers = [
+            self.answer([output[:, part] for output in outputs], used, part, batch.shape[2:])
+            for part in parts
+        ]
+        return Prediction(torch.cat([a.mean for a in answers], 1), torch.cat([a.scale for a in answers], 1))
 
-    def embed_cells(self, batch: Batch, candidates: Candidates | None, features: Tensor | None) -> Tensor:
-        """The sum of all embeddings of single cells, (B, T, H, W, cell_dim)."""
-        value = torch.asinh(batch.values)[..., None] if candidates is not None else batch.values[..., None]
-        if candidates is not None and self.guess is not None:
-            surprise = torch.asinh((batch.values - candidates.prior) / candidates.prior_error).clamp(
-                -CLIP, CLIP
-            )
-            value = torch.cat((value, surprise[..., None]), dim=-1)
-        cells: Tensor = self.value(value, batch.valid)
-        if self.guess is not None and features is not None:
-            cells = cells + self.guess(features)
-        known = self.embed_covariates(batch)
-        if known is not None:
-            cells = cells + known
+    def embed_cells(
+        self, batch: Batch, candidates: Candidates | None, bond: Tensor | None, part: slice
+    ) -> Tensor:
+        """The sum of all embeddings of single cells at the steps of ``part``, (B, t, H, W, cell_dim)."""
+        seen, valid = batch.values[:, part], batch.valid[:, part]
+        value = seen[..., None]
+        if candidates is not None:
+            surprise = torch.asinh(
+                (seen - candidates.prior[:, part]) / candidates.prior_error[:, part]
+            ).clamp(-CLIP, CLIP)
+            value = torch.stack((torch.asinh(seen), surprise), dim=-1)
+        cells: Tensor = self.value(value, valid)
+        if self.guess is not None and candidates is not None:
+            cells = cells + self.guess(describe_cells(candidates, part))
+        if count_covariates(batch):
+            cells = cells + self.embed_covariates(batch, bond, part)
         if self.place is not None:
             if self.place.shape[:2] != batch.shape[2:]:
                 raise ValueError(
@@ -125,20 +136,19 @@ class STTransformer(nn.Module):
             cells = cells + self.place
         return cells
 
-    def embed_covariates(self, batch: Batch) -> Tensor | None:
-        """Covariates and their validity as (B, T, H, W, cell_dim); None where there are none."""
-        t = batch.shape[1]
-        static, static_valid = (
-            x[:, :, None].expand(-1, -1, t, -1, -1) for x in (batch.static, batch.static_valid)
-        )
-        values = torch.cat((batch.dynamic, static), dim=1)
-        valid = torch.cat((batch.dynamic_valid, static_valid), dim=1)
-        if values.shape[1] == 0:
-            return None
-        last = torch.asinh(values).movedim(1, -1), valid.movedim(1, -1)
-        if self.config.covariates:
-            return self.covariates(*last)  # type: ignore[no-any-return]
-        return self.covariates(*last, relations(batch.values, batch.valid, values, valid))  # type: ignore[no-any-return]
+    def embed_covariates(self, batch: Batch, bond: Tensor | None, part: slice) -> Tensor:
+        """Covariates and their validity at the steps of ``part`` as (B, t, H, W, cell_dim); ``bond`` as of :func:`relations`."""
+        values, valid = (x.movedim(1, -1) for x in all_covariates(batch, part))
+        if bond is None:
+            return self.covariates(torch.asinh(values), valid)  # type: ignore[no-any-return]
+        return self.covariates(torch.asinh(values), valid, bond)  # type: ignore[no-any-return]
+
+    def answer(
+        self, outputs: list[Tensor], candidates: Candidates | None, part: slice, size: tuple[int, int]
+    ) -> Prediction:
+        """Mean and scale at the steps of ``part`` from the layers' outputs there."""
+        cells = from_patches(self.spread(torch.cat(outputs, dim=-1)), self.config.patch_size, *size)
+        return self.head(cells, candidates, part)  # type: ignore[no-any-return]
 
     def positions(self, batch: Batch) -> Tensor:
         """Time plus space encoding of the tokens, broadcastable to (B, T, h, w, embed_dim)."""
@@ -179,7 +189,7 @@ class EncoderLayer(nn.Module):
             tokens = tokens + (
                 spatial(normed, steps) if isinstance(spatial, BalancedAttention) else spatial(normed)
             )
-        return tokens + self.mlp(self.mlp_norm(tokens))  # type: ignore[no-any-return]
+        return in_parts(lambda part: part + self.mlp(self.mlp_norm(part)), tokens, dim=1)
 
 
 class Head(nn.Module):
@@ -201,18 +211,19 @@ class Head(nn.Module):
         else:
             self.first, self.last = nn.Linear(HEAD_DIM, 64), nn.Linear(64, 2)
 
-    def forward(self, cells: Tensor, features: Tensor | None, candidates: Candidates | None) -> Prediction:
-        """``cells`` (B, T, H, W, HEAD_DIM) -> mean and scale."""
-        if not self.blends or candidates is None or features is None:
+    def forward(self, cells: Tensor, candidates: Candidates | None, part: slice) -> Prediction:
+        """``cells`` (B, t, H, W, HEAD_DIM) at the steps of ``part`` -> mean and scale there."""
+        if not self.blends or candidates is None:
             mean, log_scale = self.last(F.gelu(self.first(F.gelu(cells)))).float().unbind(dim=-1)
             return Prediction(mean, F.softplus(log_scale) + 1e-3)
-        joined = torch.cat((F.gelu(cells), features.to(cells.dtype)), dim=-1)
+        joined = torch.cat((F.gelu(cells), describe_cells(candidates, part).to(cells.dtype)), dim=-1)
         answer = self.last(F.gelu(self.first(joined))).float()
-        logits = answer[..., :-2] - self.power * candidates.log_error.movedim(1, -1)
-        blended = (logits.softmax(dim=-1) * candidates.estimates.movedim(1, -1)).sum(dim=-1)
-        mean = blended + answer[..., -2] * candidates.prior_error
+        unit = candidates.prior_error[:, part]
+        logits = answer[..., :-2] - self.power * candidates.log_error[:, :, part].movedim(1, -1)
+        blended = (logits.softmax(dim=-1) * candidates.estimates[:, :, part].movedim(1, -1)).sum(dim=-1)
+        mean = blended + answer[..., -2] * unit
         # a mean absolute error is 0.8 of a normal's standard deviation
-        scale = candidates.prior_error * 1.25 * F.softplus(answer[..., -1] + 0.5413) + 1e-4
+        scale = unit * 1.25 * F.softplus(answer[..., -1] + 0.5413) + 1e-4
         return Prediction(mean, scale)
 
 
@@ -221,20 +232,46 @@ def cell_features() -> int:
     return 2 * len(CANDIDATES) + len(FEATURES)
 
 
-def describe_cells(candidates: Candidates) -> Tensor:
-    """Candidates relative to their prior, in units of its error, with their own errors: (B, T, H, W, features), bounded."""
-    unit = candidates.prior_error[:, None]
-    offset = torch.asinh((candidates.estimates - candidates.prior[:, None]) / unit)
-    error = candidates.log_error - unit.log()
-    joined = torch.cat((offset, error, candidates.features), dim=1).clamp(-CLIP, CLIP)
+def describe_cells(candidates: Candidates, part: slice) -> Tensor:
+    """Candidates relative to their prior, in units of its error, with their own errors, at the steps of ``part``.
+
+    (B, t, H, W, features), bounded.
+    """
+    unit = candidates.prior_error[:, None, part]
+    offset = torch.asinh((candidates.estimates[:, :, part] - candidates.prior[:, None, part]) / unit)
+    error = candidates.log_error[:, :, part] - unit.log()
+    joined = torch.cat((offset, error, candidates.features[:, :, part]), dim=1).clamp(-CLIP, CLIP)
     return joined.movedim(1, -1)
 
 
-def relations(target: Tensor, valid: Tensor, covariates: Tensor, known: Tensor) -> Tensor:
+def steps_in_parts(batch: Batch) -> list[slice]:
+    """Slices of time: all of it with gradients, else ``PART_CELLS`` cells at a time (less memory, the same answer)."""
+    t = batch.shape[1]
+    size = t if torch.is_grad_enabled() else max(1, PART_CELLS * t // max(batch.values.numel(), 1))
+    return [slice(start, min(start + size, t)) for start in range(0, t, size)]
+
+
+def count_covariates(batch: Batch) -> int:
+    """Dynamic and static together."""
+    return batch.dynamic.shape[1] + batch.static.shape[1]
+
+
+def all_covariates(batch: Batch, part: slice) -> tuple[Tensor, Tensor]:
+    """Dynamic, then static covariates and their validity at the steps of ``part``, each (B, C + S, t, H, W)."""
+    steps = batch.times[:, part].shape[1]
+    static, static_valid = (
+        x[:, :, None].expand(-1, -1, steps, -1, -1) for x in (batch.static, batch.static_valid)
+    )
+    return torch.cat((batch.dynamic[:, :, part], static), 1), torch.cat(
+        (batch.dynamic_valid[:, :, part], static_valid), 1
+    )
+
+
+def relations(batch: Batch) -> Tensor:
     """Correlation of each covariate with the observed target (B, C, 2): overall, and of deviations from the frame's mean."""
-    both = known & valid[:, None]
-    weight = both.float()
-    y, x = target[:, None].expand_as(covariates), covariates
+    x, known = all_covariates(batch, slice(None))
+    weight = (known & batch.valid[:, None]).float()
+    y = batch.values[:, None].expand_as(x)
     overall = _correlation(x, y, weight, dims=(2, 3, 4))
     count = weight.sum(dim=(3, 4), keepdim=True).clamp_min(1)
     x_anomaly = x - (x * weight).sum(dim=(3, 4), keepdim=True) / count

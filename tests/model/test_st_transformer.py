@@ -174,3 +174,16 @@ def test_covariates_are_standardised_by_the_stack() -> None:
     assert made.static_valid.tolist() == [[[[True, True], [False, True]]]]
     assert made.static[0, 0, 1, 0] == 0
     assert abs(float(made.static[0, 0].sum())) < 1e-5
+
+
+@pytest.mark.parametrize("attention", ["msa", "swmsa", "sba"])
+def test_working_in_parts_changes_nothing(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, net = batch((1, 11, 9, 10)), network(attention=attention)
+    whole = predict(net, stack)
+    monkeypatch.setattr("stimpute.layers.attention.PART_TOKENS", 40)
+    monkeypatch.setattr("stimpute.model.st_transformer.PART_CELLS", 200)
+    parts = predict(net, stack)
+    difference = max(
+        (parts.mean - whole.mean).abs().max().item(), (parts.scale - whole.scale).abs().max().item()
+    )
+    assert difference < 1e-5, f"largest difference {difference}"
