@@ -22,9 +22,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window as RasterWindow
 
-from stimpute.errors import OutputError, StimputeWarning
+from stimpute.errors import InputError, OutputError, StimputeWarning
 from stimpute.io.atomic import AtomicTarget, commit_all
-from stimpute.io.geotiff_bands import GDAL_CACHE_MB, HISTORY_TAG
+from stimpute.io.geotiff_bands import GDAL_CACHE_MB, HISTORY_TAG, environment, open_raster
 from stimpute.io.geotiff_layout import BandLayout, FileLayout, is_folder_output
 from stimpute.io.geotiff_staging import StagedArray
 from stimpute.io.layout import history_line
@@ -258,6 +258,7 @@ class GeoTiffSink:
     def _write_file(self, path: Path, layout: FileLayout, name: str) -> None:
         if not layout.cog:
             self._write_tiff(path, layout, name)
+            self._prove(path, layout, name)
             return
         plain = self._staging / f"cog-{path.name}"
         interim: dict[str, Any] = {"interleave": "band", "bigtiff": "IF_SAFER"}
@@ -268,6 +269,28 @@ class GeoTiffSink:
         with rasterio.Env(GDAL_CACHEMAX=_cache_mb(512 * 512 * len(layout.bands) * layout.dtype.itemsize)):
             copy_raster(plain, path, driver="COG", **cog_options(layout.profile, layout.dtype))
         plain.unlink()
+        self._prove(path, layout, name)
+
+    def _prove(self, path: Path, layout: FileLayout, name: str) -> None:
+        """Read the file back and compare: GDAL keeps silent about writes that fail while a file is closed.
+
+        Raises
+        ------
+        OutputError : the file does not hold what was to be written.
+        """
+        problem = f"{self.out}: {layout.name} was not written completely; is the disk full?"
+        try:
+            with environment(), open_raster(str(path)) as written:
+                rows = int(written.block_shapes[0][0])
+                for bands, window in _chunks(layout, rows):
+                    cells = written.read([i + 1 for i in bands], window=window)
+                    if cells.tobytes() != self._chunk(layout, bands, window, name).tobytes():
+                        raise OutputError(problem)
+                lost_crs = bool(layout.crs) and not layout.gcps and not written.crs
+                if lost_crs or HISTORY_TAG not in written.tags():
+                    raise OutputError(problem)
+        except (InputError, RasterioError) as error:
+            raise OutputError(problem) from error
 
     def _write_tiff(self, path: Path, layout: FileLayout, name: str) -> None:
         alpha = layout.cover == "alpha" and name == "values"
@@ -312,6 +335,10 @@ class GeoTiffSink:
     def _write_chunk(
         self, target: Any, layout: FileLayout, bands: Sequence[int], window: RasterWindow, name: str
     ) -> None:
+        target.write(self._chunk(layout, bands, window, name), [i + 1 for i in bands], window=window)
+
+    def _chunk(self, layout: FileLayout, bands: Sequence[int], window: RasterWindow, name: str) -> Array:
+        """Staged numbers (band, y, x) of a window of a file, in its dtype."""
         rows, columns = (slice(*w) for w in window.toranges())
         cells = np.empty(
             (len(bands), rows.stop - rows.start, columns.stop - columns.start), dtype=layout.dtype
@@ -320,7 +347,7 @@ class GeoTiffSink:
             band = layout.bands[index]
             part = Window((band.step, band.step + 1), (rows.start, rows.stop), (columns.start, columns.stop))
             cells[k] = self._staged[name, band.layer].read(part)[0]
-        target.write(cells, [index + 1 for index in bands], window=window)
+        return cells
 
     def _write_cover(self, target: Any, layout: FileLayout) -> None:
         """The coverage of the input's kind: a cell is covered if any step of it holds a value."""

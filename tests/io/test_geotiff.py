@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -657,6 +658,37 @@ def test_outputs_that_may_not_be_written(tmp_path: Path, stack: np.ndarray) -> N
             GeoTiffSink(tmp_path / "absent" / "out.tif", source)
     with rasterio.open(out) as written:
         assert written.count == 3
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from stimpute.errors import OutputError
+from stimpute.io.geotiff import GeoTiffSink, open_geotiff
+from stimpute.io.options import SinkOptions
+from stimpute.protocols import Filled, Window
+
+source = open_geotiff(sys.argv[1])
+window = Window.whole(source.layers[0].shape)
+with GeoTiffSink(sys.argv[2], source, SinkOptions(flags=False)) as sink:
+    sink.write(window, Filled(np.zeros(window.shape, np.float32), np.zeros(window.shape, np.uint8)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+    try:
+        sink.commit("x")
+    except OutputError as error:
+        sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("share", [0.3, 0.98, 0.9999])
+def test_a_full_disk_is_noticed_even_while_closing(tmp_path: Path, share: float) -> None:
+    values = np.random.default_rng(0).random((2, 100, 100), "f4")
+    tiles = {"compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16, "interleave": "pixel"}
+    path = write(tmp_path / "a.tif", values, names=DAYS[:2], nodata=np.nan, **tiles)
+    limit = int(share * path.stat().st_size)
+    command = [sys.executable, "-c", FULL_DISK, str(path), str(tmp_path / "out.tif"), str(limit)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 7
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
 
 
 def test_an_interrupted_sink_leaves_nothing(tmp_path: Path, stack: np.ndarray) -> None:
