@@ -19,6 +19,7 @@ from stimpute.protocols import Window
 
 Float32Array = npt.NDArray[np.float32]
 
+HALO_SHARE = 6  # a halo is at most this part of a tile, or most of the work would be thrown away
 RANGE_FACTOR = 2.0  # core / effective range: the reference range of 12 cells gives a core of 24
 FALLBACK_RANGE_CELLS = 12.0  # where no variogram could be fitted
 FALLBACK_RANGE_STEPS = 12.0
@@ -144,7 +145,7 @@ def _plan_space(
     if tile is not None:
         halo = _half(reach, longest=tile // 2) if overlap is None else overlap
         return tile, halo, "user"
-    halo = _half(reach, longest=high // 4) if overlap is None else overlap
+    halo = _half(reach, longest=high // HALO_SHARE) if overlap is None else overlap
     wanted = _up(math.ceil(min(reach, 1e9) * factor) + 2 * halo, multiple)
     if wanted > high or wanted < low:
         bound_by = "max_tile" if wanted > high else "min_tile"
@@ -171,7 +172,7 @@ def _affordable_side(cells: int, extent: tuple[int, int]) -> int:
 def _squeezed(core: int, halo: int, side: int, multiple: int) -> tuple[int, int]:
     """Core and halo of a tile of at most ``side`` cells (whole multiples where that leaves any)."""
     side = max(side // multiple * multiple, min(side, multiple), 1)
-    halo = min(halo, side // 4)
+    halo = min(halo, side // HALO_SHARE)
     return min(side - 2 * halo, core + 2 * halo), halo
 
 
