@@ -60,14 +60,17 @@ class Grid:
             "points": ((nx,), (nx,)),
         }[self.kind]
         if (self.x.shape, self.y.shape) != expected:
-            raise ValueError(f"{self.kind} grid of shape {self.shape} with x {self.x.shape}, y {self.y.shape}")
+            raise ValueError(
+                f"{self.kind} grid of shape {self.shape} with x {self.x.shape}, y {self.y.shape}"
+            )
         if self.kind == "points" and ny != 1:
             raise ValueError(f"a grid of points has one row, not {ny}")
 
     @classmethod
     def from_shape(cls, ny: int, nx: int, cell: float = 1.0) -> Grid:
         """A grid in index space (``cell`` units apart), for arrays that come without coordinates."""
-        return cls("affine", (ny, nx), np.arange(nx) * cell, np.arange(ny) * cell, "cells")
+        x, y = (np.arange(n, dtype=np.float64) * np.float64(cell) for n in (nx, ny))
+        return cls("affine", (ny, nx), x, y, "cells")
 
     def coordinates(self, rows: npt.ArrayLike, cols: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """x and y of cells given by row and column indices (any equal shape)."""
@@ -122,7 +125,9 @@ def _median(distances: FloatArray) -> float:
     return float(np.median(finite)) if finite.size else 0.0
 
 
-def geodesic_km(lon0: npt.ArrayLike, lat0: npt.ArrayLike, lon1: npt.ArrayLike, lat1: npt.ArrayLike) -> FloatArray:
+def geodesic_km(
+    lon0: npt.ArrayLike, lat0: npt.ArrayLike, lon1: npt.ArrayLike, lat1: npt.ArrayLike
+) -> FloatArray:
     """Distance in km on the WGS84 ellipsoid between points in degrees (Andoyer-Lambert: within 0.001 % up to 100 km, 0.1 % anywhere).
 
     Nearly antipodal pairs fall back to the sphere. NaN in, NaN out.
