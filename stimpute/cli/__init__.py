@@ -54,14 +54,13 @@ class Terminated(KeyboardInterrupt):
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code. Errors are one line on stderr, a traceback only under -v."""
-    console.talk.quiet = console.talk.verbose = False
+    given = [str(item) for item in (sys.argv[1:] if arguments is None else arguments)]
+    console.talk.quiet, console.talk.verbose, console.talk.arguments = False, False, tuple(given)
     console.show_warnings()
     try:
-        code = app(
-            args=list(sys.argv[1:] if arguments is None else arguments),
-            prog_name="stimpute",
-            standalone_mode=False,
-        )
+        code = app(args=given, prog_name="stimpute", standalone_mode=False)
+        if code == INTERRUPTED:  # how Typer reports a KeyboardInterrupt
+            console.complain("interrupted")
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,10 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Talk:
-    """How much a command says: filled in by -q and -v."""
+    """What was typed, and how much a command says: -q, -v."""
 
     quiet: bool = False
     verbose: bool = False
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command line, as it is recorded in ``history``."""
+        return shlex.join(["stimpute", *self.arguments])
 
 
 talk = Talk()

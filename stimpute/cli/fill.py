@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -155,15 +153,11 @@ def fill(
             plan = api.plan(inputs, out, **read, **options)
             _print_plan(plan, json)
             return 0
-        summary = api.fill(inputs, out, progress=progress, command=_command(), **read, **options)
+        summary = api.fill(inputs, out, progress=progress, command=console.talk.command, **read, **options)
     if json:
         console.write_json(summary)
     _print_summary(summary)
     return 3 if strict and summary.gaps_left else 0
-
-
-def _command() -> str:
-    return shlex.join(["stimpute", *sys.argv[1:]])
 
 
 def _print_summary(summary: FillSummary) -> None:

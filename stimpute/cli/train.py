@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from stimpute.cli import options as o
 
 if TYPE_CHECKING:
     from stimpute.training.options import TrainProgress, TrainSummary
+    from stimpute.training.validation import Validation
 
 EPILOG = "Example: stimpute train archive.nc -o my.safetensors --from st-small --minutes 10"
 NETWORK = "Network"
@@ -108,7 +110,11 @@ def train(
         "overwrite": overwrite, "seed": seed,
     }  # fmt: skip
     with console.progress() as bar:
-        summary = api.train(archives or [], out, progress=_Reporter(bar), **read, **settings)
+        try:
+            summary = api.train(archives or [], out, progress=_Reporter(bar), **read, **settings)
+        except KeyboardInterrupt:
+            _print_left_behind(out)
+            raise
     if json:
         console.write_json(
             {
@@ -123,6 +129,13 @@ def train(
     return 0
 
 
+def _judged(validation: Validation) -> str:
+    return (
+        f"error / best candidate {validation.vs_best:.3f}, / linear {validation.vs_linear:.3f},"
+        f" MAE {validation.mae:.3f} sd, coverage {validation.coverage:.2f}"
+    )
+
+
 class _Reporter:
     """A bar where there is a terminal, and a line for every validation."""
 
@@ -131,11 +144,17 @@ class _Reporter:
 
     def __call__(self, now: TrainProgress) -> None:
         if self._bar:
-            self._bar(
-                f"train (loss {now.loss:.3f})" if not self._bar else "train", int(1000 * now.fraction), 1000
-            )
+            self._bar("train", int(1000 * now.fraction), 1000)
         if now.validation is not None:
-            console.say(f"step {now.step}, {now.elapsed / 60:.1f} min: loss {now.loss:.4f}, {now.validation}")
+            console.say(
+                f"step {now.step}, {now.elapsed / 60:.1f} min: loss {now.loss:.4f}, {_judged(now.validation)}"
+            )
+
+
+def _print_left_behind(out: str) -> None:
+    state = Path(f"{out}.stimpute-training")
+    if state.exists():
+        console.say(f"the state of the run is in {state}; the same command with --resume goes on from there")
 
 
 def _print(summary: TrainSummary) -> None:
@@ -143,7 +162,7 @@ def _print(summary: TrainSummary) -> None:
         f"{summary.steps} steps, {summary.minutes:.1f} min{', stopped early' if summary.stopped_early else ''}"
     )
     if summary.start is not None and summary.best is not None:
-        console.say(f"validation at the start: {summary.start}")
-        console.say(f"validation of the best:  {summary.best}")
+        console.say(f"validation at the start: {_judged(summary.start)}")
+        console.say(f"validation of the best:  {_judged(summary.best)}")
     if summary.path is not None:
         console.say(f"wrote {summary.path}")

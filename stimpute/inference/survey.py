@@ -29,6 +29,7 @@ OVERVIEW_CELLS = 2**22
 ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself
 WHOLE_BYTES, TILE_BYTES = 120, 4000  # per cell-step inside a method that does not say: classical, network
 FEW_STEPS = 5
+MAX_HALO = 16  # cells: beyond, a halo costs more than it brings (a tile of 128 with 32 on each side is three quarters halo)
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,8 +319,9 @@ def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOpt
         for name in ("min_tile", "max_tile", "max_steps", "multiple")
         if hasattr(method, name)
     }
+    overlap = options.overlap if options.overlap is not None or reach < 2 * MAX_HALO else MAX_HALO
     plan = plan_tiles(
-        survey.shape, range_cells=range_cells, range_steps=range_steps, tile=options.tile, overlap=options.overlap,
+        survey.shape, range_cells=range_cells, range_steps=range_steps, tile=options.tile, overlap=overlap,
         cells_budget=max(1, budget // (2 * survey.bytes_per_cell)), **limits,
     )  # fmt: skip
     survey = replace(

@@ -1,0 +1,128 @@
+"""Bad input gets one clear line, the right exit code, and writes nothing."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def refused(stimpute: Callable, tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must fail: its code, one line, nothing new in the folder; returns the line."""
+
+    def check(code: int, *arguments: str | Path) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        done = stimpute(*arguments)
+        assert done.code == code, done.err
+        assert len(done.errors) == 1, done.err
+        assert "Traceback" not in done.err
+        assert done.out == ""
+        assert sorted(tmp_path.rglob("*")) == before
+        return str(done.errors[0])
+
+    return check
+
+
+def test_a_missing_file(refused: Callable, tmp_path: Path) -> None:
+    line = refused(1, "fill", tmp_path / "absent.nc", tmp_path / "out.nc", "--method", "linear")
+    assert "absent.nc" in line
+
+
+def test_no_such_variable(refused: Callable, small: Path, tmp_path: Path) -> None:
+    line = refused(1, "fill", small, tmp_path / "out.nc", "--var", "nope", "--method", "linear")
+    assert "nope" in line
+    assert "sst" in line
+
+
+def test_the_output_exists(refused: Callable, stimpute: Callable, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.nc"
+    out.write_bytes(b"precious")
+    line = refused(1, "fill", small, out, "--method", "linear")
+    assert "--overwrite" in line
+    assert out.read_bytes() == b"precious"
+    assert stimpute("fill", small, out, "--method", "linear", "--overwrite").code == 0
+
+
+def test_the_output_is_the_input(refused: Callable, small: Path) -> None:
+    content = small.read_bytes()
+    line = refused(1, "fill", small, small, "--method", "linear", "--overwrite")
+    assert "input" in line
+    assert small.read_bytes() == content
+
+
+def test_a_truncated_file(refused: Callable, small: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.nc"
+    cut.write_bytes(small.read_bytes()[:2000])
+    assert "cut.nc" in refused(1, "fill", cut, tmp_path / "out.nc", "--method", "linear")
+
+
+def test_a_pickle_as_a_model_is_never_loaded(refused: Callable, small: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    for name in ("model.pt", "model.safetensors"):
+        model = tmp_path / name
+        model.write_bytes(pickle.dumps(Trap()))
+        assert name in refused(1, "fill", small, tmp_path / "out.nc", "--model", model)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_no_such_model(refused: Callable, small: Path, tmp_path: Path) -> None:
+    assert "st-huge" in refused(1, "fill", small, tmp_path / "out.nc", "--model", "st-huge")
+
+
+def test_a_device_by_name_that_is_not_there(refused: Callable, small: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has one")
+    assert "mps" in refused(1, "fill", small, tmp_path / "out.nc", "--device", "mps")
+
+
+def test_nothing_but_gaps(refused: Callable, write_netcdf: Callable, tmp_path: Path) -> None:
+    path = write_netcdf(np.full((4, 5, 6), np.nan, dtype=np.float32))
+    assert "stack.nc" in refused(1, "fill", path, tmp_path / "out.nc", "--method", "linear")
+
+
+def test_an_output_folder_that_does_not_exist(refused: Callable, small: Path, tmp_path: Path) -> None:
+    assert "nowhere" in refused(1, "fill", small, tmp_path / "nowhere" / "out.nc", "--method", "linear")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fill", "only-one.nc"), "output"),
+        (("fill", "a.nc", "b.nc", "--method", "magic"), "magic"),
+        (("fill", "a.nc", "b.nc", "--bbox", "1,2,3"), "xmin"),
+        (("fill", "a.nc", "b.nc", "--bbox", "1,9,3,4"), "ymin"),
+        (("fill", "a.nc", "b.nc", "--memory", "lots"), "lots"),
+        (("fill", "a.nc", "b.nc", "--tile", "0"), "tile"),
+        (("fill", "a.nc", "b.nc", "--bounds", "3,1"), "bounds"),
+        (("fill", "a.nc", "b.nc", "--quantiles", "1.5"), "quantiles"),
+        (("fill", "a.nc", "b.nc", "--co", "novalue"), "KEY=VALUE"),
+        (("fill", "a.nc", "b.nc", "--of", "Word"), "Word"),
+        (("fill", "a.nc", "b.nc", "--method", "mean", "--model", "st-small"), "no model"),
+        (("fill", "a.nc", "b.nc", "--precision", "fp8"), "fp8"),
+        (("fill", "a.nc", "b.nc", "--plot", "p.doc"), "p.doc"),
+        (("fill", "a.nc", "-", "--json"), "stdout"),
+        (("fill", "a.nc", "b.nc", "--nonsense"), "nonsense"),
+        (("evaluate", "a.nc", "--holdout", "moon"), "moon"),
+        (("evaluate", "a.nc", "--share", "2"), "share"),
+        (("evaluate", "a.nc", "--methods", "linear,magic"), "magic"),
+        (("evaluate", "a.nc", "--by", "colour"), "colour"),
+        (("models", "paint"), "paint"),
+        (("simulate", "out.txt"), "out.txt"),
+        (("simulate", "out.nc", "--kind", "moon"), "moon"),
+        (("simulate", "out.nc", "--shape", "a,b"), "a,b"),
+        (("train", "-o", "model.pt", "a.nc"), "safetensors"),
+        (("variogram", "a.nc", "--estimator", "magic"), "magic"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_a_wrong_command_line_exits_2(refused: Callable, arguments: tuple[str, ...], words: str) -> None:
+    assert words in refused(2, *arguments)
