@@ -100,7 +100,10 @@ def write_netcdf(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def write_geotiffs(tmp_path: Path) -> Callable[..., list[Path]]:
-    """Write ``values`` (time, y, x) as one dated GeoTIFF per step (UTM, 1 km), NaN in the gaps; returns the paths in order."""
+    """Write ``values`` (time, y, x) as one dated GeoTIFF per step (UTM, 1 km), NaN in the gaps; returns the paths in order.
+
+    Of several ``bands`` only the first is written.
+    """
     import rasterio
 
     def write(
@@ -111,6 +114,7 @@ def write_geotiffs(tmp_path: Path) -> Callable[..., list[Path]]:
         nodata: float | None = -9999.0,
         crs: str | None = "EPSG:32630",
         pattern: str = "sst_202001{day:02d}.tif",
+        bands: int = 1,
         **creation: Any,
     ) -> list[Path]:
         target = tmp_path / folder
@@ -120,7 +124,7 @@ def write_geotiffs(tmp_path: Path) -> Callable[..., list[Path]]:
         paths = []
         for step, band in enumerate(stored):
             path = target / pattern.format(day=step + 1)
-            profile = {"driver": "GTiff", "count": 1, "dtype": dtype, "nodata": nodata, "crs": crs}
+            profile = {"driver": "GTiff", "count": bands, "dtype": dtype, "nodata": nodata, "crs": crs}
             ny, nx = band.shape
             transform = rasterio.transform.from_origin(500_000, 4_600_000, 1000, 1000)
             with rasterio.open(

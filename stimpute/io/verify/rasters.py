@@ -176,8 +176,11 @@ def _read(
 
     All bands at once: files interleaved by pixel would be decompressed once per band otherwise.
     """
-    file, bands = planes[0].file, [plane.band for plane in planes]
-    return file.read(bands, window=(rows, columns)), file.read_masks(bands, window=(rows, columns)) != 0
+    file, bands, window = planes[0].file, [plane.band for plane in planes], (rows, columns)
+    valid = file.read_masks(bands, window=window) != 0
+    for alpha in _alpha_bands(file):  # GDAL takes only bytes and 16-bit numbers for alpha by itself
+        valid &= file.read(alpha, window=window) != 0
+    return file.read(bands, window=window), valid
 
 
 def _slabs(file: Any, bands: int) -> Iterator[tuple[int, int]]:
@@ -242,17 +245,24 @@ def _layout(ledger: Ledger, before: Any, after: Any, name: str, declared: Declar
 
 
 def _bands(ledger: Ledger, before: Any, after: Any, name: str, declared: Declared) -> None:
-    """What is said about each band: dtype, nodata, packing, description, tags."""
+    """What is said about each band: dtype, nodata, packing, description, tags.
+
+    Another driver may know less: GeoTIFF holds one nodata for all bands.
+    """
+    converted = before.driver != after.driver
     for attribute in ("dtypes", "nodatavals", "scales", "offsets", "descriptions", "units", "colorinterp"):
         pairs = zip(getattr(before, attribute), getattr(after, attribute), strict=True)
         for band, (old, new) in enumerate(pairs, start=1):
             what = f"{name}, band {band}, {attribute.removesuffix('s').removesuffix('val')}"
             if attribute != "nodatavals":
-                ledger.expect(what, old, new, declared.dtype and attribute == "dtypes")
+                may_change = (
+                    declared.dtype if attribute == "dtypes" else converted and attribute == "colorinterp"
+                )
+                ledger.expect(what, old, new, may_change)
             elif old is None and new is not None:
                 ledger.note(f"{what}: {new} is declared now")
             elif not (_is_nan(old) and _is_nan(new)):
-                ledger.expect(what, old, new, declared.dtype)
+                ledger.expect(what, old, new, declared.dtype or converted)
     for band in range(1, before.count + 1):
         _tags(ledger, f"{name}, band {band}, tag ", before.tags(band), after.tags(band))
 
