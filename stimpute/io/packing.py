@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from stimpute.errors import InputError, OutputError, StimputeWarning
 
 Array = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
+
+_TABLE_PAYS = 1 << 17  # cells from which on looking decoded values up is faster than computing them
 
 # netCDF's default fills; bytes have none
 DEFAULT_FILLS: dict[str, float] = {
@@ -101,6 +104,18 @@ class Packing:
 
         Observed numbers too large for float32 count as gaps.
         """
+        if self.dtype.kind in "iu" and self.dtype.itemsize <= 2 and stored.size > _TABLE_PAYS:
+            bits = np.ascontiguousarray(stored, dtype=self.stored_dtype).view(f"u{self.dtype.itemsize}")
+            return self._table[0][bits], self._table[1][bits]
+        return self._computed(stored)
+
+    @cached_property
+    def _table(self) -> tuple[npt.NDArray[np.float32], BoolArray]:
+        """Value and validity of every stored number of a short integer type, by its bits."""
+        bits = np.arange(1 << (8 * self.dtype.itemsize), dtype=f"u{self.dtype.itemsize}")
+        return self._computed(bits.view(self.stored_dtype))
+
+    def _computed(self, stored: Array) -> tuple[npt.NDArray[np.float32], BoolArray]:
         values, valid = self.decode64(stored)
         with np.errstate(over="ignore"):
             out = values.astype(np.float32)

@@ -118,3 +118,15 @@ def test_another_dtype_unpacks_floats_and_keeps_integers_packed():
     assert (as_int.scale, as_int.fill) == (0.5, -1)
     with pytest.raises(OutputError, match="--dtype potato"):
         packing.with_dtype("potato")
+
+
+@pytest.mark.parametrize(
+    "attrs", [{"_FillValue": np.int16(-7), "scale_factor": 0.1}, {"_Unsigned": "true", "valid_max": 300}]
+)
+def test_large_arrays_decode_like_small_ones(attrs):
+    packing = packed(attrs)
+    stored = np.arange(-(2**15), 2**15, dtype="i2").repeat(3)
+    values, valid = packing.decode(stored)
+    pieces = [packing.decode(stored[i : i + 1000]) for i in range(0, stored.size, 1000)]
+    np.testing.assert_array_equal(values, np.concatenate([p[0] for p in pieces]))
+    np.testing.assert_array_equal(valid, np.concatenate([p[1] for p in pieces]))
