@@ -41,13 +41,13 @@ def worst_step(stack: FilledStack) -> int:
 
 
 def worst_cell(stack: FilledStack) -> tuple[int, int]:
-    """The cell whose longest run of filled steps is longest, among those with observations on both sides of it if any."""
+    """The cell whose longest run of filled steps is longest, among those observed at least twice (if any)."""
     longest = run = np.zeros(stack.flag.shape[1:], dtype=np.int64)
     for step in stack.flag:
         run = np.where(step == FILLED, run + 1, 0)
         longest = np.maximum(longest, run)
     seen = np.isfinite(stack.before).sum(axis=0)
-    enough = seen >= min(3, seen.max())
+    enough = seen >= min(2, int(seen.max()))
     row, col = np.unravel_index(int(np.argmax(np.where(enough, longest, -1))), longest.shape)
     return int(row), int(col)
 
