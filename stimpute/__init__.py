@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_API = ("evaluate", "fill", "info", "models", "simulate", "train", "variogram", "verify")
-__all__ = ["__version__", *_API]
+__all__ = ["__version__", "evaluate", "fill", "info", "models", "simulate", "train", "variogram", "verify"]
 
 if TYPE_CHECKING:
     from stimpute.api import evaluate, fill, info, models, simulate, train, variogram, verify
 
 
 def __getattr__(name: str) -> Any:
-    if name in _API:
+    if name in __all__:
         from importlib import import_module
 
         return getattr(import_module("stimpute.api"), name)

@@ -141,7 +141,7 @@ class Method(Protocol):
     """A way of filling gaps."""
 
     name: str
-    sees_whole: bool  # better on the whole stack than on tiles (EOFs, DCT): the engine gives it that if memory allows
+    sees_whole: bool  # better on the whole stack than on tiles (EOFs, DCT); gets it where memory allows
 
     def prepare(self, overview: Stack) -> Imputer:
         """Freeze what needs to see the whole stack. ``overview`` is the stack at bounded size (coarsened)."""

@@ -48,7 +48,9 @@ class Stack:
     def __post_init__(self) -> None:
         t, ny, nx = self.values.shape
         if self.values.dtype != np.float32 or self.valid.dtype != np.bool_:
-            raise ValueError(f"values {self.values.dtype}, valid {self.valid.dtype}: expected float32 and bool")
+            raise ValueError(
+                f"values {self.values.dtype}, valid {self.valid.dtype}: expected float32 and bool"
+            )
         if self.valid.shape != self.values.shape or self.grid.shape != (ny, nx):
             raise ValueError(f"values {self.values.shape}, valid {self.valid.shape}, grid {self.grid.shape}")
         if not (len(self.times) == len(self.year_phase) == len(self.day_phase) == t):
@@ -61,7 +63,9 @@ class Stack:
             raise ValueError("a gap holds a value (gaps are stored as 0)")
         for name, array in self.dynamic.items():
             if array.shape != self.values.shape:
-                raise ValueError(f"dynamic covariate {name}: {array.shape} for a stack of {self.values.shape}")
+                raise ValueError(
+                    f"dynamic covariate {name}: {array.shape} for a stack of {self.values.shape}"
+                )
         for name, array in self.static.items():
             if array.shape != (ny, nx):
                 raise ValueError(f"static covariate {name}: {array.shape} for a grid of {(ny, nx)}")
@@ -91,13 +95,19 @@ class Stack:
         """
         array = np.asarray(values, dtype=np.float32)
         observed = np.isfinite(array) if valid is None else np.asarray(valid, dtype=bool) & np.isfinite(array)
-        steps = np.arange(array.shape[0], dtype=np.float64) if times is None else np.asarray(times, dtype=np.float64)
+        steps = (
+            np.arange(array.shape[0], dtype=np.float64)
+            if times is None
+            else np.asarray(times, dtype=np.float64)
+        )
         return cls(
             values=np.where(observed, array, np.float32(0)),
             valid=observed,
             times=steps,
             grid=grid or Grid.from_shape(*array.shape[1:]),
-            year_phase=np.asarray(steps / 365.2425 % 1 if year_phase is None else year_phase, dtype=np.float64),
+            year_phase=np.asarray(
+                steps / 365.2425 % 1 if year_phase is None else year_phase, dtype=np.float64
+            ),
             day_phase=np.asarray(steps % 1 if day_phase is None else day_phase, dtype=np.float64),
             dynamic={k: np.asarray(v, dtype=np.float32) for k, v in (dynamic or {}).items()},
             static={k: np.asarray(v, dtype=np.float32) for k, v in (static or {}).items()},
