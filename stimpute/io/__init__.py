@@ -76,6 +76,10 @@ def _complete(source: Any, options: ReadOptions) -> None:
         from stimpute.io.covariates import attach
 
         attach(source, options, lambda path, reading: _open([path], reading))
+    if options.qc:
+        from stimpute.io.screening import screen
+
+        screen(source)
     if source.format == "GeoTIFF":
         return
     from stimpute.io.domain import domain_in_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +49,7 @@ class CFSource:
     domain : bool (y, x) or None, True inside the domain to fill.
     alterations : what the user asked to change in observed cells, for the history.
     warnings : texts of the warnings given while opening.
+    notes : what is worth a line in a log, though nothing is wrong.
     """
 
     def __init__(self, files: Sequence[RawFile], options: ReadOptions) -> None:
@@ -86,6 +88,7 @@ class CFSource:
         self.packings = tuple({v: self._packing(f, v) for v in self.variables} for f in self.files)
         self.layers = tuple(layer for v in self.variables for layer in self._layers(v))
         self.alterations = self.steps.altered + self._repackings()
+        self.notes = tuple(self._missing_chunks())
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -330,6 +333,20 @@ class CFSource:
             nodata=self.options.nodata,
             netcdf=file.format == "NetCDF",
         )
+
+    def _missing_chunks(self) -> Iterator[str]:
+        """Chunks of Zarr arrays that were never written and read as the fill value."""
+        if self.format != "Zarr":
+            return
+        from stimpute.io.zarr_store import missing_chunks
+
+        for file in self.files:
+            for name in self.variables:
+                count = missing_chunks(file.native[name])
+                if count:
+                    note = f"{file.path}: {name}: {count} of {file.native[name].nchunks} chunks are absent"
+                    logging.getLogger(__name__).info(note)
+                    yield note
 
     def _repackings(self) -> tuple[str, ...]:
         return tuple(

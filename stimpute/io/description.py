@@ -23,6 +23,7 @@ def describe(source: Any) -> dict[str, Any]:
         "covariates": [c.name for c in getattr(source, "covariates", ())],
         "domain_share": _share(getattr(source, "domain", None)),
         "warnings": list(getattr(source, "warnings", ())),
+        "notes": list(getattr(source, "notes", ())),
     }
 
 

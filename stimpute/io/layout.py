@@ -20,7 +20,7 @@ from stimpute.io.cf_time import NO_CALENDAR, parse_label
 from stimpute.io.options import SinkOptions
 from stimpute.io.packing import DEFAULT_FILLS, Packing
 from stimpute.io.raw import Array, RawFile, RawVariable
-from stimpute.protocols import FILLED, FLAG_MEANINGS, Filled, Window
+from stimpute.protocols import FILLED, FLAG_MEANINGS, OBSERVED, Filled, Window
 
 Role = Literal["copied", "filled", "flag", "error", "quantile"]
 SLAB_BYTES = 64 << 20
@@ -398,6 +398,9 @@ def _numbers(source: CFSource, layout: Layout, window: Window, filled: Filled, l
     name, estimated = source.layers[layer].variable, filled.flag == FILLED
     packing, before = layout.packings[name], source.packing(layer)
     stored = source.read_stored(window, layer)
+    if source.options.qc:  # an outlier that was not filled is a gap now
+        discarded = before.observed(stored) & ~estimated & (filled.flag != OBSERVED)
+        stored[discarded] = source.fill_number(layer)
     label = f"{source.paths[0]}: {source.layers[layer].name}"
     if packing.stored_dtype != before.stored_dtype:
         values, valid = before.decode64(stored)

@@ -1,0 +1,52 @@
+"""``--qc`` and fills that nothing declares."""
+
+import numpy as np
+import pytest
+
+from stimpute.errors import StimputeWarning
+from stimpute.io import ReadOptions, open_source
+from stimpute.io.screening import cell_limits
+from stimpute.io.suspicion import suspicious_number
+from stimpute.protocols import Window
+
+
+def test_an_outlier_is_read_as_a_gap_and_counted(write_netcdf, gappy, fill_with, tmp_path):
+    values = gappy(t=20, missing=0.2)
+    values[7, 3, 4], values[9, 0, 2] = 60.0, 60.0
+    path, out = write_netcdf(values), tmp_path / "out.nc"
+    with pytest.warns(StimputeWarning, match=r"sst: 2 outliers are treated as gaps \(--qc\)"):
+        source = open_source(path, ReadOptions(qc=True))
+    with source:
+        valid = source.read(Window.whole(source.layers[0].shape)).valid
+        assert not valid[7, 3, 4]
+        assert (valid != np.isfinite(values)).sum() == 2
+    with pytest.warns(StimputeWarning):
+        fill_with(15.0, path, out, ReadOptions(qc=True))
+    with open_source(out, ReadOptions(variables=("sst",))) as written:
+        after = written.read(Window.whole(written.layers[0].shape)).with_nan()
+        assert after[7, 3, 4] == 15
+        assert np.isnan(after[9, 0, 2])  # refused, and no longer there
+        assert "2 outliers treated as gaps" in written.files[0].attrs["history"]
+
+
+def test_few_observations_and_constant_cells_have_no_limits():
+    values = np.full((6, 1, 2), np.nan, dtype="f4")
+    values[:4, 0, 0] = [1, 1, 1, 100]
+    values[:, 0, 1] = 3
+    low, high = cell_limits(values)
+    assert np.isinf(low).all()
+    assert np.isinf(high).all()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "found"),
+    [
+        ([255] * 50 + list(range(200)), 255),
+        ([0] * 400 + list(range(1, 200)), None),  # rain
+        ([65535] * 9 + list(range(3000)) * 2, None),  # too rare
+        ([0] * 50 + list(range(9000, 9400)), 0),
+        ([7] * 100, None),
+    ],
+)
+def test_what_looks_like_a_fill(numbers, found):
+    assert suspicious_number(np.array(numbers, dtype="u2" if max(numbers) > 255 else "u1")) == found
