@@ -138,6 +138,7 @@ class _Comparison:
     shared: Sequence[str] = ()  # times that several of the merged files hold
     targets: set[str] = field(default_factory=set)
     maps: dict[str, Mapping1D | None] = field(default_factory=dict)
+    turned: set[str] = field(default_factory=set)  # longitudes given modulo 360
 
     @property
     def converted(self) -> bool:
@@ -206,7 +207,13 @@ class _Comparison:
             return self._match(mine, theirs)
         if len(mine) == len(theirs) and bool(np.all(mine == theirs)):
             return identity
-        return self._match(mine, theirs)
+        mapping = self._match(mine, theirs)
+        east = str(a.attributes.get("units", "")).lower().startswith(("degrees_east", "degree_east"))
+        if self.declared.window and east and len(set(mapping.out[mapping.out >= 0])) < len(theirs):
+            self.turned.add(name)
+            self.ledger.note(f"variable {name}: longitudes are counted on across the antimeridian (--bbox)")
+            return self._match(mine % 360, theirs % 360)
+        return mapping
 
     def _match(self, mine: Array, theirs: Array) -> Mapping1D:
         """Equal coordinates, nearest within 1e-9 of the axis' extent where they are numbers."""
@@ -257,7 +264,7 @@ class _Comparison:
         if target:
             self.targets.add(a.name)
             self.filled(a, b)
-        elif a.dtype != b.dtype or moves or (self.later and not self._own(a)):
+        elif a.dtype != b.dtype or moves or a.name in self.turned or (self.later and not self._own(a)):
             return
         else:
             self.untouched(a, b)
