@@ -131,7 +131,9 @@ class NetCDFSink:
             and variable.dtype.kind == "f"
         ):
             fill = variable.dtype.type(np.nan)  # in memory NaN needs no declaration
-        fits = fill is not None and np.asarray(fill).dtype == variable.dtype and np.asarray(fill).size == 1
+        if fill is not None and variable.dtype == np.float16:
+            fill = np.asarray(fill).astype(np.float32)[()]
+        fits = fill is not None and np.asarray(fill).dtype == datatype and np.asarray(fill).size == 1
         storage = self._storage(variable)
         if storage.get("endian") == "big" and isinstance(datatype, np.dtype):
             datatype = datatype.newbyteorder(">")
@@ -167,7 +169,9 @@ class NetCDFSink:
     def _datatype(self, group: Any, variable: OutVariable) -> Any:
         """The type to create a variable with; user-defined types are created anew. None: it cannot be written."""
         if variable.dtype.kind in "iuf":
-            return variable.dtype
+            return (
+                variable.dtype if variable.dtype != np.float16 else np.dtype(np.float32)
+            )  # NetCDF has no halves
         if variable.dtype.kind == "S" and variable.dtype.itemsize == 1:
             return "S1"
         native = self._native(variable)

@@ -119,3 +119,15 @@ def test_boxes_that_make_no_sense():
         select(globe(), (0, 0, 1, 2), "EPSG:potato", label="doc")
     with pytest.raises(InputError, match="needs coordinates"):
         select(Grid.from_shape(3, 3), (0, 0, 1, 1), label="doc")
+
+
+@pytest.mark.parametrize(("ny", "nx"), [(1, 1), (1, 5), (5, 1)])
+def test_lines_and_single_cells(ny, nx):
+    assert grid_of(np.arange(nx), np.arange(ny), ("lon", "lat")).shape == (ny, nx)
+
+
+def test_packed_latitudes_are_decoded():
+    packed = ({"units": "degrees_east"}, {"units": "degrees_north", "scale_factor": 0.1})
+    np.testing.assert_allclose(
+        grid_of([0, 1], [450, 451], ("lon", "lat"), packed, dtype="i2").y, [45.0, 45.1]
+    )

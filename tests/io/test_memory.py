@@ -88,3 +88,28 @@ def test_in_memory_to_netcdf(dataset, fill_with, tmp_path):
     with xr.open_dataset(tmp_path / "out.nc") as written:
         np.testing.assert_array_equal(written.sst.where(written.sst_fill_flag == 0), dataset.sst)
         assert written.label.values.tolist() == list("abcdef")
+
+
+def test_big_integers_and_halves_keep_their_numbers(fill_with, tmp_path):
+    coords = {
+        "time": ("time", [0, 1], {"units": "days since 2000-01-01"}),
+        "lat": [0.0, 1.0],
+        "lon": [0.0, 1.0],
+    }
+    big = np.array([[[1, 2], [2**62 + 1, -5]], [[3, 4], [7, 2**53 + 1]]], dtype="i8")
+    halves = np.where(big < 10, big, np.nan).astype("f2")
+    data = xr.Dataset(
+        {
+            "n": (("time", "lat", "lon"), big, {"_FillValue": np.int64(-5)}),
+            "h": (("time", "lat", "lon"), halves),
+        },
+        coords,
+    )
+    for out in (tmp_path / "out.nc", tmp_path / "out.zarr"):
+        fill_with(3.0, data, out, ReadOptions(variables=("n", "h")))
+        with open_source(out, ReadOptions(variables=("n", "h"))) as source:
+            window = Window.whole(source.layers[0].shape)
+            after = source.read_stored(window, 0)
+            assert after[big != -5].tolist() == big[big != -5].tolist()
+            known = np.isfinite(halves)
+            np.testing.assert_array_equal(source.read_stored(window, 1)[known], halves[known])
