@@ -41,7 +41,7 @@ from stimpute.tiling import blend_weights
 
 LEVEL = 0.9
 CALIBRATION_SHARE = 0.1
-CALIBRATION_TILES = 6
+CALIBRATION_TILES = 2, 6, 0.15  # at least, at most, share of all tiles
 MIN_HELD_OUT = 30
 STANDARD_NAME_BOUNDS: dict[str, Bounds] = {
     "normalized_difference_vegetation_index": (-1.0, 1.0),
@@ -200,9 +200,19 @@ def _sampled_tiles(survey: Survey, rng: np.random.Generator) -> list[Window]:
         return [survey.tiles[0].read]
     extended = survey.observed_per_cell[:, survey.extended_columns]
     observed = np.array([extended[tile.core.slices[1:]].sum() for tile in survey.tiles], dtype=np.float64)
-    count = min(CALIBRATION_TILES, int((observed > 0).sum()))
+    count = min(calibration_tiles(len(survey.tiles)), int((observed > 0).sum()))
     picked = rng.choice(len(survey.tiles), size=count, replace=False, p=observed / observed.sum())
     return [survey.tiles[i].read for i in sorted(picked)]
+
+
+def calibration_tiles(tiles: int) -> int:
+    """How many of so many tiles the calibration is fitted on.
+
+    >>> calibration_tiles(1), calibration_tiles(15), calibration_tiles(1000)
+    (1, 2, 6)
+    """
+    least, most, share = CALIBRATION_TILES
+    return min(tiles, max(least, min(most, round(share * tiles))))
 
 
 def _hidden(stack: Stack, seed: int) -> BoolArray | None:
@@ -274,7 +284,7 @@ def _bands(
     scaled = False
     for number, tile in enumerate(survey.tiles):
         stack = survey.read(tile.read)
-        wanted = fillable[tile.read.slices[1:]] & ~stack.valid
+        wanted = fillable[tile.core.slices[1:]] & ~stack.valid[_inside(tile.core, tile.read)]
         answer = _answer(stack, imputer, trust) if wanted.any() else _nothing(stack)
         scaled |= answer.scale is not None
         band.add(tile.read, blend_weights(tile, shape), answer)
@@ -284,6 +294,13 @@ def _bands(
         open_from = shape[1] if last else survey.tiles[number + 1].read.y[0]
         if last or (not survey.in_memory and open_from > band.top):
             yield _own_columns(survey, *band.finish(open_from, scaled))
+
+
+def _inside(window: Window, outer: Window) -> tuple[slice, slice, slice]:
+    """Slices of a window within another one's array."""
+    pairs = zip((window.time, window.y, window.x), (outer.time, outer.y, outer.x), strict=True)
+    t, y, x = (slice(start - origin, stop - origin) for (start, stop), (origin, _) in pairs)
+    return t, y, x
 
 
 def _answer(stack: Stack, imputer: Imputer, trust: Trust) -> Answer:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from stimpute.inference.engine import calibration_tiles
 from stimpute.inference.options import FillOptions, Progress
 from stimpute.inference.survey import Survey, available_memory, survey_layer
 from stimpute.protocols import Method, Source
@@ -60,9 +61,11 @@ class FillPlan:
     def lines(self) -> list[str]:
         """The plan as text."""
         time_axis = self.inputs.get("time", {})
-        text = [
-            f"{key}: {value}" for key, value in self.inputs.items() if key in {"format", "crs", "calendar"}
-        ]
+        crs = self.inputs.get("crs") or {}
+        text = [f"format: {self.inputs.get('format', '')}", f"crs: {crs.get('name') or 'none'}"]
+        for layer in self.inputs.get("layers", ()):
+            codes = ", ".join(str(code) for code in layer.get("nodata", ()))
+            text.append(f"nodata of {layer.get('name', '')}: {codes or 'none'}")
         if time_axis:
             text.append(
                 "time: "
@@ -157,7 +160,7 @@ def _expected_seconds(survey: Survey, method: Method, options: FillOptions) -> f
     imputer.impute(sample)
     once = time.perf_counter() - started
     total = sum(math.prod(tile.read.shape) for tile in survey.tiles)
-    calibration = min(6, len(survey.tiles)) / len(survey.tiles) if options.uncertainty else 0.0
+    calibration = calibration_tiles(len(survey.tiles)) / len(survey.tiles) if options.uncertainty else 0.0
     return once * total / math.prod(sample.shape) * (1 + calibration)
 
 

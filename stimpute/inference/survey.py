@@ -27,7 +27,7 @@ from stimpute.variogram import VariogramAnalysis, analyse
 
 OVERVIEW_CELLS = 2**22
 ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself
-WHOLE_BYTES, TILE_BYTES = 120, 4000  # per cell-step inside a method that does not say: classical, network
+WHOLE_BYTES, TILE_BYTES = 120, 1600  # per cell-step inside a method that does not say: classical, network
 FEW_STEPS = 5
 MAX_HALO = 16  # cells: beyond, a halo costs more than it brings (a tile of 128 with 32 on each side is three quarters halo)
 
@@ -322,12 +322,18 @@ def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOpt
     overlap = options.overlap if options.overlap is not None or reach < 2 * MAX_HALO else MAX_HALO
     plan = plan_tiles(
         survey.shape, range_cells=range_cells, range_steps=range_steps, tile=options.tile, overlap=overlap,
-        cells_budget=max(1, budget // (2 * survey.bytes_per_cell)), **limits,
+        cells_budget=_tile_cells(survey, budget), **limits,
     )  # fmt: skip
     survey = replace(
         survey, **_margin(survey, min(plan.core, survey.shape[2] // 4) if margin else 0), plan=plan
     )
     return replace(survey, tiles=tuple(sorted(tiles(survey.extended, plan), key=_order)))
+
+
+def _tile_cells(survey: Survey, budget: int) -> int:
+    """Most cell-steps a tile may hold: what the engine's own arrays leave of the budget."""
+    own = survey.cells * ENGINE_BYTES if survey.in_memory else budget // 2
+    return max(1, (budget - own) // survey.bytes_per_cell)
 
 
 def _margin(survey: Survey, margin: int) -> dict[str, Any]:
