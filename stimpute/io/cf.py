@@ -133,15 +133,18 @@ def is_flag(variable: RawVariable) -> bool:
     )
 
 
-def candidates(raw: RawFile) -> list[RawVariable]:
-    """The variables that may be filled: numbers over y and x, neither coordinates, bounds, flags nor ancillary.
+def candidates(raw: RawFile, *, flags: bool = False) -> list[RawVariable]:
+    """The variables that may be filled: numbers over y and x, neither coordinates, bounds nor ancillary.
 
-    Where some of them have a time axis, those without are left out.
+    Those with ``flags`` (categories) instead of quantities on request only. Where some have a time axis, those without
+    are left out.
     """
     referred = _referred(raw)
     found: list[tuple[RawVariable, Axes]] = []
     for name, variable in raw.variables.items():
-        if name in referred or name in raw.dims or variable.dtype.kind not in "iufc" or is_flag(variable):
+        if name in referred or name in raw.dims or variable.dtype.kind not in "iufc":
+            continue
+        if is_flag(variable) is not flags:
             continue
         if variable.short.endswith(("_bnds", "_bounds")) or (
             horizontal(variable) is not None and len(variable.dims) == 2
@@ -177,7 +180,7 @@ def choose(raw: RawFile, wanted: Sequence[str], *, force: bool = False) -> list[
     ------
     InputError : none or several candidates, an unknown name, a variable that holds no quantities.
     """
-    possible = candidates(raw)
+    possible = candidates(raw) or candidates(raw, flags=True)  # flags alone are refused by name below
     if tuple(wanted) == ("all",):
         chosen = possible
     elif wanted:

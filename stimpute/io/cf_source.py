@@ -120,7 +120,8 @@ class CFSource:
         """The stored numbers of a window, in the packing of the first file (see ``packing``)."""
         name = self.layers[layer].variable
         packing = self.packing(layer)
-        out = np.full(window.shape, self.fill_number(layer), dtype=self.layers[layer].dtype)
+        gap = np.asarray(self.fill_number(layer)).astype(packing.dtype)  # as read: unsigned under _Unsigned
+        out = np.full(window.shape, gap.view(packing.stored_dtype), dtype=packing.stored_dtype)
         for block in self._blocks(window):
             stored = self._stored(block, window, layer)
             theirs = self.packings[block.file][name]
