@@ -15,6 +15,7 @@ from zarr.errors import ZarrUserWarning
 from stimpute.errors import InputError
 from stimpute.io.raw import Array, Key, RawFile, RawVariable
 
+_COUNTED_CHUNKS = 100_000
 ROOT_DOCUMENTS = (".zmetadata", ".zgroup", "zarr.json", ".zarray")
 
 
@@ -93,8 +94,13 @@ def _raw_file(path: str | Path, root: Any) -> RawFile:
 
 
 def missing_chunks(array: Any) -> int:
-    """How many chunks of an array were never written."""
-    return int(array.nchunks - array.nchunks_initialized) if array.nchunks < 100_000 else 0
+    """How many chunks of an array were never written; 0 where the store cannot tell."""
+    if array.nchunks > _COUNTED_CHUNKS:
+        return 0
+    try:
+        return int(array.nchunks - array.nchunks_initialized)
+    except ValueError:  # zip stores list arrays whose names only begin alike
+        return 0
 
 
 def _raw_variable(path: str | Path, name: str, array: Any) -> RawVariable:
