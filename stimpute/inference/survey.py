@@ -125,9 +125,10 @@ def survey_layer(
             f"{_where(source, layer)}: no observed value at all, so there is nothing to fill from"
         )
     notes = _remarks(layer, scan)
-    variogram, remark = _variogram(scan.whole or scan.overview, options.seed)
+    complete = bool((scan.per_cell == layer.shape[0]).all())
+    variogram, remark = (None, "") if complete else _variogram(scan.whole or scan.overview, options.seed)
     range_km, range_days = _ranges(variogram)
-    if remark or range_km is None:
+    if not complete and (remark or range_km is None):
         notes.append(remark or f"{layer.name}: no spatial range could be fitted; tiles of the fallback size")
     fillable, outside, refusal = _fillable(source, layer, scan, range_km, options)
     notes += refusal
