@@ -16,6 +16,8 @@ def main(gappy: str, filled: str, truth: str, name: str | None = None) -> None:
         observed = before[name].to_numpy()
         answer = after[name].to_numpy()
         expected = real[name].to_numpy()
+        error_bar = f"{name}_standard_error"
+        scale = after[error_bar].to_numpy() if error_bar in after else None
     was_missing = np.isnan(observed) & np.isfinite(expected)
     judged = was_missing & np.isfinite(answer)
     print(
@@ -24,6 +26,9 @@ def main(gappy: str, filled: str, truth: str, name: str | None = None) -> None:
     present = np.isfinite(observed)
     per_cell = np.where(present, observed, 0).sum(0) / np.maximum(present.sum(0), 1)
     report("stimpute fill", answer[judged], expected[judged])
+    if scale is not None:
+        inside = np.abs(answer - expected)[judged] <= 1.645 * scale[judged]
+        print(f"  its 90 % intervals cover {inside.mean():.0%} of the truth")
     report("mean of the cell", np.broadcast_to(per_cell, expected.shape)[judged], expected[judged])
 
 
