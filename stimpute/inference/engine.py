@@ -41,7 +41,10 @@ from stimpute.tiling import blend_weights
 
 LEVEL = 0.9
 CALIBRATION_SHARE = 0.1
-CALIBRATION_TILES = 2, 6, 0.15  # at least, at most, share of all tiles
+CALIBRATION_TILES, CALIBRATION_CELLS = (
+    (2, 12),
+    1_000_000,
+)  # at least, at most; as many as hold so many cell-steps
 MIN_HELD_OUT = 30
 STANDARD_NAME_BOUNDS: dict[str, Bounds] = {
     "normalized_difference_vegetation_index": (-1.0, 1.0),
@@ -158,10 +161,15 @@ def _calibrate(survey: Survey, imputer: Imputer, options: FillOptions, progress:
     rng = np.random.default_rng([options.seed, survey.index])
     errors, scales, distances = [], [], []
     chosen = _sampled_tiles(survey, rng)
+    everywhere = (
+        _hidden(survey.read(Window.whole(survey.extended)), options.seed) if survey.in_memory else None
+    )
     for done, window in enumerate(chosen):
         stack = survey.read(window)
-        hidden = _hidden(stack, int(rng.integers(2**31)))
-        if hidden is None:
+        hidden = (
+            everywhere[window.slices] if everywhere is not None else _hidden(stack, int(rng.integers(2**31)))
+        )
+        if hidden is None or not hidden.any():
             continue
         shown = stack.hide(hidden)
         estimate = imputer.impute(shown)
@@ -200,19 +208,16 @@ def _sampled_tiles(survey: Survey, rng: np.random.Generator) -> list[Window]:
         return [survey.tiles[0].read]
     extended = survey.observed_per_cell[:, survey.extended_columns]
     observed = np.array([extended[tile.core.slices[1:]].sum() for tile in survey.tiles], dtype=np.float64)
-    count = min(calibration_tiles(len(survey.tiles)), int((observed > 0).sum()))
+    count = min(calibration_tiles(survey), int((observed > 0).sum()))
     picked = rng.choice(len(survey.tiles), size=count, replace=False, p=observed / observed.sum())
     return [survey.tiles[i].read for i in sorted(picked)]
 
 
-def calibration_tiles(tiles: int) -> int:
-    """How many of so many tiles the calibration is fitted on.
-
-    >>> calibration_tiles(1), calibration_tiles(15), calibration_tiles(1000)
-    (1, 2, 6)
-    """
-    least, most, share = CALIBRATION_TILES
-    return min(tiles, max(least, min(most, round(share * tiles))))
+def calibration_tiles(survey: Survey) -> int:
+    """How many tiles the calibration is fitted on: a million cell-steps, at least 2 tiles, at most 12."""
+    least, most = CALIBRATION_TILES
+    cells = np.prod(survey.tiles[0].read.shape)
+    return min(len(survey.tiles), max(least, min(most, round(CALIBRATION_CELLS / float(cells)))))
 
 
 def _hidden(stack: Stack, seed: int) -> BoolArray | None:

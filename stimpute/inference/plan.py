@@ -160,7 +160,7 @@ def _expected_seconds(survey: Survey, method: Method, options: FillOptions) -> f
     imputer.impute(sample)
     once = time.perf_counter() - started
     total = sum(math.prod(tile.read.shape) for tile in survey.tiles)
-    calibration = calibration_tiles(len(survey.tiles)) / len(survey.tiles) if options.uncertainty else 0.0
+    calibration = calibration_tiles(survey) / len(survey.tiles) if options.uncertainty else 0.0
     return once * total / math.prod(sample.shape) * (1 + calibration)
 
 
