@@ -7,7 +7,6 @@ protocols only; neither files nor networks.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,12 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stimpute import __version__
-from stimpute.calibration import Calibration, distance_to_data
-from stimpute.errors import InputError, StimputeWarning
-from stimpute.holdout import hold_out
 from stimpute.inference.options import Bounds, FillOptions, Progress
 from stimpute.inference.summary import FillSummary, LayerSummary
 from stimpute.inference.survey import Survey, survey_layer
+from stimpute.inference.trust import Trust, earn_trust
 from stimpute.protocols import (
     FILLED,
     OBSERVED,
@@ -39,13 +36,6 @@ from stimpute.protocols import (
 from stimpute.stack import BoolArray, Float32Array, Stack
 from stimpute.tiling import blend_weights
 
-LEVEL = 0.9
-CALIBRATION_SHARE = 0.1
-CALIBRATION_TILES, CALIBRATION_CELLS = (
-    (2, 12),
-    1_000_000,
-)  # at least, at most; as many as hold so many cell-steps
-MIN_HELD_OUT = 30
 STANDARD_NAME_BOUNDS: dict[str, Bounds] = {
     "normalized_difference_vegetation_index": (-1.0, 1.0),
     "volume_fraction_of_condensed_water_in_soil": (0.0, 1.0),
@@ -112,12 +102,12 @@ def _fill_layer(
     survey: Survey, sink: Sink, method: Method, options: FillOptions, progress: Progress | None
 ) -> LayerSummary:
     counts = np.zeros(4, dtype=np.int64)
-    clipped = 0
+    clipped, claimed = 0, 0.0
     bounds = resolve_bounds(survey.layer, options)
     gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
     if gaps:
         imputer = method.prepare(survey.overview)
-        trust = _calibrate(survey, imputer, options, progress) if options.uncertainty else Trust()
+        trust = earn_trust(survey, imputer, options.seed, progress) if options.uncertainty else Trust()
         bands = _bands(survey, imputer, trust, progress)
     else:
         trust = Trust()
@@ -127,104 +117,19 @@ def _fill_layer(
         sink.write(window, filled, survey.index)
         counts += np.bincount(filled.flag.ravel(), minlength=4)
         clipped += changed
+        claimed += (
+            0.0
+            if filled.standard_error is None
+            else float(np.nansum(filled.standard_error, dtype=np.float64))
+        )
     notes = survey.notes if gaps else (*survey.notes, f"{survey.layer.name}: no gaps; copied")
     return LayerSummary(
         name=survey.layer.name, units=survey.layer.units, observed=int(counts[OBSERVED]), filled=int(counts[FILLED]),
         refused=int(counts[REFUSED]), outside_domain=int(counts[OUTSIDE_DOMAIN]), clipped=clipped,
-        expected_error=trust.mae, coverage=trust.coverage, whole=survey.plan is None, tiles=len(survey.tiles),
+        expected_error=trust.expected_error(claimed, int(counts[FILLED])), coverage=trust.coverage, whole=survey.plan is None, tiles=len(survey.tiles),
         tile={} if survey.plan is None else survey.plan.to_dict(), range_km=survey.range_km,
         range_days=survey.range_days, notes=notes,
     )  # fmt: skip
-
-
-# --- how far to trust the method here -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Trust:
-    """A calibration fitted on this stack, and how the method did there. ``mae`` in the variable's units."""
-
-    calibration: Calibration | None = None
-    mae: float | None = None
-    coverage: float | None = None
-
-    def standard_error(self, answer_scale: Float32Array | None, stack: Stack) -> Float32Array | None:
-        """The method's scale (ones where it has none), stretched so that intervals cover what they claim."""
-        scale = np.ones(stack.shape, dtype=np.float32) if answer_scale is None else answer_scale
-        if self.calibration is None:
-            return answer_scale
-        return self.calibration.apply(scale, distance_to_data(stack.valid, stack.times))
-
-
-def _calibrate(survey: Survey, imputer: Imputer, options: FillOptions, progress: Progress | None) -> Trust:
-    """Hide a seeded share of what is observed the way other frames hide it, predict it, fit the calibration."""
-    rng = np.random.default_rng([options.seed, survey.index])
-    errors, scales, distances = [], [], []
-    chosen = _sampled_tiles(survey, rng)
-    everywhere = (
-        _hidden(survey.read(Window.whole(survey.extended)), options.seed) if survey.in_memory else None
-    )
-    for done, window in enumerate(chosen):
-        stack = survey.read(window)
-        hidden = (
-            everywhere[window.slices] if everywhere is not None else _hidden(stack, int(rng.integers(2**31)))
-        )
-        if hidden is None or not hidden.any():
-            continue
-        shown = stack.hide(hidden)
-        estimate = imputer.impute(shown)
-        scale = estimate.scale if estimate.scale is not None else np.ones_like(estimate.mean)
-        where = hidden & np.isfinite(estimate.mean) & np.isfinite(scale)
-        errors.append((stack.values - estimate.mean)[where])
-        scales.append(scale[where])
-        distances.append(distance_to_data(shown.valid, shown.times)[where])
-        if progress:
-            progress("calibrate", done + 1, len(chosen))
-    error, scale_, distance = (
-        np.concatenate(parts) if parts else np.empty(0, np.float32) for parts in (errors, scales, distances)
-    )
-    if error.size < MIN_HELD_OUT:
-        warnings.warn(
-            f"{survey.layer.name}: {error.size} cells to calibrate on are too few; the standard error is the method's own",
-            StimputeWarning, stacklevel=2,
-        )  # fmt: skip
-        return Trust(mae=float(np.abs(error).mean()) if error.size else None)
-    calibration = Calibration.fit(error, scale_, distance, LEVEL)
-    return Trust(calibration, float(np.abs(error).mean()), _coverage(error, scale_, distance))
-
-
-def _coverage(error: Float32Array, scale: Float32Array, distance: Float32Array) -> float | None:
-    """Share of every second held-out cell inside the interval calibrated on the others."""
-    if error.size < 4 * MIN_HELD_OUT:
-        return None
-    fitted = Calibration.fit(error[::2], scale[::2], distance[::2], LEVEL)
-    half_width = NormalDist().inv_cdf(0.5 + LEVEL / 2) * fitted.apply(scale[1::2], distance[1::2])
-    return float((np.abs(error[1::2]) <= half_width).mean())
-
-
-def _sampled_tiles(survey: Survey, rng: np.random.Generator) -> list[Window]:
-    """Read windows of a few tiles, drawn in proportion to what is observed in their cores."""
-    if len(survey.tiles) == 1:
-        return [survey.tiles[0].read]
-    extended = survey.observed_per_cell[:, survey.extended_columns]
-    observed = np.array([extended[tile.core.slices[1:]].sum() for tile in survey.tiles], dtype=np.float64)
-    count = min(calibration_tiles(survey), int((observed > 0).sum()))
-    picked = rng.choice(len(survey.tiles), size=count, replace=False, p=observed / observed.sum())
-    return [survey.tiles[i].read for i in sorted(picked)]
-
-
-def calibration_tiles(survey: Survey) -> int:
-    """How many tiles the calibration is fitted on: a million cell-steps, at least 2 tiles, at most 12."""
-    least, most = CALIBRATION_TILES
-    cells = np.prod(survey.tiles[0].read.shape)
-    return min(len(survey.tiles), max(least, min(most, round(CALIBRATION_CELLS / float(cells)))))
-
-
-def _hidden(stack: Stack, seed: int) -> BoolArray | None:
-    try:
-        return hold_out(stack, "gap", CALIBRATION_SHARE, seed)
-    except InputError:  # a tile with next to nothing in it has nothing to hide
-        return None
 
 
 # --- tiles, blended into bands --------------------------------------------------------------------------------------

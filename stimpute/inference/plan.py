@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stimpute.inference.engine import calibration_tiles
 from stimpute.inference.options import FillOptions, Progress
 from stimpute.inference.survey import Survey, available_memory, survey_layer
+from stimpute.inference.trust import calibration_tiles
 from stimpute.protocols import Method, Source
 
 OUTPUT_BYTES = (

@@ -17,7 +17,9 @@ class LayerSummary:
     refused: int
     outside_domain: int
     clipped: int
-    expected_error: float | None  # mean absolute error on the cells hidden for calibration
+    expected_error: (
+        float | None
+    )  # mean absolute error over the filled cells, from those hidden for calibration
     coverage: (
         float | None
     )  # share of those inside the calibrated 90 % interval, scored on cells not fitted on

@@ -155,7 +155,7 @@ def _lines(ax: Axes, board: Scoreboard, kind: str) -> None:
 
 
 def _maps(axes: npt.NDArray[np.object_], board: Scoreboard, maps: Sequence[ErrorMap]) -> None:
-    limits = (0.0, spread(*(m.error for m in maps))[1])
+    limits = (0.0, spread(*(m.error for m in maps[:3]))[1])  # the best three; worse ones saturate
     image = None
     for ax, error_map in zip(axes, maps, strict=False):
         image = draw_map(ax, error_map.error, board.grid, error_map.method, ERRORS, limits)

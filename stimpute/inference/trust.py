@@ -1,0 +1,187 @@
+"""How far to trust a method on this very stack: hide some of it, predict that, fit calibrations. Knows no particular method.
+
+Two calibrations, since distance alone does not tell them apart: cells of steps that hold observations are hidden in the
+shapes of other steps' gaps, and cells of empty steps by hiding whole steps (where the stack has empty ones).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from stimpute.calibration import Calibration, distance_to_data
+from stimpute.errors import InputError, StimputeWarning
+from stimpute.holdout import hold_out
+from stimpute.inference.options import Progress
+from stimpute.inference.survey import Survey
+from stimpute.protocols import Imputer, Window
+from stimpute.stack import BoolArray, Float32Array, Stack
+
+LEVEL = 0.9
+SHARE = 0.1  # of the observed cells, hidden by each pattern
+TILES, CELLS = (2, 12), 1_000_000  # tiles: at least, at most; as many as hold so many cell-steps
+MIN_HELD_OUT = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """Calibrations fitted on a stack, and how the method did on the cells hidden for them.
+
+    Parameters
+    ----------
+    seen, empty : for steps that hold observations, and for those that hold none; None: not fitted.
+    mae : mean absolute error on the hidden cells, in the variable's units.
+    coverage : share of every second hidden cell inside the 90 % interval calibrated on the others.
+    error_share : mean absolute error over the mean standard error, on the hidden cells.
+    """
+
+    seen: Calibration | None = None
+    empty: Calibration | None = None
+    mae: float | None = None
+    coverage: float | None = None
+    error_share: float = float("nan")
+
+    def standard_error(self, scale: Float32Array | None, stack: Stack) -> Float32Array | None:
+        """The method's scale (ones where it has none), stretched so that intervals cover what they claim."""
+        if self.seen is None:
+            return scale
+        own = np.ones(stack.shape, dtype=np.float32) if scale is None else scale
+        return self.apply(own, distance_to_data(stack.valid, stack.times), _empty_steps(stack))
+
+    def apply(self, scale: Float32Array, distance: Float32Array, empty: BoolArray) -> Float32Array:
+        """Calibrated standard errors; ``empty`` says, along the first axis, which entries lie in empty steps."""
+        assert self.seen is not None
+        error = self.seen.apply(scale, distance)
+        if self.empty is not None and empty.any():
+            error[empty] = self.empty.apply(scale[empty], distance[empty])
+        return error
+
+    def expected_error(self, claimed: float, filled: int) -> float | None:
+        """Mean absolute error over ``filled`` cells whose standard errors sum to ``claimed``."""
+        if self.seen is None or not filled:
+            return self.mae
+        return claimed / filled * self.error_share
+
+
+@dataclass(frozen=True, eq=False)
+class _Hidden:
+    """What the method said about hidden cells, in flat arrays."""
+
+    error: Float32Array
+    scale: Float32Array
+    distance: Float32Array
+    empty: BoolArray
+
+    def __getitem__(self, chosen: slice | BoolArray) -> _Hidden:
+        return _Hidden(self.error[chosen], self.scale[chosen], self.distance[chosen], self.empty[chosen])
+
+    def fitted(self) -> Trust:
+        """Calibrations for either sort of step, each on its own cells where they suffice, else on all."""
+        fits = []
+        for chosen in (self[~self.empty], self[self.empty]):
+            own = chosen if chosen.error.size >= MIN_HELD_OUT else self
+            fits.append(Calibration.fit(own.error, own.scale, own.distance, LEVEL))
+        return Trust(fits[0], fits[1])
+
+
+def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress | None = None) -> Trust:
+    """Hide a seeded share of what is observed the way gaps hide it, predict it from the rest, fit the calibrations."""
+    rng = np.random.default_rng([seed, survey.index])
+    windows = _sampled_tiles(survey, rng)
+    everywhere = _hidden(survey.read(Window.whole(survey.extended)), seed) if survey.in_memory else None
+    parts = []
+    for done, window in enumerate(windows):
+        stack = survey.read(window)
+        hidden = _hidden(stack, int(rng.integers(2**31))) if everywhere is None else everywhere[window.slices]
+        if hidden is not None and hidden.any():
+            parts.append(_judged(stack, hidden, imputer))
+        if progress:
+            progress("calibrate", done + 1, len(windows))
+    held = _joined(parts)
+    if held.error.size < MIN_HELD_OUT:
+        warnings.warn(
+            f"{survey.layer.name}: {held.error.size} cells to calibrate on are too few; the standard error is the method's own",
+            StimputeWarning, stacklevel=2,
+        )  # fmt: skip
+        return Trust(mae=float(np.abs(held.error).mean()) if held.error.size else None)
+    trust = held.fitted()
+    mae = float(np.abs(held.error).mean())
+    claimed = float(trust.apply(held.scale, held.distance, held.empty).mean())
+    return Trust(trust.seen, trust.empty, mae, _coverage(held), mae / claimed if claimed > 0 else 0.0)
+
+
+def _judged(stack: Stack, hidden: BoolArray, imputer: Imputer) -> _Hidden:
+    shown = stack.hide(hidden)
+    estimate = imputer.impute(shown)
+    scale = estimate.scale if estimate.scale is not None else np.ones_like(estimate.mean)
+    where = hidden & np.isfinite(estimate.mean) & np.isfinite(scale)
+    empty = np.broadcast_to(_empty_steps(shown)[:, None, None], where.shape)
+    distance = distance_to_data(shown.valid, shown.times)
+    return _Hidden((stack.values - estimate.mean)[where], scale[where], distance[where], empty[where])
+
+
+def _joined(parts: list[_Hidden]) -> _Hidden:
+    none = np.empty(0, dtype=np.float32)
+    parts = [*parts, _Hidden(none, none, none, none.astype(bool))]
+    error, scale, distance = (
+        np.concatenate([getattr(p, k) for p in parts]) for k in ("error", "scale", "distance")
+    )
+    return _Hidden(error, scale, distance, np.concatenate([p.empty for p in parts]))
+
+
+def _empty_steps(stack: Stack) -> npt.NDArray[np.bool_]:
+    return np.asarray(~stack.valid.any(axis=(1, 2)))
+
+
+def _coverage(held: _Hidden) -> float | None:
+    """Share of every second held-out cell inside the interval calibrated on the others."""
+    if held.error.size < 4 * MIN_HELD_OUT:
+        return None
+    rest = held[1::2]
+    claimed = held[::2].fitted().apply(rest.scale, rest.distance, rest.empty)
+    return float((np.abs(rest.error) <= NormalDist().inv_cdf(0.5 + LEVEL / 2) * claimed).mean())
+
+
+def _sampled_tiles(survey: Survey, rng: np.random.Generator) -> list[Window]:
+    """Read windows of a few tiles, drawn in proportion to what is observed in their cores."""
+    if len(survey.tiles) == 1:
+        return [survey.tiles[0].read]
+    extended = survey.observed_per_cell[:, survey.extended_columns]
+    observed = np.array([extended[tile.core.slices[1:]].sum() for tile in survey.tiles], dtype=np.float64)
+    count = min(calibration_tiles(survey), int((observed > 0).sum()))
+    picked = rng.choice(len(survey.tiles), size=count, replace=False, p=observed / observed.sum())
+    return [survey.tiles[i].read for i in sorted(picked)]
+
+
+def calibration_tiles(survey: Survey) -> int:
+    """How many tiles the calibration is fitted on: a million cell-steps, at least 2 tiles, at most 12."""
+    least, most = TILES
+    cells = float(np.prod(survey.tiles[0].read.shape))
+    return min(len(survey.tiles), max(least, min(most, round(CELLS / cells))))
+
+
+def _hidden(stack: Stack, seed: int) -> BoolArray | None:
+    """Gap shapes of other steps; where whole steps are empty, whole steps too. None if there is too little to hide."""
+    try:
+        hidden = hold_out(stack, "gap", SHARE, seed)
+        if _empty_steps(stack).any():
+            hidden |= _whole_steps(stack, hold_out(stack, "frames", SHARE, seed))
+    except InputError:
+        return None
+    return hidden
+
+
+def _whole_steps(stack: Stack, frames: BoolArray) -> BoolArray:
+    """Hidden steps and, for every third one, the observed step after it, so that longer gaps in time occur too."""
+    seen = np.flatnonzero(stack.valid.any(axis=(1, 2)))
+    alone = np.flatnonzero(frames.any(axis=(1, 2)))
+    after = np.searchsorted(seen, alone[::3], side="right")
+    steps = np.union1d(alone, seen[after[after < len(seen)]])
+    hidden = np.zeros_like(stack.valid)
+    if len(steps) < len(seen):
+        hidden[steps] = stack.valid[steps]
+    return hidden
