@@ -35,6 +35,7 @@ from stimpute.pretrained.registry import DEFAULT_MODEL, load_model
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("gapfill_ndvi", "landsat_cell", "alboran_frame", "gabon_corner")
 MAPS = (("gabon_ndvi", "gap"), ("stpetersburg_lst", "frames"), ("gom_chl", "gap"), ("gabon_corner", "gap"), ("gapfill_ndvi", "gap"))  # fmt: skip
+PUBLISHED = public.PUBLISHED_CASE.name
 NO_FILE = "the file is not in the data folder"
 
 
@@ -78,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the public files")  # fmt: skip
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks", help="where the page goes")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "skill", help="where results are kept")
-    parser.add_argument("--cases", type=_names, help="names from cases.toml, with commas (default: all)")
+    parser.add_argument(
+        "--cases", type=_names, help=f"names from cases.toml and {PUBLISHED}, with commas (default: all)"
+    )
     parser.add_argument("--kinds", type=_names, help=f"some of {','.join(KINDS)}")
     parser.add_argument("--methods", type=_names, help=f"some of {','.join(peers.names())}")
     parser.add_argument("--seeds", type=_numbers, default=(0,), help="seeds of the patterns (default: 0)")
@@ -110,14 +113,14 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, list[str]]:
     kinds = options.kinds or (("gap",) if options.quick else KINDS)
     methods = options.methods or peers.names()
     for given, known, name in (
-        (wanted, table, "--cases"), (kinds, KINDS, "--kinds"), (methods, peers.names(), "--methods"),
+        (wanted, [*table, PUBLISHED], "--cases"), (kinds, KINDS, "--kinds"), (methods, peers.names(), "--methods"),
     ):  # fmt: skip
         for value in given:
             if value not in known:
                 raise StimputeError(f"{name} {value}: some of {', '.join(known)}")
     if not options.data.is_dir():
         raise StimputeError(f"--data {options.data}: no such folder")
-    chosen = [table[name] for name in wanted]
+    chosen = [table[name] for name in wanted if name != PUBLISHED]
     partial = [] if len(chosen) == len(table) else [f"{len(chosen)} of {len(table)} cases"]
     partial += [] if len(kinds) == len(KINDS) else [f"patterns {', '.join(kinds)}"]
     partial += [] if len(methods) == len(peers.names()) else [f"methods {', '.join(methods)}"]
@@ -129,7 +132,8 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, list[str]]:
         ]
         partial += [f"cases of at most {options.max_cells:,} cell-steps"] if len(small) < len(present) else []
         present = small
-    published = not (options.no_published or options.quick or options.cases or options.max_cells)
+    published = PUBLISHED in wanted or not (options.cases or options.quick or options.max_cells)
+    published &= not options.no_published
     plan = Plan(
         tuple(present), tuple(kinds), tuple(methods), options.seeds, options.model, options.data,
         published and (options.data / public.PUBLISHED_FILE).is_file(), options.kriging_cells,

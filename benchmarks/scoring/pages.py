@@ -62,12 +62,17 @@ def methods_of(rows: Sequence[Row]) -> list[str]:
 
 
 def write_page(
-    path: Path, about: About, rows: Sequence[Row], published: Sequence[Row], cases: Sequence[Case]
+    path: Path,
+    about: About,
+    rows: Sequence[Row],
+    published: Sequence[Row],
+    cases: Sequence[Case],
+    title: str = "Skill",
 ) -> None:
     """The page."""
     judging, trained = [r for r in rows if r.judges], [r for r in rows if not r.judges]
     parts = [
-        _head(about, rows, cases),
+        _head(about, rows, cases, title),
         "## Over all cases\n",
         _summary_table(judging, "Files that only judge"),
     ]
@@ -80,10 +85,10 @@ def write_page(
     path.write_text("\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
 
 
-def _head(about: About, rows: Sequence[Row], cases: Sequence[Case]) -> str:
+def _head(about: About, rows: Sequence[Row], cases: Sequence[Case], title: str) -> str:
     codes = {e.code for r in rows for e in r.entries.values() if e.code}
     lines = [
-        "# Skill\n",
+        f"# {title}\n",
         "Observed cells of public stacks are hidden the way gaps hide them, every method fills the stack through the engine",
         "that `stimpute fill` runs, and what it says is compared with what was hidden. Written by:\n",
         f"```\n{about.command}\n```\n",
@@ -97,7 +102,7 @@ def _head(about: About, rows: Sequence[Row], cases: Sequence[Case]) -> str:
             f"- The rows come from {len(codes)} states of the code: the run was interrupted and went on."
         )
     if about.partial:
-        lines.append(f"- **Not the whole benchmark:** {about.partial}.")
+        lines.append(f"- **What was run:** {about.partial}.")
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,147 @@
+"""How the shipped weights are made: pack the training files, then train, resumable at any moment.
+
+    python benchmarks/pretrain.py pack ../shared/data runs/archives
+    python benchmarks/pretrain.py train runs/archives -o runs/st-small.safetensors --minutes 80
+
+Training needs torch and numpy only, so the packed archives may travel to another machine. Without archives it runs on simulated
+worlds alone. `pretrain.toml` says which files train; the files that only judge (docs/decisions/0014) are not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RECIPE = Path(__file__).with_suffix(".toml")
+MAX_BYTES = 8e6  # of one archive in float32
+MAX_STEPS = 400
+MAX_WINDOWS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    packing = commands.add_parser("pack", help="training files -> .npz archives")
+    packing.add_argument("data", type=Path)
+    packing.add_argument("out", type=Path)
+    packing.set_defaults(run=lambda a: pack(a.data, a.out))
+    training = commands.add_parser("train", help="archives and simulated worlds -> weights and card")
+    training.add_argument("archives", type=Path, nargs="?")
+    training.add_argument("-o", "--out", type=Path, required=True)
+    training.add_argument(
+        "--minutes", type=float, required=True, help="the whole budget, interrupted runs included"
+    )
+    training.add_argument("--size", choices=("small", "base"), default="small")
+    training.add_argument("--start", help="name or path of a model to go on from")
+    training.add_argument("--device", default="auto")
+    training.add_argument("--threads", type=int, default=1)
+    training.set_defaults(run=train)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+def pack(data: Path, out: Path) -> None:
+    """Write windows of every training file as `.npz`: values with NaN in gaps, times, phases."""
+    from stimpute.io import ReadOptions, open_source
+    from stimpute.protocols import Window
+
+    out.mkdir(parents=True, exist_ok=True)
+    for entry in tomllib.loads(RECIPE.read_text())["archive"]:
+        path = data / entry["path"]
+        if not path.exists():
+            print(f"absent: {path}")
+            continue
+        months = [f"{1900 + m // 12}-{m % 12 + 1:02}-15" for m in range(entry.get("months", 0))]
+        options = ReadOptions(tuple(entry["variables"]), force=True, times=tuple(months) or None)
+        with open_source([path], options) as source:
+            for index, layer in enumerate(source.layers):
+                if any(layer.index.values()):  # the first level or member only
+                    continue
+                stack = source.read(Window.whole(layer.shape), index)
+                for number, (steps, rows, columns) in enumerate(windows(stack.valid)):
+                    part = stack.window(steps, rows, columns)
+                    name = f"{path.stem}-{layer.variable}-{number}"
+                    np.savez_compressed(
+                        out / f"{name}.npz", values=part.with_nan(), times=part.times,
+                        year_phase=part.year_phase, day_phase=part.day_phase,
+                    )  # fmt: skip
+                    print(f"{name}: {part.shape}, {1 - part.valid.mean():.0%} missing")
+
+
+def windows(valid: np.ndarray) -> Iterator[tuple[slice, slice, slice]]:
+    """The whole where it is small, else up to three windows of space where most is observed, each with its own steps."""
+    t, ny, nx = valid.shape
+    if valid.size * 4 <= MAX_BYTES:
+        yield slice(None), slice(None), slice(None)
+        return
+    steps = min(t, MAX_STEPS)
+    side = int(np.sqrt(MAX_BYTES / 4 / steps))
+    h, w = min(ny, side), min(nx, side)
+    observed = valid[:: max(t // 20, 1)].mean(axis=0)
+    total = np.pad(observed.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    used = np.zeros((ny, nx), dtype=bool)
+    for number in range(MAX_WINDOWS):
+        places = [
+            (total[i + h, j + w] - total[i, j + w] - total[i + h, j] + total[i, j], i, j)
+            for i in range(0, ny - h + 1, max(h // 4, 1))
+            for j in range(0, nx - w + 1, max(w // 4, 1))
+            if used[i : i + h, j : j + w].mean() <= 0.3
+        ]
+        best, i, j = max(places, default=(0.0, 0, 0))
+        if best < 0.02 * h * w:
+            return
+        used[i : i + h, j : j + w] = True
+        first = (t - steps) * number // MAX_WINDOWS
+        yield slice(first, first + steps), slice(i, i + h), slice(j, j + w)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Half simulated worlds, half crops of the archives, until the budget is used; call again to go on."""
+    import torch
+
+    from stimpute.model.config import ModelConfig
+    from stimpute.training import FeedOptions, TrainOptions, TrainProgress, read_npz, run_training
+
+    torch.set_num_threads(arguments.threads)
+    recipe: dict[str, Any] = tomllib.loads(RECIPE.read_text())["training"]
+    archives = (
+        [read_npz(path) for path in sorted(arguments.archives.glob("*.npz"))] if arguments.archives else []
+    )
+
+    def say(state: TrainProgress) -> None:
+        if state.validation is not None:
+            checked = state.validation
+            print(
+                f"{state.step:6d} {state.elapsed / 60:6.1f} min  vs_best {checked.vs_best:.4f}  vs_linear {checked.vs_linear:.4f}"
+                f"  vs_prior {checked.vs_prior:.4f}  coverage {checked.coverage:.3f}",
+                flush=True,
+            )
+
+    options = TrainOptions(
+        arguments.out,
+        ModelConfig.base() if arguments.size == "base" else ModelConfig.small(),
+        start=arguments.start,
+        minutes=arguments.minutes,
+        feed=FeedOptions(world_share=recipe["world_share"], shapes=tuple(tuple(s) for s in recipe["shapes"])),
+        lr=recipe["lr"],
+        reuse=recipe["reuse"],
+        seed=recipe["seed"],
+        val_seconds=recipe["val_seconds"],
+        val_examples=recipe["val_examples"],
+        save_seconds=120,
+        resume=True,
+        keep_state=True,
+        device=arguments.device,
+    )
+    print(run_training(options, archives, say))
+
+
+if __name__ == "__main__":
+    main()
