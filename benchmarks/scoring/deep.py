@@ -24,7 +24,7 @@ TILE = 12  # cells; 144 features
 STEPS = 72  # of a window at most; the next one begins half a window later
 VALIDATION_SHARE = 0.1
 PATIENCE = 10  # epochs without a lower validation error
-SAMPLES = 20  # draws of CSDI: their mean and spread
+SAMPLES = 20  # draws of CSDI: their median (as in its paper) and spread
 Float32Array = npt.NDArray[np.float32]
 Corner = tuple[int, int, int]  # first step, row and column of a sample
 
@@ -72,7 +72,7 @@ class DeepImputer:
         said = np.asarray(self.network.impute({"X": cut}, **sampling), dtype=np.float32)
         if said.ndim == 3:
             return Estimate(self.tiles.join(said) * self.spread + self.center)
-        mean, scale = self.tiles.join(said.mean(axis=1)), self.tiles.join(said.std(axis=1))
+        mean, scale = self.tiles.join(np.median(said, axis=1)), self.tiles.join(said.std(axis=1))
         return Estimate(mean * self.spread + self.center, np.maximum(scale, 1e-3) * self.spread)
 
 

@@ -71,17 +71,18 @@ def write_page(
 ) -> None:
     """The page."""
     judging, trained = [r for r in rows if r.judges], [r for r in rows if not r.judges]
-    parts = [
-        _head(about, rows, cases, title),
-        "## Over all cases\n",
-        _summary_table(judging, "Files that only judge"),
-    ]
+    parts = [_head(about, rows, cases, title)]
+    if judging:
+        parts += ["## Over all cases\n", _summary_table(judging, "Files that only judge")]
     if trained:
         parts.append(_summary_table(trained, "Files that entered training (†)"))
-    parts += [_verdict(judging), _pictures(about), "## Case by case\n", _legend(), _row_table(rows)]
+    if rows:
+        parts += [_verdict(judging), _pictures(about), "## Case by case\n", _legend(), _row_table(rows)]
     if published:
         parts += ["## The published fills of one frame\n", _published(published)]
-    parts += ["## The cases\n", _case_table(cases, rows), _notes(rows)]
+    if rows:
+        parts += ["## The cases\n", _case_table(cases, rows)]
+    parts.append(_notes([*rows, *published]))
     path.write_text("\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
 
 
@@ -204,8 +205,8 @@ def _published(rows: Sequence[Row]) -> str:
         "MODIS LST of St Petersburg, 2019-06-05 (the whole frame is known), under the eight cloud shapes of the SSGP-toolbox's own",
         "comparison: MAE in K at the hidden cells. The columns marked *published* are that comparison's stored outputs, the others",
         "fill the same stack of 28 frames with the target frame clouded.\n",
-        "| clouded | " + " | ".join(methods) + " |",
-        "|" + "---|" * (len(methods) + 1),
+        "| clouded | " + " | ".join(methods) + f" | {HERO} / best other (95 %) |",
+        "|" + "---|" * (len(methods) + 2),
     ]
     for row in rows:
         lowest = min((e.mae for e in row.entries.values() if e.comparable), default=math.nan)
@@ -219,7 +220,11 @@ def _published(rows: Sequence[Row]) -> str:
             if not entry.comparable:
                 text = f"({text})"
             cells.append(f"**{text}**" if entry.mae == lowest else text)
+        cells.append(_hero_cells(row)[0])
         lines.append(f"| {row.kind} | " + " | ".join(cells) + " |")
+    means = [summarise(rows, m) for m in methods]
+    ratios = " | ".join("–" if s is None else f"{s.ratio:.2f}" for s in means)
+    lines.append(f"| MAE / best other, geometric mean | {ratios} | |")
     return "\n".join(lines) + "\n"
 
 
