@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not rows and not published:
             raise StimputeError("nothing was scored: no case, pattern and method are left")
         partial += [f"{left} runs were not made within --minutes {options.minutes:g}"] if left else []
-        report(plan, rows, published, maps, options.out, "; ".join(partial), arguments)
+        report(plan, rows, published, maps, options.out or _out(options.quick), "; ".join(partial), arguments)
     except StimputeError as error:
         print(f"skill: {error}", file=sys.stderr)
         return 1
@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the public files")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks", help="where the page goes")
+    parser.add_argument(
+        "--out", type=Path, help="where the page goes (default: docs/benchmarks; with --quick runs/quick)"
+    )
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "skill", help="where results are kept")
     parser.add_argument(
         "--cases", type=_names, help=f"names from cases.toml and {PUBLISHED}, with commas (default: all)"
@@ -96,6 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="four small cases, one pattern, under a minute")
     return parser
+
+
+def _out(quick: bool) -> Path:
+    """The committed page is not overwritten by a try."""
+    return ROOT / "runs" / "quick" if quick else ROOT / "docs" / "benchmarks"
 
 
 def _names(text: str) -> tuple[str, ...]:

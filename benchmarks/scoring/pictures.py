@@ -88,14 +88,15 @@ def _cells(ax: Any, values: Any, colours: dict[str, Any]) -> Any:
 def draw_error_maps(boards: Sequence[ErrorMaps], path: Path) -> None:
     """One row of maps per case, the same colours within a case."""
     columns = max(len(b.maps) for b in boards)
-    with picture(path, (2.2 * columns + 1.2, 2.9 * len(boards))) as figure:
+    with picture(path, (2.2 * columns + 1.2, 3.3 * len(boards))) as figure:
         parts: Any = figure.subfigures(len(boards), 1, squeeze=False)
         for board, part in zip(boards, parts[:, 0], strict=True):
             axes = part.subplots(1, columns, squeeze=False)[0]
             limits = (0.0, spread(*board.maps.values())[1])
             image = None
             for ax, (method, error) in zip(axes, board.maps.items(), strict=False):
-                title = f"{method}  {board.mae[method]:.2f}"
+                above = f"{board.case}, hidden by '{board.kind}'\n" if ax is axes[0] else ""
+                title = f"{above}{method}  {board.mae[method]:.2f}"
                 image = draw_map(ax, error, board.grid, title, ERRORS, limits)
                 ax.xaxis.set_major_locator(MaxNLocator(2))
                 if ax is not axes[0]:
@@ -103,7 +104,6 @@ def draw_error_maps(boards: Sequence[ErrorMaps], path: Path) -> None:
             for ax in axes[len(board.maps) :]:
                 ax.axis("off")
             part.colorbar(image, ax=list(axes), label="|error| / sd", shrink=0.75)
-            part.suptitle(f"{board.case}, hidden by '{board.kind}'", x=0.01, ha="left")
 
 
 def draw_calibration(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
