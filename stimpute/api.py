@@ -406,8 +406,10 @@ def _check_model_path(out: Path, overwrite: bool, resume: bool) -> None:
         raise UsageError(f"-o {out}: a model ends in .safetensors")
     if not out.parent.is_dir():
         raise OutputError(f"{out}: no folder {out.parent}; create it first")
-    if out.exists() and not (overwrite or resume):
-        raise OutputError(f"{out}: already exists; --overwrite replaces it")
+    interrupted = out.with_name(f"{out.name}.stimpute-training").exists()
+    if out.exists() and not overwrite and not (resume and interrupted):
+        nothing = "no interrupted run to resume, and the model " if resume else ""
+        raise OutputError(f"{out}: {nothing}already exists; --overwrite replaces it")
 
 
 def _archives(inputs: Any, options: TrainKeywords) -> list[Archive]:

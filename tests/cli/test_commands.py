@@ -150,7 +150,7 @@ def test_train_and_fill_with_what_came_out(stimpute: Callable, small: Path, tmp_
         "-o",
         model,
         "--steps",
-        "2",
+        "1",
         "--depth",
         "1",
         "--width",
@@ -163,6 +163,9 @@ def test_train_and_fill_with_what_came_out(stimpute: Callable, small: Path, tmp_
     assert done.code == 0, done.err
     assert json.loads(model.with_suffix(".json").read_text())["training"]
     assert stimpute("train", small, "-o", model, "--steps", "2").code == 1
+    again = stimpute("train", small, "-o", model, "--steps", "2", "--resume")
+    assert again.code == 1
+    assert "no interrupted run" in again.err
     filled = stimpute("fill", small, tmp_path / "out.nc", "--model", model, "--json")
     assert filled.code == 0, filled.err
     assert json.loads(filled.out)["model"] == "mine"
