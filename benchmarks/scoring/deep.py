@@ -23,6 +23,9 @@ NAMES = ("saits", "imputeformer", "csdi")
 TILE = 12  # cells; 144 features
 STEPS = 72  # of a window at most; the next one begins half a window later
 VALIDATION_SHARE = 0.1
+EPOCH = (
+    256  # samples, with repetition: a stack has few, and CSDI's validation costs fifty times a training step
+)
 PATIENCE = 10  # epochs without a lower validation error
 SAMPLES = 20  # draws of CSDI: their median (as in its paper) and spread
 Float32Array = npt.NDArray[np.float32]
@@ -52,7 +55,8 @@ class DeepMethod:
         whole = tiles.cut(_normalised(overview, center, spread))
         # PyPOTS scores the cells of X_ori that X lacks; samples without any observation teach nothing
         kept = np.isfinite(shown).any(axis=(1, 2))
-        train, check = {"X": shown[kept]}, {"X": shown[kept], "X_ori": whole[kept]}
+        again = max(1, EPOCH // int(kept.sum()))
+        train, check = {"X": np.tile(shown[kept], (again, 1, 1))}, {"X": shown[kept], "X_ori": whole[kept]}
         return DeepImputer(_trained(self.name, tiles, train, check, self.minutes), tiles, center, spread)
 
 
@@ -156,7 +160,7 @@ def make_network(name: str, tiles: Tiles, epochs: int) -> Any:
 
     common: dict[str, Any] = {
         "n_steps": tiles.size[0], "n_features": tiles.features, "batch_size": 8, "epochs": epochs,
-        "patience": min(PATIENCE, epochs), "device": "cpu", "saving_path": None, "verbose": False,
+        "patience": min(PATIENCE, epochs), "saving_path": None, "verbose": False,
     }  # fmt: skip
     if name == "saits":
         return imputation.SAITS(
