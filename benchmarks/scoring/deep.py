@@ -23,9 +23,8 @@ NAMES = ("saits", "imputeformer", "csdi")
 TILE = 12  # cells; 144 features
 STEPS = 72  # of a window at most; the next one begins half a window later
 VALIDATION_SHARE = 0.1
-EPOCH = (
-    256  # samples, with repetition: a stack has few, and CSDI's validation costs fifty times a training step
-)
+# Samples of an epoch, with repetition: a stack has few, and CSDI's validation costs fifty times a training step.
+EPOCH = 128
 PATIENCE = 10  # epochs without a lower validation error
 SAMPLES = 20  # draws of CSDI: their median (as in its paper) and spread
 Float32Array = npt.NDArray[np.float32]
