@@ -37,6 +37,7 @@ class Trust:
     mae : mean absolute error on the hidden cells, in the variable's units.
     coverage : share of every second hidden cell inside the 90 % interval calibrated on the others.
     error_share : mean absolute error over the mean standard error, on the hidden cells.
+    spread : standard deviation of what was observed: the standard error where there is no calibration and no scale.
     """
 
     seen: Calibration | None = None
@@ -44,11 +45,16 @@ class Trust:
     mae: float | None = None
     coverage: float | None = None
     error_share: float = float("nan")
+    spread: float | None = None
 
     def standard_error(self, scale: Float32Array | None, stack: Stack) -> Float32Array | None:
         """The method's scale (ones where it has none), stretched so that intervals cover what they claim."""
         if self.seen is None:
-            return scale
+            return (
+                scale
+                if scale is not None or self.spread is None
+                else np.full(stack.shape, self.spread, np.float32)
+            )
         own = np.ones(stack.shape, dtype=np.float32) if scale is None else scale
         return self.apply(own, distance_to_data(stack.valid, stack.times), _empty_steps(stack))
 
@@ -104,10 +110,13 @@ def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress |
     held = _joined(parts)
     if held.error.size < MIN_HELD_OUT:
         warnings.warn(
-            f"{survey.layer.name}: {held.error.size} cells to calibrate on are too few; the standard error is the method's own",
+            f"{survey.layer.name}: {held.error.size} cells to calibrate on are too few; the standard error is the method's own,"
+            " or the spread of the observations",
             StimputeWarning, stacklevel=2,
         )  # fmt: skip
-        return Trust(mae=float(np.abs(held.error).mean()) if held.error.size else None)
+        seen = survey.overview.values[survey.overview.valid]
+        spread = float(seen.std(dtype=np.float64)) if seen.size else None
+        return Trust(mae=float(np.abs(held.error).mean()) if held.error.size else None, spread=spread)
     trust = held.fitted()
     mae = float(np.abs(held.error).mean())
     claimed = float(trust.apply(held.scale, held.distance, held.empty).mean())

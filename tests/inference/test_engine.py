@@ -213,6 +213,14 @@ def test_a_method_without_a_scale_gets_one() -> None:
     assert float(np.nanmean(sink.standard_error)) == pytest.approx(2.0, rel=0.15)
 
 
+def test_too_few_cells_to_calibrate_on_leave_the_spread_as_the_error() -> None:
+    stack = gappy((2, 4, 5))
+    with pytest.warns(StimputeWarning, match="too few"):
+        sink, _ = run(stack, Plane(scale=None))
+    spread = stack.values[stack.valid].std()
+    np.testing.assert_allclose(sink.standard_error[sink.flag == FILLED], spread, rtol=1e-5)
+
+
 def test_quantiles_and_bounds() -> None:
     stack = gappy((12, 30, 30), noise=1.0)
     kept: list[Filled] = []
