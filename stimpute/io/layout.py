@@ -405,7 +405,7 @@ def _numbers(source: CFSource, layout: Layout, window: Window, filled: Filled, l
     if packing.stored_dtype != before.stored_dtype:
         values, valid = before.decode64(stored)
         out = np.full(stored.shape, packing.fill, dtype=packing.dtype)
-        out[valid] = packing.encode(values[valid], label)
+        out[valid] = packing.recode(values[valid], label)
         stored = out
     if estimated.any():
         stored[estimated] = packing.encode(filled.values[estimated], label)

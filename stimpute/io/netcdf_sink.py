@@ -38,6 +38,7 @@ _GDAL_FORMATS = {
     "CDF5": "NETCDF3_64BIT_DATA",
 }
 _NETCDF_VARIANTS = tuple(_GDAL_FORMATS.values())
+_CODECS = {"deflate": "zlib", "zlib": "zlib", "zstd": "zstd", "none": None}
 _PAD = 2000  # blanks kept free for the history, so that a classic file need not be moved to hold it
 _LATER = "FillValue_"  # same length as _FillValue
 
@@ -300,17 +301,16 @@ def _creation(creation: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
         name = key.lower()
         if name == "format" and (value.upper() in _GDAL_FORMATS or value.upper() in _NETCDF_VARIANTS):
             variant = _GDAL_FORMATS.get(value.upper(), value.upper())
-        elif name in ("compress", "compression"):
-            codec = {"deflate": "zlib", "none": None}.get(value.lower(), value.lower())
-            storage["compression"] = codec
-        elif name in ("zlevel", "complevel") and value.isdigit():
+        elif name in ("compress", "compression") and value.lower() in _CODECS:
+            storage["compression"] = _CODECS[value.lower()]
+        elif name in ("zlevel", "complevel") and value in map(str, range(10)):
             storage |= {"complevel": int(value), "compression": storage.get("compression", "zlib")}
         elif name == "shuffle":
             storage["shuffle"] = value.lower() in ("yes", "true", "1", "on")
         else:
             raise UsageError(
                 f"--co {key}={value}: NetCDF output knows FORMAT={'|'.join(_GDAL_FORMATS)}, "
-                "COMPRESS=DEFLATE|zstd|none, ZLEVEL=1..9, SHUFFLE=yes|no"
+                "COMPRESS=DEFLATE|zstd|none, ZLEVEL=0..9, SHUFFLE=yes|no"
             )
     return variant, storage
 

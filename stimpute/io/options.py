@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,6 +12,10 @@ from stimpute.errors import UsageError
 
 Dedupe = Literal["first", "last", "mean"]
 OutputFormat = Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"]
+_ISO_DATE = re.compile(
+    r"\d{4,6}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])([T ]([01]\d|2[0-3])(:[0-5]\d(:[0-5]\d(\.\d+)?)?)?Z?)?)?)?"
+)
+_DTYPES = re.compile(r"[<>=]?(u?int(8|16|32|64)|float(16|32|64)|[iu][1248]|f[248])")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class ReadOptions:
             )
         if self.bbox_crs is not None and self.bbox is None:
             raise UsageError(f"--bbox-crs {self.bbox_crs} needs --bbox")
+        for label in self.time or ():
+            if label.strip() and not _ISO_DATE.fullmatch(label.strip()):
+                raise UsageError(
+                    f"--time {label}: no date; expected ISO 8601, e.g. 2020-01 or 2020-01-31T12:00"
+                )
         if self.dedupe is not None and self.dedupe not in get_args(Dedupe):
             raise UsageError(f"--dedupe {self.dedupe}: one of {', '.join(get_args(Dedupe))}")
 
@@ -94,6 +104,8 @@ class SinkOptions:
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in get_args(OutputFormat):
             raise UsageError(f"--of {self.format}: one of {', '.join(get_args(OutputFormat))}")
+        if self.dtype is not None and not _DTYPES.fullmatch(self.dtype):
+            raise UsageError(f"--dtype {self.dtype}: a number type is needed, such as float32 or int16")
         for level in self.quantiles:
             if not 0 < level < 1:
                 raise UsageError(f"--quantiles {level}: levels lie between 0 and 1")

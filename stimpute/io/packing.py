@@ -152,6 +152,30 @@ class Packing:
         stored = self._away_from_nodata(stored)
         return stored if self.dtype == self.stored_dtype else stored.view(self.stored_dtype)
 
+    def recode(self, values: npt.ArrayLike, name: str = "") -> Array:
+        """Stored numbers of observed values that come from another type (``--dtype``).
+
+        Raises
+        ------
+        OutputError : an observed value would change: rounded to a whole number, cut to a limit, moved off the nodata.
+        """
+        if self.dtype.kind == "f":
+            return self.encode(values, name)
+        exact = (np.asarray(values, dtype=np.float64) - self.offset) / self.scale
+        self._refuse_change(exact, np.rint(exact), name)
+        stored = self.encode(values, name)
+        self._refuse_change(exact, self.as_read(stored).astype(np.float64), name)
+        return stored
+
+    def _refuse_change(self, exact: Array, kept: Array, name: str) -> None:
+        changed = np.abs(kept - exact) > 1e-4 * np.maximum(1.0, np.abs(exact) * 1e-4)
+        if changed.any():
+            was, becomes = (float(x[changed].flat[0]) * self.scale + self.offset for x in (exact, kept))
+            raise OutputError(
+                f"{name}: the observed value {was:g} would become {becomes:g} as {self.dtype}; "
+                "choose a type that holds what was observed, such as --dtype float32"
+            )
+
     def _stored(self, numbers: Array) -> Array:
         if self.dtype.itemsize == 8 and self.dtype.kind in "iu":  # 2**63 - 1 is no float64
             info = np.iinfo(self.dtype)
@@ -254,10 +278,11 @@ class Packing:
             if self.fill is not None and low <= self.fill <= high
             else DEFAULT_FILLS.get(wanted.str[1:])
         )
-        fill = int(fill if fill is not None else low)
+        fill = int(fill if fill is not None else high if wanted.kind == "u" else low)
         return replace(
-            self, dtype=wanted, stored_dtype=wanted, nodata=(fill,), fill=fill, undeclared_fill=None
-        )
+            self, dtype=wanted, stored_dtype=wanted, nodata=(fill,), fill=fill, undeclared_fill=None,
+            stored_limits=(None, None), value_limits=self.decoded_limits,
+        )  # fmt: skip
 
 
 def equals(numbers: Array, code: float | int) -> BoolArray:

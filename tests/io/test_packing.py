@@ -1,5 +1,7 @@
 """Stored numbers to values and back, every kind of fill."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -130,3 +132,18 @@ def test_large_arrays_decode_like_small_ones(attrs):
     pieces = [packing.decode(stored[i : i + 1000]) for i in range(0, stored.size, 1000)]
     np.testing.assert_array_equal(values, np.concatenate([p[0] for p in pieces]))
     np.testing.assert_array_equal(valid, np.concatenate([p[1] for p in pieces]))
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([0.1476, 0.3], "int16"), ([255.0, 3.0], "uint8"), ([0.0, 200.0], "int16")],
+    ids=["fractions", "the new fill", "beyond the valid range"],
+)
+def test_observed_values_that_another_dtype_cannot_hold_are_refused(values: list[float], dtype: str):
+    limits = {"valid_range": np.array([-100, 100], dtype="f4")} if 200.0 in values else {}
+    packing = packing_of(limits, np.dtype("f4"), label="test").with_dtype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StimputeWarning)
+        with pytest.raises(OutputError, match=r"observed value .* would become"):
+            packing.recode(values)
+    assert packing.observed(packing.recode([1.0, 7.0])).all()
