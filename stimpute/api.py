@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from stimpute.errors import InputError, OutputError, UsageError
+from stimpute.errors import InputError, ModelError, OutputError, UsageError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -108,9 +108,12 @@ def fill(
 
     run, writing, reading = _run_options(options), _sink_options(options), _read_options(options)
     inputs = _inputs(x)
-    plot = _picture(options.get("plot"), writing.overwrite)
+    plot = _picture(
+        options.get("plot"), writing.overwrite, [*_paths(inputs), *_beside(reading), *([out] if out else [])]
+    )
     if out is not None:
         io.check_output(out, _paths(inputs), writing.overwrite)
+        io.check_spared(out, _beside(reading))
     method = _method(options)
     with io.open_source(inputs, reading) as source:
         sink = io.create_sink(out, source, writing)
@@ -134,12 +137,16 @@ def plan(
     from stimpute import io
     from stimpute.inference.plan import plan_fill
 
-    run, writing = _run_options(options), _sink_options(options)
+    run, writing, reading = _run_options(options), _sink_options(options), _read_options(options)
     inputs = _inputs(x)
+    _picture(
+        options.get("plot"), writing.overwrite, [*_paths(inputs), *_beside(reading), *([out] if out else [])]
+    )
     if out is not None:
         io.check_output(out, _paths(inputs), writing.overwrite)
+        io.check_spared(out, _beside(reading))
     method = _method(options)
-    with io.open_source(inputs, _read_options(options)) as source:
+    with io.open_source(inputs, reading) as source:
         return plan_fill(source, method, run, io.describe(source), progress)
 
 
@@ -181,7 +188,7 @@ def variogram(
 
     if estimator not in ("cressie", "matheron"):
         raise UsageError(f"--estimator {estimator}: cressie or matheron")
-    picture = _picture(plot, overwrite)
+    picture = _picture(plot, overwrite, _paths(_inputs(x)))
     found = []
     with io.open_source(_inputs(x), _read_options(options)) as source:
         for index, layer in enumerate(source.layers):
@@ -238,7 +245,7 @@ def evaluate(
             raise UsageError(f"--methods {name}: some of {', '.join(method_names())}")
     if model is not None and "st" not in names:
         raise UsageError(f"--model {model}: without method st among --methods it has no effect")
-    picture = _picture(plot, overwrite)
+    picture = _picture(plot, overwrite, _paths(_inputs(x)))
 
     def maker(name: str) -> Callable[[], Any]:
         return lambda: open_method(name, model if name == "st" else None, device, threads=threads)
@@ -462,7 +469,7 @@ def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeyword
         feed["shapes"] = tuple((options["batch"], *shape[1:]) for shape in FeedOptions().shapes)
     try:
         return TrainOptions(out, _model_config(archives, options), feed=FeedOptions(**feed), **settings)
-    except ValueError as error:
+    except (ValueError, ModelError) as error:
         raise UsageError(f"train: {error}") from error
 
 
@@ -590,12 +597,21 @@ def _method(options: FillKeywords) -> Any:
     )  # fmt: skip
 
 
-def _picture(plot: str | Path | None, overwrite: bool) -> Path | None:
+def _beside(reading: ReadOptions) -> list[str]:
+    """What is read besides the inputs."""
+    return [*reading.covariates, *([reading.domain] if reading.domain else [])]
+
+
+def _picture(plot: str | Path | None, overwrite: bool, others: Sequence[str | Path] = ()) -> Path | None:
+    """Where to draw: a path of its own, neither read nor written otherwise."""
     if plot is None:
         return None
     from stimpute.report.canvas import check_picture
 
     path = check_picture(plot)
+    for other in others:
+        if path.resolve() == Path(other).resolve():
+            raise OutputError(f"--plot {path}: is {other}; the picture needs another name")
     if path.exists() and not overwrite:
         raise OutputError(f"--plot {path}: already exists; --overwrite replaces it")
     return path

@@ -121,7 +121,7 @@ Model = Annotated[
 ]
 Device = Annotated[str, option("--device", panel=RUN, metavar="auto|cpu|cuda|mps", help="Where to compute.")]
 Threads = Annotated[int | None, option("--threads", panel=RUN, metavar="N", help="CPU threads.")]
-Seed = Annotated[int, option("--seed", panel=RUN, metavar="N", help="Seed of everything random.")]
+Seed = Annotated[int, option("--seed", panel=RUN, metavar="N", help="Seed of everything random.", min=0)]
 Overwrite = Annotated[bool, option("--overwrite", panel=RUN, help="Replace an existing output.")]
 
 Plot = Annotated[
@@ -142,4 +142,8 @@ Version = Annotated[
 
 def reading(**values: Any) -> dict[str, Any]:
     """The reading options a command was given, as keywords of the Python API: those left at their default are left out."""
-    return {name: value for name, value in values.items() if value not in (None, False, [], ())}
+    return {name: value for name, value in values.items() if not _unset(value)}
+
+
+def _unset(value: Any) -> bool:  # 0 was typed, False was not
+    return value is None or value is False or (isinstance(value, list | tuple) and not value)

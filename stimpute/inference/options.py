@@ -56,6 +56,8 @@ class FillOptions:
             raise UsageError(f"--min-obs {self.min_obs}: a share between 0 and 1")
         if self.max_gap_days is not None and self.max_gap_days <= 0:
             raise UsageError(f"--max-gap {self.max_gap_days:g} d: longer than 0")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: 0 or more")
         if isinstance(self.bounds, tuple):
             low, high = self.bounds
             if low is not None and high is not None and not low < high:

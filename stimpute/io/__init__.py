@@ -228,6 +228,21 @@ def _as_geotiff(source: Any) -> Any:
     return as_geotiff(source)
 
 
+def check_spared(written: str | Path | None, read: Sequence[str | Path]) -> None:
+    """Refuse to write onto a file that is read besides the inputs: a covariate (``PATH[:VAR]``), a domain.
+
+    Raises
+    ------
+    OutputError : it would be overwritten.
+    """
+    from stimpute.io.covariates import split_variable
+
+    for item in read:
+        path = Path(split_variable(str(item))[0])
+        if written is not None and path.exists() and _same(Path(written), path):
+            raise OutputError(f"{written}: is read in this run ({item}); the output needs another name")
+
+
 def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool = False) -> None:
     """Refuse an output before anything is computed.
 

@@ -102,6 +102,9 @@ def test_an_output_folder_that_does_not_exist(refused: Callable, small: Path, tm
         (("fill", "a.nc", "b.nc", "--bbox", "1,9,3,4"), "ymin"),
         (("fill", "a.nc", "b.nc", "--memory", "lots"), "lots"),
         (("fill", "a.nc", "b.nc", "--tile", "0"), "tile"),
+        (("fill", "a.nc", "b.nc", "--seed", "-1"), "seed"),
+        (("fill", "a.nc", "b.nc", "--time", "2020-13,"), "2020-13"),
+        (("fill", "a.nc", "b.nc", "--dtype", "potato"), "potato"),
         (("fill", "a.nc", "b.nc", "--bounds", "3,1"), "bounds"),
         (("fill", "a.nc", "b.nc", "--quantiles", "1.5"), "quantiles"),
         (("fill", "a.nc", "b.nc", "--co", "novalue"), "KEY=VALUE"),
@@ -120,9 +123,37 @@ def test_an_output_folder_that_does_not_exist(refused: Callable, small: Path, tm
         (("simulate", "out.nc", "--kind", "moon"), "moon"),
         (("simulate", "out.nc", "--shape", "a,b"), "a,b"),
         (("train", "-o", "model.pt", "a.nc"), "safetensors"),
+        (("train", "-o", "model.safetensors", "--worlds", "1", "--steps", "0"), "0 steps"),
+        (("train", "-o", "model.safetensors", "--worlds", "1", "--attention", "magic"), "magic"),
         (("variogram", "a.nc", "--estimator", "magic"), "magic"),
         (("nonsense",), "nonsense"),
     ],
 )
 def test_a_wrong_command_line_exits_2(refused: Callable, arguments: tuple[str, ...], words: str) -> None:
     assert words in refused(2, *arguments)
+
+
+@pytest.mark.parametrize("options", [("--co", "COMPRESS=magic"), ("--co", "ZLEVEL=99")])
+def test_a_wrong_creation_option(
+    refused: Callable, small: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    assert options[1] in refused(2, "fill", small, tmp_path / "out.nc", "--method", "linear", *options)
+
+
+@pytest.mark.parametrize("role", ["--covariate", "--domain", "--plot"])
+def test_what_is_read_beside_the_input_is_never_written_onto(
+    refused: Callable, small: Path, tmp_path: Path, role: str
+) -> None:
+    other = tmp_path / "other.png"
+    other.write_bytes(small.read_bytes())
+    refused(1, "fill", small, other, role, other, "--overwrite", "--method", "linear")
+    refused(1, "fill", small, other, role, other, "--overwrite", "--method", "linear", "--dry-run")
+    assert other.read_bytes() == small.read_bytes()
+
+
+def test_a_picture_is_never_drawn_onto_an_input(refused: Callable, small: Path, tmp_path: Path) -> None:
+    stack = tmp_path / "stack.png"
+    stack.write_bytes(small.read_bytes())
+    refused(1, "fill", stack, tmp_path / "out.nc", "--plot", stack, "--overwrite", "--method", "linear")
+    refused(1, "variogram", stack, "--plot", stack, "--overwrite")
+    assert stack.read_bytes() == small.read_bytes()
