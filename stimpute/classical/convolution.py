@@ -12,6 +12,9 @@ from stimpute.classical.mean import observed, overall_mean
 
 _PRIOR_DENSITY = 1e-5  # where the density falls to about this, the estimate leans on the mean of the stack
 
+_BLOCK = 24
+_NEGLIGIBLE = 1e-7  # of a kernel's weights, which sum to one
+
 
 def normalized(
     values: Tensor, valid: Tensor, sigma_cells: float, sigma_steps: float, times: Tensor | None = None
@@ -37,15 +40,29 @@ def normalized(
     >>> round(estimate[0, 0, 0, 1].item(), 3), round(density[0, 0, 0, 1].item(), 3)
     (3.0, 0.548)
     """
-    kernels = _kernels(values, sigma_cells, sigma_steps, times)
+    kernels = _kernels(values, sigma_cells, sigma_steps, times, values.dtype)
     center = overall_mean(values, valid)
     mass = _blur(valid.to(values.dtype), kernels)
     total = _blur(observed(values - center, valid), kernels)
     return center + total / (mass + _PRIOR_DENSITY), mass.clamp(0.0, 1.0)
 
 
+def normalized_many(
+    values: Tensor, valid: Tensor, sigma_cells: float, sigma_steps: float
+) -> tuple[Tensor, Tensor]:
+    """:func:`normalized` of several fields (B, K, T, H, W) observed at the same cells (B, T, H, W); one density for all."""
+    kernels = _kernels(valid, sigma_cells, sigma_steps, None, values.dtype)
+    flat, seen = values.flatten(0, 1), valid[:, None].expand(values.shape).flatten(0, 1)
+    center = overall_mean(flat, seen)
+    mass = _blur(valid.to(values.dtype), kernels)
+    total = _blur(observed(flat - center, seen), kernels).view(values.shape)
+    return center.view(*values.shape[:2], 1, 1, 1) + total / (mass[:, None] + _PRIOR_DENSITY), mass.clamp(
+        0.0, 1.0
+    )
+
+
 def _kernels(
-    values: Tensor, sigma_cells: float, sigma_steps: float, times: Tensor | None
+    values: Tensor, sigma_cells: float, sigma_steps: float, times: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Row-normalised Gaussian matrices along time (1 or B, T, T), y and x; None where the axis is left alone."""
     _, steps, height, width = values.shape
@@ -58,9 +75,9 @@ def _kernels(
     y = torch.arange(height, dtype=torch.float64, device=values.device)
     x = torch.arange(width, dtype=torch.float64, device=values.device)
     return (
-        _gaussian(along, sigma_steps, values.dtype),
-        _gaussian(y, sigma_cells, values.dtype),
-        _gaussian(x, sigma_cells, values.dtype),
+        _gaussian(along, sigma_steps, dtype),
+        _gaussian(y, sigma_cells, dtype),
+        _gaussian(x, sigma_cells, dtype),
     )
 
 
@@ -74,9 +91,23 @@ def _gaussian(position: Tensor, sigma: float, dtype: torch.dtype) -> Tensor | No
 def _blur(field: Tensor, kernels: tuple[Tensor | None, Tensor | None, Tensor | None]) -> Tensor:
     time, y, x = kernels
     if time is not None:
-        field = (time @ field.flatten(2)).reshape(field.shape)
+        field = _banded_product(time, field.flatten(2)).reshape(field.shape)
     if y is not None:
-        field = y @ field
+        field = _banded_product(y, field)
     if x is not None:
         field = field @ x.mT
     return field
+
+
+def _banded_product(kernel: Tensor, field: Tensor) -> Tensor:
+    """``kernel @ field`` in blocks of rows, each over the columns where its weights are not negligible."""
+    size = kernel.shape[-1]
+    if size <= 2 * _BLOCK:
+        return kernel @ field
+    blocks = []
+    for start in range(0, size, _BLOCK):
+        rows = kernel[..., start : start + _BLOCK, :]
+        reached = torch.nonzero((rows > _NEGLIGIBLE).flatten(0, -2).any(dim=0))
+        first, last = int(reached[0]), int(reached[-1]) + 1
+        blocks.append(rows[..., first:last] @ field[..., first:last, :])
+    return torch.cat(blocks, dim=-2)

@@ -185,16 +185,12 @@ def local_error(error: Tensor, held_out: Tensor, there: Tensor, here: Tensor, ps
     -------
     (B, K, T, H, W), at least ``ERROR_FLOOR``.
     """
-    b, k, t, h, w = error.shape
     hidden = held_out[:, None].expand_as(error)
     hidden_error = torch.where(hidden, error, error.new_zeros(()))
     curve = error_by_proximity(hidden_error, held_out, there)
     usual_there = follow(curve, there)
-    ratio = hidden_error / usual_there
-    nearby, density = convolution.normalized(
-        ratio.reshape(b * k, t, h, w), hidden.reshape(b * k, t, h, w), 5.0, 1.5
-    )
-    nearby, density = nearby.view_as(error), density.view_as(error)
+    nearby, density = convolution.normalized_many(hidden_error / usual_there, held_out, 5.0, 1.5)
+    density = density[:, None]
     factor = (density * nearby + pseudo) / (density + pseudo)
     return (follow(curve, here) * factor).clamp_min(ERROR_FLOOR)
 

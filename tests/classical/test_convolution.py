@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from stimpute.classical.convolution import normalized
+from stimpute.classical.convolution import normalized, normalized_many
 
 
 def test_equals_the_weighted_mean_written_out():
@@ -45,3 +45,19 @@ def test_far_from_data_it_is_the_mean_of_the_stack():
     estimate, density = normalized(values, valid, 1.0, 0.0)
     assert abs(estimate[0, 0, 0, -1].item() - 5.0) < 1e-5
     assert density[0, 0, 0, -1].item() < 1e-6
+
+
+def test_many_fields_with_one_density_equal_one_by_one_and_long_axes_equal_a_dense_product():
+    generator = torch.Generator().manual_seed(3)
+    fields = torch.randn(2, 3, 70, 9, 60, generator=generator)
+    valid = torch.rand(2, 70, 9, 60, generator=generator) < 0.3
+    many, density = normalized_many(fields, valid, 5.0, 1.5)
+    time = torch.softmax(-0.5 * ((torch.arange(70.0)[:, None] - torch.arange(70.0)) / 1.5) ** 2, dim=-1)
+    x = torch.softmax(-0.5 * ((torch.arange(60.0)[:, None] - torch.arange(60.0)) / 5.0) ** 2, dim=-1)
+    y = torch.softmax(-0.5 * ((torch.arange(9.0)[:, None] - torch.arange(9.0)) / 5.0) ** 2, dim=-1)
+    dense = torch.einsum("ts,yi,xj,bsij->btyx", time, y, x, valid.float())
+    assert (density - dense).abs().max() < 1e-5
+    for k in range(3):
+        one, own_density = normalized(fields[:, k], valid, 5.0, 1.5)
+        assert torch.equal(many[:, k], one)
+        assert torch.equal(density, own_density)
