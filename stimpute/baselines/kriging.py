@@ -1,6 +1,6 @@
 """Local ordinary kriging in space and time as a method: residuals from each cell's mean, the nearest observations only.
 
-The variogram is estimated and fitted on the overview by :mod:`stimpute.variogram`. Each system holds a fixed number of
+The variogram is estimated and fitted on the overview by :mod:`stimpute.variography`. Each system holds a fixed number of
 neighbours, and the systems are solved in batches: PyKrige's own moving window needs the matrix of all observations at
 once and a Python loop over the cells; the tests hold this one to it. Chilès and Delfiner (2012), Geostatistics, section 3.4.
 """
@@ -20,7 +20,7 @@ from stimpute.errors import VariogramError
 from stimpute.estimate import Estimate
 from stimpute.grid import Grid
 from stimpute.stack import Stack
-from stimpute.variogram import EmpiricalVariogram, FittedVariogram, analyse
+from stimpute.variography import EmpiricalVariogram, FittedVariogram, analyse
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from stimpute.inference.plan import longest_gap
 from stimpute.inference.survey import cell_km, memory_budget, scan_layer
 from stimpute.protocols import Source
 from stimpute.tiling import TilePlan, plan_tiles
-from stimpute.variogram import VariogramAnalysis, analyse
+from stimpute.variography import VariogramAnalysis, analyse
 
 
 @dataclass(frozen=True)

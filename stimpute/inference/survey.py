@@ -23,7 +23,7 @@ from stimpute.inference.options import FillOptions, Progress
 from stimpute.protocols import Layer, Method, Source, Window
 from stimpute.stack import BoolArray, Stack
 from stimpute.tiling import FALLBACK_RANGE_CELLS, Tile, TilePlan, plan_tiles, tiles
-from stimpute.variogram import VariogramAnalysis, analyse
+from stimpute.variography import VariogramAnalysis, analyse
 
 OVERVIEW_CELLS = 2**22
 ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from stimpute.report.canvas import ACCENT, INK, NOTHING, SECOND, picture
-from stimpute.variogram import EmpiricalVariogram, FittedVariogram, VariogramAnalysis
+from stimpute.variography import EmpiricalVariogram, FittedVariogram, VariogramAnalysis
 
 
 def draw_variogram(analysis: VariogramAnalysis, name: str, units: str, path: str | Path) -> None:

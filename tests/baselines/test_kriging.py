@@ -5,7 +5,7 @@ import pytest
 
 from stimpute.baselines.kriging import KrigingMethod, SpaceTimeModel, fit_model, krige
 from stimpute.stack import Stack
-from stimpute.variogram import FittedVariogram
+from stimpute.variography import FittedVariogram
 
 FLAT = FittedVariogram.of("spherical", 0.0, 0.0, 1.0)
 

@@ -35,6 +35,15 @@ def test_starting_up_loads_nothing_heavy(start):
     assert run(code).splitlines()[-1].split() == ["LOADED"]
 
 
+def test_no_submodule_takes_the_name_of_a_function_of_the_api():
+    code = """
+import pkgutil, stimpute
+modules = {m.name for m in pkgutil.iter_modules(stimpute.__path__)}
+print(*sorted(modules & set(stimpute.__all__)))
+"""
+    assert run(code).split() == []
+
+
 @pytest.mark.parametrize("room", TRAINING_ROOMS)
 def test_training_rooms_need_no_geodata_library(room):
     code = f"""

@@ -18,7 +18,7 @@ from stimpute.report.evaluation_picture import draw_evaluation
 from stimpute.report.fill_picture import FilledStack, draw_fill, worst_cell, worst_step
 from stimpute.report.variogram_picture import draw_variogram
 from stimpute.stack import Stack
-from stimpute.variogram import analyse
+from stimpute.variography import analyse
 
 DEGREES = Grid("affine", (12, 16), np.linspace(5, 7, 16), np.linspace(45, 44, 12), "degrees")
 METRES = Grid("affine", (12, 16), np.arange(16) * 1000.0, np.arange(12) * -1000.0, "length", 1e-3)

@@ -12,7 +12,7 @@ import xarray as xr
 from stimpute.errors import UsageError, VariogramError
 from stimpute.grid import Grid
 from stimpute.stack import Stack
-from stimpute.variogram import (
+from stimpute.variography import (
     EmpiricalVariogram,
     FittedVariogram,
     analyse,
