@@ -521,7 +521,10 @@ def _inputs(x: Any) -> Any:
     if isinstance(x, list | tuple):
         if not x:
             raise UsageError("no input given")
-        return [item if str(item) == "-" or _is_address(str(item)) else Path(item) for item in x]
+        return [
+            Path(item) if isinstance(item, str) and item != "-" and not _is_address(item) else item
+            for item in x
+        ]
     return x
 
 

@@ -201,7 +201,7 @@ def _orbit(draw: Draw, shape: Shape, missing: float) -> Tensor:
         tilt = 0.2 if i % 2 else -0.2
         side = 1.0 if i % 3 else -1.0
         across = side * (x * math.cos(tilt) + y * math.sin(tilt))
-        frames = torch.arange(day, steps, 12)
+        frames = torch.arange(day, max(day, steps), 12)
         shift = edges[i] + 0.05 * draw.normal(len(frames), 1, 1)
         flown = draw.chance(0.9, len(frames), 1, 1)
         outside[frames] = torch.where(flown, across - shift, outside[frames])

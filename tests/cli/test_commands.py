@@ -177,3 +177,14 @@ def test_python_simulate_and_evaluate_return_objects() -> None:
     board = package.evaluate(gappy, methods=["mean", "linear"])[0]
     assert [row.method for row in board.rows] == ["mean", "linear"]
     assert package.info(gappy)["statistics"][0]["name"] == "sst"
+
+
+def test_training_takes_xarray_objects_in_a_list(small: Path, tmp_path: Path) -> None:
+    from stimpute import api
+    from stimpute.errors import UsageError
+
+    with (
+        xr.open_dataset(small) as stack,
+        pytest.raises(UsageError, match="--size huge"),
+    ):  # read, then refused
+        api.train([stack], tmp_path / "model.safetensors", steps=1, size="huge")  # type: ignore[typeddict-item]

@@ -43,6 +43,12 @@ def test_soil_moisture_is_ninety_per_cent_missing_by_orbit(soil):
     assert 1 - smap_like(1, (60, 36, 36), missing=0.95).valid.mean() == pytest.approx(0.95, abs=0.005)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5, 11])
+def test_archives_shorter_than_an_orbit_cycle(steps):
+    archive = smap_like(0, (steps, 12, 12))
+    assert 1 - archive.valid.mean() == pytest.approx(0.9, abs=0.05)
+
+
 def test_soil_moisture_is_plausible(soil):
     assert soil.truth.min() >= 0.02
     assert soil.truth.max() <= 0.5
