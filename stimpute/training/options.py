@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -81,6 +81,10 @@ class TrainOptions:
             raise ValueError("a budget is needed: steps, minutes or both")
         if (self.steps is not None and self.steps < 1) or (self.minutes is not None and self.minutes <= 0):
             raise ValueError(f"budget of {self.steps} steps, {self.minutes} minutes: must be positive")
+        if not self.lr > 0:
+            raise ValueError(f"lr {self.lr}: must be positive")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision {self.precision}: one of {', '.join(get_args(Precision))}")
         if self.reuse < 1 or not 0 <= self.val_fraction < 0.5 or not 0 <= self.warmup < 1:
             raise ValueError(
                 f"reuse {self.reuse}, val_fraction {self.val_fraction}, warmup {self.warmup}: out of range"

@@ -124,6 +124,8 @@ def test_an_output_folder_that_does_not_exist(refused: Callable, small: Path, tm
         (("simulate", "out.nc", "--shape", "a,b"), "a,b"),
         (("train", "-o", "model.pt", "a.nc"), "safetensors"),
         (("train", "-o", "model.safetensors", "--worlds", "1", "--steps", "0"), "0 steps"),
+        (("train", "-o", "model.safetensors", "--worlds", "1", "--lr", "-1"), "lr"),
+        (("train", "-o", "model.safetensors", "--worlds", "1", "--precision", "fp8"), "fp8"),
         (("train", "-o", "model.safetensors", "--worlds", "1", "--attention", "magic"), "magic"),
         (("variogram", "a.nc", "--estimator", "magic"), "magic"),
         (("nonsense",), "nonsense"),
