@@ -174,8 +174,10 @@ class KrigingImputer:
         seen = np.flatnonzero(stack.valid)
         if not seen.size:
             return mean, np.full(len(cells), np.sqrt(self.model.sill))
+        ground = _ground(stack.grid)
+        seen = _distinct(seen, ground)
         residual = (stack.values - drift).ravel()[seen]
-        places = _places(stack.grid, stack.times, self.model.km_per_day)
+        places = _places(ground, stack.times, self.model.km_per_day)
         kriged, error = krige(
             places(seen), residual, places(cells), self.model.gamma, min(self.neighbours, seen.size)
         )
@@ -221,22 +223,37 @@ def krige(
     return mean, error
 
 
-def _places(
-    grid: Grid, times: Float64Array, km_per_day: float
-) -> Callable[[npt.NDArray[np.intp]], Float64Array]:
-    """A function from flat (time, y, x) indices to coordinates in km: time, then x and y or, for degrees, x, y, z on the sphere."""
+def _ground(grid: Grid) -> Float64Array:
+    """Coordinates in km of every cell (y * x, 2 or 3): x and y or, for degrees, x, y, z on the sphere."""
     ny, nx = grid.shape
     x, y = grid.coordinates(*np.divmod(np.arange(ny * nx), nx))
-    if grid.units == "degrees":
-        lon, lat = np.radians(x), np.radians(y)
-        ground = EARTH_RADIUS_KM * np.stack(
-            (np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=1
-        )
-    else:
-        ground = np.stack((x, y), axis=1) * grid.km_per_unit
+    if grid.units != "degrees":
+        return np.stack((x, y), axis=1) * grid.km_per_unit
+    lon, lat = np.radians(x), np.radians(y)
+    return np.asarray(
+        EARTH_RADIUS_KM
+        * np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=1)
+    )
+
+
+def _distinct(cells: npt.NDArray[np.intp], ground: Float64Array) -> npt.NDArray[np.intp]:
+    """Flat (time, y, x) indices, one of those at the same time and place (a pole, columns repeated beyond 360 degrees).
+
+    Equal places would make the kriging system singular.
+    """
+    step, cell = np.divmod(cells, len(ground))
+    _, place = np.unique(np.round(ground, 6), axis=0, return_inverse=True)
+    _, first = np.unique(step * len(ground) + place.ravel()[cell], return_index=True)
+    return cells[np.sort(first)]
+
+
+def _places(
+    ground: Float64Array, times: Float64Array, km_per_day: float
+) -> Callable[[npt.NDArray[np.intp]], Float64Array]:
+    """A function from flat (time, y, x) indices to coordinates in km: time, then those on the ground."""
 
     def at(cells: npt.NDArray[np.intp]) -> Float64Array:
-        step, cell = np.divmod(cells, ny * nx)
+        step, cell = np.divmod(cells, len(ground))
         return np.concatenate((times[step, None] * km_per_day, ground[cell]), axis=1)
 
     return at

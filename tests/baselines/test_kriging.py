@@ -57,14 +57,28 @@ def test_standard_errors_cover_what_they_claim():
 
 def test_distances_are_those_on_the_ground():
     """One degree of longitude is half as far at 60 degrees north: ranges in km follow."""
-    from stimpute.baselines.kriging import _places
+    from stimpute.baselines.kriging import _ground, _places
     from stimpute.grid import Grid
 
     grid = Grid("affine", (2, 2), np.array([0.0, 1.0]), np.array([60.0, 0.0]), "degrees")
-    at = _places(grid, np.array([0.0, 2.0]), km_per_day=10.0)(np.arange(8))
+    at = _places(_ground(grid), np.array([0.0, 2.0]), km_per_day=10.0)(np.arange(8))
     assert np.linalg.norm(at[1] - at[0]) == pytest.approx(111.19 / 2, rel=1e-3)
     assert np.linalg.norm(at[3] - at[2]) == pytest.approx(111.19, rel=1e-3)
     assert np.linalg.norm(at[4] - at[0]) == pytest.approx(20.0)
+
+
+def test_places_that_a_globe_shows_twice_count_once():
+    """Columns beyond 360 degrees, and every longitude of a pole, are the same place: no singular system."""
+    from stimpute.grid import Grid
+
+    lon, lat = np.arange(-20.0, 380.0, 10.0), np.array([90.0, 80.0, 70.0, 60.0])
+    field = np.cos(np.radians(lon)) * np.cos(np.radians(lat))[:, None] + np.arange(6.0)[:, None, None]
+    seen = np.random.default_rng(0).random(field.shape) < 0.5
+    seen[..., -4:] = seen[..., :4]
+    stack = Stack.from_array(field, seen, grid=Grid("affine", field.shape[1:], lon, lat, "degrees"))
+    estimate = KrigingMethod().prepare(stack).impute(stack)
+    assert np.isfinite(estimate.mean).all()
+    assert np.abs(estimate.mean - field)[~seen].mean() < 0.5  # steps differ by 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 5), (4, 1, 1), (3, 4, 5)])
