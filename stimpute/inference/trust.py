@@ -98,7 +98,7 @@ def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress |
     """Hide a seeded share of what is observed the way gaps hide it, predict it from the rest, fit the calibrations."""
     rng = np.random.default_rng([seed, survey.index])
     windows = _sampled_tiles(survey, rng)
-    everywhere = _hidden(survey.read(Window.whole(survey.extended)), seed) if survey.in_memory else None
+    everywhere = _hidden_everywhere(survey, seed) if survey.in_memory else None
     parts = []
     for done, window in enumerate(windows):
         stack = survey.read(window)
@@ -121,6 +121,13 @@ def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress |
     mae = float(np.abs(held.error).mean())
     claimed = float(trust.apply(held.scale, held.distance, held.empty).mean())
     return Trust(trust.seen, trust.empty, mae, _coverage(held), mae / claimed if claimed > 0 else 0.0)
+
+
+def _hidden_everywhere(survey: Survey, seed: int) -> BoolArray | None:
+    """What to hide of the extended grid (time, y, x): columns that are there twice, where longitude wraps, alike."""
+    t, ny, nx = survey.shape
+    hidden = _hidden(survey.read(Window((0, t), (0, ny), (survey.margin, survey.margin + nx))), seed)
+    return None if hidden is None else hidden[..., survey.extended_columns]
 
 
 def _judged(stack: Stack, hidden: BoolArray, imputer: Imputer) -> _Hidden:

@@ -307,6 +307,25 @@ def test_a_wrapping_grid_has_no_edge_at_the_antimeridian() -> None:
     assert sink.values[2, 5, 0] == pytest.approx(expected, abs=5e-3)
 
 
+def test_columns_read_twice_on_a_wrapping_grid_are_hidden_alike() -> None:
+    lon, lat = np.arange(0.5, 360, 5.0), np.arange(42.5, -43, -5.0)
+    grid = Grid("affine", (len(lat), len(lon)), lon, lat, "degrees", wraps=True)
+    stack = gappy((6, len(lat), len(lon)), noise=1.0)
+    shown: list[np.ndarray] = []
+
+    class Remembering(TileMean):
+        def impute(self, stack: Stack) -> Estimate:
+            shown.append(stack.valid)
+            return super().impute(stack)
+
+    source = StackSource(Stack.from_array(stack.values, stack.valid, grid=grid))
+    fill_source(source, ArraySink(stack.shape), Remembering(sees_whole=True), FillOptions())
+    twice = shown[0].shape[2] - len(lon)
+    assert twice > 0
+    assert not (shown[0] == shown[-1]).all()  # the first call calibrates
+    np.testing.assert_array_equal(shown[0][..., :twice], shown[0][..., -twice:])
+
+
 def test_the_same_run_twice_is_the_same() -> None:
     stack = gappy((8, 24, 24), noise=1.0)
     first, _ = run(stack, TileMean(), tile=16, overlap=4, seed=5)
