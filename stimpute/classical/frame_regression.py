@@ -14,6 +14,7 @@ from torch import Tensor
 from stimpute.classical.convolution import normalized
 from stimpute.classical.mean import observed
 
+_FEW_CELLS = 8  # fewer observed cells than this in a frame do not place a fit
 _MAX_BLOCK = 32_000_000  # numbers held at a time
 _SPREAD_FLOOR = 0.1  # of the unit variance of a frame
 _NEARNESS_BONUS = 0.02  # of a squared correlation
@@ -43,7 +44,8 @@ def regress_frames(
 
     Returns
     -------
-    (B, T, H, W), without NaN; the filled frame itself where a frame has no observation.
+    (B, T, H, W), without NaN; the filled frame itself where a frame has no observation, and drawn towards it where a
+    frame has only a handful of observed cells.
     """
     batch, steps, height, width = values.shape
     ground = _coordinates(values) if coords is None else coords.to(values.dtype)
@@ -63,8 +65,9 @@ def regress_frames(
         others = frames[rows, chosen[:, part]]
         places = ground[:, None].expand(-1, others.shape[1], -1, -1)
         fitted[:, part] = _ridge(torch.cat((others, places), dim=2), target[:, part], weight[:, part], ridge)
-    fitted = torch.where(weight.any(dim=2, keepdim=True), fitted, filled.flatten(2))
-    return fitted.reshape(values.shape)
+    cells = weight.sum(dim=2, keepdim=True)
+    believed = (cells / _FEW_CELLS).clamp(max=1).square()
+    return torch.lerp(filled.flatten(2), fitted, believed).reshape(values.shape)
 
 
 def with_residual(

@@ -73,3 +73,14 @@ def test_the_residual_is_followed_near_observations_only():
     assert corrected[5] > 0.95
     assert 0.3 < corrected[20] < 1.1
     assert corrected[-1].abs() < 1e-3
+
+
+def test_a_handful_of_cells_hardly_moves_a_frame():
+    truth, valid = scene()
+    filled = truth.mean().expand_as(truth)
+    valid[0, 3] = False
+    valid[0, 3, 0, :2] = True
+    odd = truth.clone()
+    odd[0, 3, 0, :2] = 30.0
+    moved = regress_frames(odd, valid, filled)[0, 3] - filled[0, 3]
+    assert moved.abs().max() < 0.1 * (30.0 - truth.mean())
