@@ -100,14 +100,14 @@ def test_30_a_global_grid_has_no_seam(tmp_path, fill):
     values = (np.cos(phase) + np.cos(np.radians(lat))[None, :, None]).astype("f4")
     values[rng.random(values.shape) < 0.3] = np.nan
     values[0, :, :2] = values[0, :, -2:] = np.nan
-    here = fill(write(tmp_path / "here.nc", values, lat, lon), "a.nc", method="kriging")
+    here = fill(write(tmp_path / "here.nc", values, lat, lon), "a.nc", method="dct-pls")
     turned = fill(
-        write(tmp_path / "turned.nc", np.roll(values, 36, axis=2), lat, lon + 180), "b.nc", method="kriging"
+        write(tmp_path / "turned.nc", np.roll(values, 36, axis=2), lat, lon + 180), "b.nc", method="dct-pls"
     )
     error = np.abs(here.stored("sst") - np.roll(turned.stored("sst"), -36, axis=2))
-    flat = fill(write(tmp_path / "flat.nc", values, lat, lon), "c.nc", method="kriging", no_wrap=True)
+    flat = fill(write(tmp_path / "flat.nc", values, lat, lon), "c.nc", method="dct-pls", no_wrap=True)
     cut = np.abs(here.stored("sst") - flat.stored("sst"))
-    assert np.nanmean(error[0, :, :2]) < np.nanmean(cut[0, :, :2])
+    assert np.nanmean(error[0, :, :2]) < 0.2 * np.nanmean(cut[0, :, :2])
 
 
 def test_31_a_box_across_the_antimeridian(tmp_path, gappy, fill):
