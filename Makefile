@@ -34,17 +34,22 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+DRIVERS := soil_moisture_36km precipitation radiation tmin tmax clay sand organic_carbon elevation slope land_cover
+
 demo: $(STAMP)
 	rm -rf demo && mkdir demo
-	@echo "== 1. a simulated archive: 36 x 36 km soil moisture, most of it missing, with its truth beside it"
-	$(BIN)/stimpute simulate demo/soil_moisture.nc --truth demo/truth.nc
+	@echo "== 1. a simulated archive: 36 x 36 km soil moisture, most of it missing, what drives it, and its truth apart"
+	$(BIN)/stimpute simulate demo/soil_moisture.nc --truth demo/truth.nc --covariates
 	@echo "== 2. what is in it"
-	$(BIN)/stimpute info demo/soil_moisture.nc
-	@echo "== 3. fill the gaps"
-	$(BIN)/stimpute fill demo/soil_moisture.nc demo/filled.nc --plot demo/filled.png
+	$(BIN)/stimpute info demo/soil_moisture.nc --var soil_moisture
+	@echo "== 3. fill the gaps, first alone, then with the eleven covariates"
+	$(BIN)/stimpute fill demo/soil_moisture.nc demo/alone.nc --var soil_moisture
+	$(BIN)/stimpute fill demo/soil_moisture.nc demo/filled.nc --var soil_moisture --plot demo/filled.png \
+	  $(foreach name,$(DRIVERS),--covariate demo/soil_moisture.nc:$(name))
 	@echo "== 4. prove that what was observed is untouched"
 	$(BIN)/stimpute verify demo/soil_moisture.nc demo/filled.nc
-	@echo "== 5. how far from the truth is it"
+	@echo "== 5. how far from the truth is it, alone and with covariates"
+	$(BIN)/python examples/score_against_truth.py demo/soil_moisture.nc demo/alone.nc demo/truth.nc
 	$(BIN)/python examples/score_against_truth.py demo/soil_moisture.nc demo/filled.nc demo/truth.nc
 	@echo "== the picture: demo/filled.png"
 
