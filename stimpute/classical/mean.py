@@ -31,9 +31,3 @@ def temporal_mean(values: Tensor, valid: Tensor) -> Tensor:
     """
     count = valid.sum(dim=1, keepdim=True)
     return observed(values, valid).sum(dim=1, keepdim=True) / count.where(count > 0, torch.nan)
-
-
-def frame_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean over space of every frame, (B, T, 1, 1); NaN where a frame is empty."""
-    count = valid.sum(dim=(2, 3), keepdim=True)
-    return observed(values, valid).sum(dim=(2, 3), keepdim=True) / count.where(count > 0, torch.nan)

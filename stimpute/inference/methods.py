@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from stimpute.baselines import METHODS
@@ -62,8 +60,3 @@ def open_method(
         return METHODS[name]()
     where = choose_device(device, threads)
     return PretrainedMethod(load_model(model or DEFAULT_MODEL), where, precision)
-
-
-def open_methods(names: Sequence[str], model: str | None = None, device: str = "auto") -> list[Method]:
-    """Several methods, in the order given."""
-    return [open_method(name, model if name == "st" else None, device) for name in names]
