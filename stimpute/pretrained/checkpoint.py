@@ -78,7 +78,8 @@ def save_checkpoint(
         raise OutputError(f"{path}: a model file ends in .safetensors")
     dtype = torch.float16 if storage == "float16" else torch.float32
     stored = {name: _stored(name, t, dtype) for name, t in tensors.items()}
-    data = safetensors.torch.save(stored, {"format": FORMAT, "format_version": str(FORMAT_VERSION)})
+    # one entry only: of several, safetensors writes now one and now another first, and the same weights hash differently
+    data = safetensors.torch.save(stored, {"format": f"{FORMAT} {FORMAT_VERSION}"})
     card: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -52,6 +52,10 @@ def test_round_trip_is_exact_in_float32(saved: Path, network: STTransformer) -> 
     assert len(loaded.sha256) == 64
 
 
+def test_the_same_weights_hash_alike(tmp_path: Path, network: STTransformer) -> None:
+    assert len({save(tmp_path / f"{i}.safetensors", network)["sha256"] for i in range(8)}) == 1
+
+
 def test_float16_is_half_the_size_and_close(tmp_path: Path, saved: Path, network: STTransformer) -> None:
     half = tmp_path / "half.safetensors"
     save(half, network, storage="float16")
