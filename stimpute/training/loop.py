@@ -22,6 +22,7 @@ from stimpute.pretrained.checkpoint import save_checkpoint
 from stimpute.pretrained.registry import load_model
 from stimpute.training.archive import Archive
 from stimpute.training.feed import Example, Feed, set_aside
+from stimpute.training.interruption import uninterrupted
 from stimpute.training.loss import candidate_errors, training_loss
 from stimpute.training.options import (
     GROUP,
@@ -51,7 +52,8 @@ def run_training(
     ----------
     options : the run.
     archives : to learn from; may be empty if the feed has worlds.
-    progress : called after every step on the first rank; may raise to stop (what was saved last can be resumed).
+    progress : called after every step on the first rank; may raise to stop (what was saved last can be resumed;
+        a KeyboardInterrupt, here or at any other moment, saves first).
     validation : archives never trained on, validated on besides the cells set aside.
 
     Raises
@@ -107,6 +109,7 @@ class _Run:
         average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.state = RunState(average, {k: v.clone() for k, v in average.items()}, 0, 0.0, {})
         self.bad_steps = 0
+        self.written = False
 
     def train(self) -> TrainSummary:
         options, ranks, state = self.options, self.ranks, self.state
@@ -116,11 +119,23 @@ class _Run:
             )
         ranks.share(self.network.state_dict().values())
         self.log("start" if state.step == 0 else "resume", step=state.step, ranks=ranks.size)
-        if state.step == 0:
-            self.validate()
+        try:
+            stopped = self.loop()
+            return self.finish(stopped)
+        except KeyboardInterrupt:
+            if ranks.first and self.state.step > 0 and not self.written:
+                self.save_state()
+            raise
+
+    def loop(self) -> bool:
+        """Steps until the budget is used, or patience; returns whether it was patience."""
+        options, ranks, state = self.options, self.ranks, self.state
+        if state.step == 0 or (options.val_steps is not None and state.step % options.val_steps == 0):
+            self.validate()  # the start, or what an interruption prevented
         before, started = state.elapsed, time.monotonic()
         marks = {"validated": started, "saved": started, "told": started}
-        stopped = False
+        (halt,) = ranks.agree(float(self.exhausted()))
+        stopped = bool(halt)
         while True:
             now = time.monotonic()
             elapsed, fraction = ranks.agree(
@@ -130,7 +145,6 @@ class _Run:
             if fraction >= 1 or stopped:
                 break
             loss, lr = self.step(fraction)
-            state.step += 1
             validation = None
             if self.due("validated", marks, options.val_steps, options.val_seconds):
                 validation = self.validate()
@@ -143,7 +157,7 @@ class _Run:
                 self.progress(TrainProgress(state.step, fraction, elapsed, loss, lr, validation))
             (halt,) = ranks.agree(float(stopped))
             stopped = bool(halt)
-        return self.finish(stopped)
+        return stopped
 
     def step(self, fraction: float) -> tuple[float, float]:
         """One step of the optimiser; returns loss and learning rate. A step whose gradient is not finite is left out."""
@@ -160,16 +174,15 @@ class _Run:
         loss.backward()  # type: ignore[no-untyped-call]
         self.ranks.average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, options.clip)
-        if bool(torch.isfinite(norm)):
-            self.optimiser.step()
-            self.update_average()
-            self.bad_steps = 0
-        else:
-            self.bad_steps += 1
-            if self.bad_steps >= _DIVERGED_AFTER:
-                raise ModelError(
-                    f"training diverged at step {self.state.step}: lower --lr (it was {options.lr})"
-                )
+        finite = bool(torch.isfinite(norm))
+        self.bad_steps = 0 if finite else self.bad_steps + 1
+        if self.bad_steps >= _DIVERGED_AFTER:
+            raise ModelError(f"training diverged at step {self.state.step}: lower --lr (it was {options.lr})")
+        with uninterrupted():
+            if finite:
+                self.optimiser.step()
+                self.update_average()
+            self.state.step += 1
         return float(loss.detach()), rate
 
     def example(self, step: int) -> tuple[Example, Candidates | None]:
@@ -203,9 +216,9 @@ class _Run:
     @torch.no_grad()
     def validate(self) -> Validation | None:
         """Judge the averaged weights on the first rank; keep them if they are the best so far."""
-        if self.state.record.get("validated") == self.state.step:
+        record = self.state.record
+        if record.get("validated") == self.state.step:
             return None
-        self.state.record["validated"] = self.state.step
         if not self.judged:
             if self.ranks.first:
                 self.state.best = {k: v.clone() for k, v in self.state.average.items()}
@@ -217,14 +230,16 @@ class _Run:
             prediction = torch.func.functional_call(self.network, self.state.average, arguments)
             errors.append((name, errors_of(prediction, example, candidates)))
         self.network.train()
-        result = summarise(errors)
-        record = self.state.record
-        record.setdefault("start", asdict(result))
-        if "best" not in record or result.vs_best < record["best"]["vs_best"]:
-            record.update(best=asdict(result), best_step=self.state.step, stale=0)
-            self.state.best = {k: v.clone() for k, v in self.state.average.items()}
-        else:
-            record["stale"] += 1
+        result, criterion = summarise(errors), self.options.criterion
+        best = {k: v.clone() for k, v in self.state.average.items()}
+        with uninterrupted():
+            record.setdefault("start", asdict(result))
+            record["validated"] = self.state.step
+            if "best" not in record or getattr(result, criterion) < record["best"][criterion]:
+                record.update(best=asdict(result), best_step=self.state.step, stale=0)
+                self.state.best = best
+            else:
+                record["stale"] += 1
         self.log("validation", step=self.state.step, **asdict(result))
         return result
 
@@ -275,17 +290,19 @@ class _Run:
             self.validate()
             if options.keep_state:
                 self.save_state()
-            card = save_checkpoint(
-                options.out,
-                state.best,
-                self.network.config.to_dict(),
-                training=self.described(),
-                scores={k: state.record[k] for k in ("best", "start", "best_step") if k in state.record},
-                covariates=self.network.config.covariates,
-                storage=options.storage,
-            )
-            if not options.keep_state:
-                options.state_path.unlink(missing_ok=True)
+            with uninterrupted():
+                card = save_checkpoint(
+                    options.out,
+                    state.best,
+                    self.network.config.to_dict(),
+                    training=self.described(),
+                    scores={k: state.record[k] for k in ("best", "start", "best_step") if k in state.record},
+                    covariates=self.network.config.covariates,
+                    storage=options.storage,
+                )
+                if not options.keep_state:
+                    options.state_path.unlink(missing_ok=True)
+                self.written = True
             self.log("end", step=state.step, stopped_early=stopped, sha256=card["sha256"])
         start, best = (
             Validation(**state.record[k]) if k in state.record else None for k in ("start", "best")

@@ -41,6 +41,7 @@ class TrainOptions:
     val_examples : batches validated on.
     val_seconds, val_steps : how often; steps take precedence.
     patience : validations without progress before it stops early; None: never.
+    criterion : the error of which the lowest is kept; ``mae`` suits a single stack, ``vs_best`` many of unlike difficulty.
     save_seconds, save_steps : how often the state is written.
     resume : go on from the state of an interrupted run, if there is one.
     keep_state : leave the state behind at the end, so that the run may be prolonged.
@@ -68,6 +69,7 @@ class TrainOptions:
     val_seconds: float = 120.0
     val_steps: int | None = None
     patience: int | None = None
+    criterion: Literal["vs_best", "mae"] = "vs_best"
     save_seconds: float = 60.0
     save_steps: int | None = None
     resume: bool = False

@@ -21,6 +21,7 @@ from stimpute.training.loss import candidate_errors, per_example
 
 _LINEAR = CANDIDATES.index("linear")
 _SEED = 0x7A11D
+_LEAST = 8  # wanted cells of an example that counts
 _MANY = 8  # from this many archives on, two windows of each are enough
 
 Aside = npt.NDArray[np.bool_]
@@ -63,8 +64,8 @@ class Errors:
 
 
 @torch.no_grad()
-def errors_of(prediction: Prediction, example: Example, candidates: Candidates, least: int = 8) -> Errors:
-    """What a prediction gets wrong beside what the candidates do; examples with fewer than ``least`` wanted cells do not count."""
+def errors_of(prediction: Prediction, example: Example, candidates: Candidates) -> Errors:
+    """What a prediction gets wrong beside what the candidates do."""
     each = candidate_errors(candidates, example)
     residual = (prediction.mean - example.target).abs()
     return Errors(
@@ -73,8 +74,13 @@ def errors_of(prediction: Prediction, example: Example, candidates: Candidates, 
         each[:, _LINEAR],
         per_example((candidates.prior - example.target).abs(), example.wanted),
         per_example((residual <= 1.645 * prediction.scale).float(), example.wanted),
-        example.wanted.flatten(1).sum(dim=1) >= least,
+        countable(example),
     )
+
+
+def countable(example: Example) -> Tensor:
+    """Which examples of a batch are asked for enough cells to count, (B,) bool."""
+    return example.wanted.flatten(1).sum(dim=1) >= _LEAST
 
 
 def summarise(errors: list[tuple[str, Errors]]) -> Validation:
@@ -126,7 +132,7 @@ def validation_set(
     if feed.options.world_share:
         worlds = Feed([], FeedOptions(feed.options.shapes), seed=_SEED)
         examples += [("worlds", worlds.example(i)) for i in range(count)]
-    moved = [(name, example.to(device)) for name, example in examples]
+    moved = [(name, example.to(device)) for name, example in examples if bool(countable(example).any())]
     return [(name, example, compute_candidates(example.given)) for name, example in moved]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from stimpute.errors import DeviceError, ModelError, OutputError
 from stimpute.model.config import ModelConfig
 from stimpute.pretrained import load_model
-from stimpute.training import Archive, FeedOptions, TrainOptions, TrainProgress, run_training
+from stimpute.training import Archive, FeedOptions, TrainOptions, TrainProgress, loop, run_training
 
 TINY = ModelConfig.small(embed_dim=16, depth=1, num_heads=2, cell_dim=8)
 FEED = FeedOptions(shapes=((2, 6, 8, 8), (2, 4, 12, 8)), world_share=0.5)
@@ -65,6 +66,41 @@ def test_resumed_run_is_the_same_run(tmp_path: Path, reuse: int) -> None:
     assert set(one) == set(other)
     differing = [name for name in one if not torch.equal(one[name], other[name])]
     assert differing == []
+
+
+@pytest.mark.parametrize(("within", "step"), [("example", 3), ("update_average", 2), ("validate", 3)])
+def test_interrupted_before_anything_was_saved_it_resumes_into_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: str, step: int
+) -> None:
+    never: dict[str, object] = {"save_steps": None, "save_seconds": 1e9, "keep_state": True}
+    whole = options(tmp_path / "whole.safetensors", **never)
+    run_training(whole, [waves()])
+    cut = options(tmp_path / "cut.safetensors", **never)
+    original = getattr(loop._Run, within)
+
+    def interrupted(run: loop._Run, *given: object) -> object:
+        if run.state.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return original(run, *given)
+
+    monkeypatch.setattr(loop._Run, within, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(cut, [waves()])
+    monkeypatch.setattr(loop._Run, within, original)
+    assert cut.state_path.exists()
+    assert not cut.out.exists()
+    run_training(options(cut.out, resume=True, **never), [waves()])
+    one, other = (safetensors.torch.load_file(o.state_path) for o in (whole, cut))
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_an_archive_too_small_to_validate_on_trains_all_the_same(tmp_path: Path) -> None:
+    tiny = Archive.from_array("tiny", waves().values[:3, :4, :5])
+    summary = run_training(
+        options(tmp_path / "m.safetensors", steps=2, feed=FeedOptions(FEED.shapes, world_share=0.0)), [tiny]
+    )
+    assert summary.best is None
+    assert (tmp_path / "m.safetensors").exists()
 
 
 def test_interrupted_run_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
