@@ -49,6 +49,7 @@ def evaluate(
         ),
     ] = None,
     model: o.Model = None,
+    adapt: o.Adapt = None,
     by: Annotated[
         str | None,
         o.option(
@@ -82,8 +83,8 @@ def evaluate(
     )  # fmt: skip
     with console.progress() as progress:
         boards = api.evaluate(
-            paths, holdout=parse.names(holdout), share=share, methods=methods, model=model, by=by, seeds=seeds, seed=seed,
-            device=device, threads=threads, memory=memory, plot=plot, overwrite=overwrite, progress=progress, **read,
+            paths, holdout=parse.names(holdout), share=share, methods=methods, model=model, adapt=adapt, by=by, seeds=seeds,
+            seed=seed, device=device, threads=threads, memory=memory, plot=plot, overwrite=overwrite, progress=progress, **read,
         )  # fmt: skip
     if json:
         console.write_json(boards if len(boards) > 1 else boards[0])
@@ -136,8 +137,10 @@ def _print(board: Scoreboard) -> None:
     if board.by:
         _print_bins(board)
     for method, ratio in board.ratios().items():
-        if method == "st":
-            console.write_text(f"MAE of st / best other method: {ratio:.3f} (geometric mean over the cases)")
+        if method in {"st", "st+adapt"}:
+            console.write_text(
+                f"MAE of {method} / best other method: {ratio:.3f} (geometric mean over the cases)"
+            )
     for note in board.notes:
         console.write_text(f"note: {note}")
 

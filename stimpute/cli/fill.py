@@ -38,6 +38,7 @@ def fill(
         str, o.option("--method", panel=o.METHOD, metavar=o.METHODS, help="How to fill.")
     ] = "st",
     model: o.Model = None,
+    adapt: o.Adapt = None,
     fill_never_observed: Annotated[
         bool,
         o.option("--fill-never-observed", panel=o.REFUSAL, help="Fill cells that were never observed too."),
@@ -142,7 +143,7 @@ def fill(
         times=times, dedupe=dedupe, regular=regular, domain=domain, qc=qc, force=force, no_wrap=no_wrap,
     )  # fmt: skip
     options = {
-        "method": method, "model": model, "fill_never_observed": fill_never_observed, "max_gap": max_gap,
+        "method": method, "model": model, "adapt": adapt, "fill_never_observed": fill_never_observed, "max_gap": max_gap,
         "min_obs": min_obs, "uncertainty": uncertainty, "quantiles": quantiles or (), "flags": flags, "plot": plot,
         "bounds": parse.bounds(bounds), "dtype": dtype, "of": of, "co": parse.creation(co or []), "device": device,
         "precision": precision, "threads": threads, "tile": tile, "overlap": overlap, "memory": memory,
@@ -182,6 +183,8 @@ def _print_summary(summary: FillSummary) -> None:
         else (summary.outputs[0], f"... ({len(summary.outputs)} files)")
     )
     where = ", ".join(shown) or "stdout"
+    if summary.adaptation is not None:
+        console.say(summary.adaptation.sentence)
     model = f" ({summary.model})" if summary.model else ""
     console.say(
         f"{summary.method}{model}: {summary.seconds:.1f} s, {summary.cell_steps_per_second:,.0f} cell-steps/s -> {where}"

@@ -119,6 +119,15 @@ Model = Annotated[
     str | None,
     option("--model", panel=METHOD, metavar="NAME|PATH", help="Model of method st (see 'stimpute models')."),
 ]
+Adapt = Annotated[
+    str | None,
+    option(
+        "--adapt",
+        panel=METHOD,
+        metavar="MINUTES",
+        help="Train the model on this very stack first, for so many minutes (or 300steps); kept only if better.",
+    ),
+]
 Device = Annotated[str, option("--device", panel=RUN, metavar="auto|cpu|cuda|mps", help="Where to compute.")]
 Threads = Annotated[int | None, option("--threads", panel=RUN, metavar="N", help="CPU threads.")]
 Seed = Annotated[int, option("--seed", panel=RUN, metavar="N", help="Seed of everything random.", min=0)]

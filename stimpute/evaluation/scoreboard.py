@@ -19,6 +19,7 @@ from stimpute.holdout import KINDS, Kind, hold_out
 from stimpute.inference.engine import fill_source, gap_days
 from stimpute.inference.memory import ArraySink, StackSource
 from stimpute.inference.options import FillOptions, Progress
+from stimpute.inference.summary import FillSummary
 from stimpute.inference.survey import cell_km
 from stimpute.metrics import BinScores, Scores, by_bins, score
 from stimpute.protocols import FILLED, Layer, Method, Window
@@ -71,7 +72,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one case. ``scores`` is None where it was skipped or failed; ``note`` says why."""
+    """One method on one case. ``scores`` is None where it was skipped or failed; ``note`` says why, or how it was adapted."""
 
     method: str
     kind: str
@@ -118,13 +119,15 @@ class Scoreboard:
     def ratios(self) -> dict[str, float]:
         """Geometric mean over the cases of MAE / lowest MAE of the other methods, per method.
 
-        Methods without any case where they and another one were scored are left out.
+        Variants of one method (``st`` and ``st+adapt``) are not compared with each other. Methods without any case where they and another one were scored are left out.
         """
         logs: dict[str, list[float]] = {}
         for kind in dict.fromkeys(row.kind for row in self.rows):
             mae = {r.method: r.scores.mae for r in self.rows if r.kind == kind and r.scores and r.scores.n}
             for method, own in mae.items():
-                best = min((value for other, value in mae.items() if other != method), default=math.nan)
+                best = min(
+                    (v for other, v in mae.items() if _family(other) != _family(method)), default=math.nan
+                )
                 if own > 0 and best > 0:
                     logs.setdefault(method, []).append(math.log(own / best))
         return {method: math.exp(sum(values) / len(values)) for method, values in logs.items()}
@@ -138,7 +141,7 @@ class Scoreboard:
 def evaluate(
     stack: Stack,
     layer: Layer,
-    methods: Sequence[tuple[str, Callable[[], Method]]],
+    methods: Sequence[tuple[str, Callable[[Stack], Method]]],
     options: EvaluateOptions,
     progress: Progress | None = None,
     notes: Sequence[str] = (),
@@ -149,7 +152,7 @@ def evaluate(
     ----------
     stack : what was observed, in memory.
     layer : its name, units and valid range.
-    methods : names, and how to make each.
+    methods : names, and how to make each for the stack that it will see.
     notes : carried into the scoreboard.
 
     Raises
@@ -183,6 +186,10 @@ def evaluate(
     )  # fmt: skip
 
 
+def _family(method: str) -> str:
+    return method.partition("+")[0]
+
+
 def _hidden(stack: Stack, kind: Kind, options: EvaluateOptions, heard: list[str]) -> list[BoolArray]:
     try:
         return [hold_out(stack, kind, options.share, seed) for seed in options.seeds]
@@ -195,7 +202,7 @@ def _run(
     stack: Stack,
     layer: Layer,
     name: str,
-    make: Callable[[], Method],
+    make: Callable[[Stack], Method],
     kind: str,
     hidden: list[BoolArray],
     options: EvaluateOptions,
@@ -207,12 +214,15 @@ def _run(
         )
         return Row(name, kind, None, (), 0.0, False, note), None, []
     started = time.perf_counter()
-    parts, said, whole = [], [], True
+    parts, said, whole, notes = [], [], True, []
     try:
         for held_out, seed in zip(hidden, options.seeds, strict=True):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", StimputeWarning)
-                sink, whole = _fill_in_memory(stack.hide(held_out), layer, make(), options, seed)
+                shown = stack.hide(held_out)
+                sink, summary = _fill_in_memory(shown, layer, make(shown), options, seed)
+            whole = summary.layers[0].whole
+            notes += [summary.adaptation.sentence] if summary.adaptation else []
             said += [str(w.message) for w in caught if issubclass(w.category, StimputeWarning)]
             parts.append(_Answered(stack, held_out, sink, options.by))
     except StimputeError as error:
@@ -223,7 +233,7 @@ def _run(
     )
     bins = tuple(by_bins(truth, mean, scale, variable, _edges(stack, options.by))) if options.by else ()
     return (
-        Row(name, kind, score(truth, mean, scale), bins, seconds, whole),
+        Row(name, kind, score(truth, mean, scale), bins, seconds, whole, "; ".join(notes)),
         _error_map(name, kind, parts),
         said,
     )
@@ -231,14 +241,13 @@ def _run(
 
 def _fill_in_memory(
     shown: Stack, layer: Layer, method: Method, options: EvaluateOptions, seed: int
-) -> tuple[ArraySink, bool]:
+) -> tuple[ArraySink, FillSummary]:
     """The engine's own path, from a stack in memory into arrays; every gap is filled."""
     source = StackSource(shown, layer.name)
     source.layers = (replace(layer, shape=shown.shape),)
     sink = ArraySink(shown.shape)
     run = FillOptions(fill_never_observed=True, memory=options.memory, seed=seed)
-    summary = fill_source(source, sink, method, run)
-    return sink, summary.layers[0].whole
+    return sink, fill_source(source, sink, method, run)
 
 
 class _Answered:

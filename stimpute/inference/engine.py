@@ -95,6 +95,7 @@ def fill_source(
         method=method.name, model=getattr(method, "model_name", None), model_sha256=getattr(method, "sha256", None),
         seed=options.seed, layers=tuple(layers), seconds=round(seconds, 3),
         cell_steps_per_second=round(cells / max(seconds, 1e-9)), outputs=tuple(str(path) for path in outputs),
+        adaptation=getattr(method, "adaptation", None),
     )  # fmt: skip
 
 
@@ -308,4 +309,7 @@ def _history(method: Method, options: FillOptions, command: str) -> str:
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     model = getattr(method, "model_name", None)
     weights = f", model {model} sha256 {getattr(method, 'sha256', '')}" if model else ""
+    adaptation = getattr(method, "adaptation", None)
+    if adaptation is not None:
+        weights += f", {adaptation.sentence}, {adaptation.start} sha256 {adaptation.start_sha256}"
     return f"{when}: {command or 'stimpute.fill'} (stimpute {__version__}, method {method.name}{weights}, seed {options.seed})"

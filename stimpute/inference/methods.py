@@ -7,6 +7,7 @@ import torch
 from stimpute.baselines import METHODS
 from stimpute.errors import UsageError
 from stimpute.inference.devices import choose_device
+from stimpute.inference.summary import Adaptation
 from stimpute.model.method import Precision, STMethod
 from stimpute.pretrained.registry import DEFAULT_MODEL, LoadedModel, load_model
 from stimpute.protocols import Method
@@ -15,12 +16,20 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
 class PretrainedMethod(STMethod):
-    """The ST-Transformer with the weights of a named model."""
+    """The ST-Transformer with the weights of a named model, as it is or adapted to the stack."""
 
-    def __init__(self, model: LoadedModel, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        device: torch.device,
+        precision: Precision,
+        adaptation: Adaptation | None = None,
+    ) -> None:
         super().__init__(model.network, device, precision)
+        self.model = model
         self.model_name = model.name
         self.sha256 = model.sha256
+        self.adaptation = adaptation
 
 
 def method_names() -> tuple[str, ...]:

@@ -53,6 +53,7 @@ class FillPlan:
     inputs: Mapping[str, Any]
     layers: tuple[LayerPlan, ...]
     available_bytes: int
+    adaptation: str = ""  # what would be done to the model first
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -73,6 +74,8 @@ class FillPlan:
             )
         for layer in self.layers:
             text += _layer_lines(layer)
+        if self.adaptation:
+            text.append(f"adapt: {self.adaptation}")
         text.append(f"method: {self.method}; memory available: {self.available_bytes / 2**30:.1f} GiB")
         return text
 

@@ -32,6 +32,47 @@ class LayerSummary:
 
 
 @dataclass(frozen=True)
+class Adaptation:
+    """How a model was specialised to the stack before it filled it.
+
+    Parameters
+    ----------
+    start, start_sha256 : the model it started from.
+    kept : False: the adapted weights were not better on the cells set aside, and the start filled.
+    minutes, steps : of training; 0 where too few cells were observed to set some aside.
+    best_step : the step whose weights filled; 0 is the start.
+    stopped_early : it stopped getting better before the budget was used.
+    error_before, error_after : mean absolute error on the cells set aside, of the start and of the weights that filled, in
+        standard deviations of what is observed around them. None: too few cells.
+    windows, cells : what was learnt from: windows of the stack, cell-steps in them.
+    """
+
+    start: str
+    start_sha256: str
+    kept: bool
+    minutes: float
+    steps: int
+    best_step: int
+    stopped_early: bool
+    error_before: float | None
+    error_after: float | None
+    windows: int
+    cells: int
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one line."""
+        if self.error_before is None or self.error_after is None:
+            return f"{self.start} not adapted: too few observed cells to set some aside"
+        spent = (
+            f"{self.steps} steps in {self.minutes:.3g} min{', stopped early' if self.stopped_early else ''}"
+        )
+        if not self.kept:
+            return f"{self.start} not adapted: {spent} brought nothing on the cells set aside (error {self.error_before:.4f} sd)"
+        return f"{self.start} adapted, {spent}: error on the cells set aside {self.error_before:.4f} -> {self.error_after:.4f} sd"
+
+
+@dataclass(frozen=True)
 class FillSummary:
     """What a fill did."""
 
@@ -43,6 +84,7 @@ class FillSummary:
     seconds: float
     cell_steps_per_second: float
     outputs: tuple[str, ...] = ()
+    adaptation: Adaptation | None = None
 
     @property
     def gaps_left(self) -> int:

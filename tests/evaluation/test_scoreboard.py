@@ -70,7 +70,7 @@ def layer(stack: Stack) -> Layer:
 def test_scores_are_those_of_the_hidden_cells_by_hand() -> None:
     stack, method = make_stack(), Constant(4.0)
     board = evaluate(
-        stack, layer(stack), [("constant", lambda: method)], EvaluateOptions(kinds=("pixel",), share=0.25)
+        stack, layer(stack), [("constant", lambda _: method)], EvaluateOptions(kinds=("pixel",), share=0.25)
     )
     assert method.shown is not None
     hidden = stack.valid & ~method.shown.valid
@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_hidden_cells_by_hand() -> None:
 
 def test_a_method_that_fails_is_said_and_the_others_go_on() -> None:
     stack = make_stack()
-    methods = [("refusing", Refusing), ("constant", lambda: Constant(5.0))]
+    methods = [("refusing", lambda _: Refusing()), ("constant", lambda _: Constant(5.0))]
     board = evaluate(stack, layer(stack), methods, EvaluateOptions(kinds=("gap", "frames")))
     assert [row.note for row in board.rows if row.method == "refusing"] == ["failed: not with this stack"] * 2
     assert all(row.scores is not None for row in board.rows if row.method == "constant")
@@ -97,7 +97,7 @@ def test_bins_hold_every_scored_cell() -> None:
     stack = make_stack()
     for by in ("distance", "length"):
         options = EvaluateOptions(kinds=("block",), by=by, seeds=(0, 1))  # type: ignore[arg-type]
-        row = evaluate(stack, layer(stack), [("constant", lambda: Constant(5.0))], options).rows[0]
+        row = evaluate(stack, layer(stack), [("constant", lambda _: Constant(5.0))], options).rows[0]
         assert row.scores is not None
         assert sum(b.scores.n for b in row.bins) == row.scores.n
 
@@ -151,7 +151,7 @@ def test_the_sample_says_what_it_left_out() -> None:
 def test_nothing_to_hide_is_an_error() -> None:
     stack = Stack.from_array(np.where(np.arange(8).reshape(2, 2, 2) == 3, 1.0, np.nan))
     with pytest.raises(InputError, match="1 observed"):
-        evaluate(stack, layer(stack), [("constant", lambda: Constant(5.0))], EvaluateOptions())
+        evaluate(stack, layer(stack), [("constant", lambda _: Constant(5.0))], EvaluateOptions())
     with pytest.raises(UsageError, match="moon"):
         EvaluateOptions(kinds=("moon",))  # type: ignore[arg-type]
 
@@ -159,7 +159,7 @@ def test_nothing_to_hide_is_an_error() -> None:
 def test_the_same_evaluation_twice_is_the_same() -> None:
     stack = make_stack()
     boards = [
-        evaluate(stack, layer(stack), [("c", lambda: Constant(5.0))], EvaluateOptions(seeds=(3,)))
+        evaluate(stack, layer(stack), [("c", lambda _: Constant(5.0))], EvaluateOptions(seeds=(3,)))
         for _ in range(2)
     ]
     assert boards[0].to_dict() == boards[1].to_dict() | {

@@ -1,0 +1,391 @@
+"""One function per command: xarray objects or paths in, a Dataset, a summary or a table out. Knows how the rooms join.
+
+Everything heavy is imported inside the functions, so that importing this module is cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from stimpute.api.keywords import (
+    FillKeywords,
+    Progress,
+    ReadKeywords,
+    TrainKeywords,
+    as_inputs,
+    as_tuple,
+    check_known,
+    fill_options,
+    paths_of,
+    read_besides,
+    read_options,
+    sink_options,
+)
+from stimpute.api.learning import adapt_budget, adapt_method, planned_adaptation, train
+from stimpute.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from stimpute.api.keywords import Inputs
+    from stimpute.evaluation.scoreboard import Scoreboard
+    from stimpute.inference.plan import FillPlan
+    from stimpute.inference.summary import FillSummary
+    from stimpute.io.verify import VerifyReport
+    from stimpute.protocols import Source
+    from stimpute.stack import Stack
+    from stimpute.synthetic.archives import SimulatedStack
+
+__all__ = [
+    "FillKeywords", "ReadKeywords", "TrainKeywords", "evaluate", "fill", "info", "models", "plan", "simulate", "train",
+    "variogram", "verify",
+]  # fmt: skip
+
+
+def fill(
+    x: Inputs,
+    out: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    command: str = "",
+    **options: Unpack[FillKeywords],
+) -> Any:
+    """Fill the gaps of a stack.
+
+    Parameters
+    ----------
+    x : a path, several paths of one stack, or an xarray object.
+    out : where to write; None returns the filled Dataset (with ``NAME_fill_flag`` and ``NAME_standard_error``).
+    progress : called with (stage, done, total).
+    command : recorded in ``history``.
+    options : as on the command line, with ``_`` for ``-``; ``max_gap`` in days, ``memory`` in bytes, ``co`` a mapping,
+        ``adapt`` in minutes or as ``"300steps"``.
+
+    Returns
+    -------
+    xarray.Dataset where ``out`` is None, else a :class:`~stimpute.inference.summary.FillSummary`.
+
+    Raises
+    ------
+    StimputeError : what was wrong, in which file, what to do.
+    """
+    check_known(options, FillKeywords, "fill")
+    from stimpute import io
+    from stimpute.inference.engine import fill_source
+    from stimpute.inference.memory import RecordingSink
+
+    run, writing, reading = fill_options(options), sink_options(options), read_options(options)
+    budget = adapt_budget(options.get("adapt"), options.get("method", "st"))
+    inputs = as_inputs(x)
+    plot = _picture(
+        options.get("plot"),
+        writing.overwrite,
+        [*paths_of(inputs), *read_besides(reading), *([out] if out else [])],
+    )
+    if out is not None:
+        io.check_output(out, paths_of(inputs), writing.overwrite)
+        io.check_spared(out, read_besides(reading))
+    method = _method(options)
+    with io.open_source(inputs, reading) as source:
+        sink = io.create_sink(out, source, writing)
+        recorder = RecordingSink(sink, source) if plot else sink
+        with recorder:
+            if budget is not None:
+                method = adapt_method(
+                    source, method, budget, seed=run.seed, memory=run.memory, progress=progress
+                )
+            summary = fill_source(source, recorder, method, run, progress, command)
+        if isinstance(recorder, RecordingSink) and plot is not None:
+            _draw_fill(recorder, source, summary, plot)
+    return getattr(sink, "dataset") if out is None else summary  # noqa: B009
+
+
+def plan(
+    x: Inputs,
+    out: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[FillKeywords],
+) -> FillPlan:
+    """What :func:`fill` would do (``fill --dry-run``): checks, gaps, variogram, tiles, memory, disk, time. Writes nothing."""
+    check_known(options, FillKeywords, "plan")
+    from stimpute import io
+    from stimpute.inference.plan import plan_fill
+
+    run, writing, reading = fill_options(options), sink_options(options), read_options(options)
+    budget = adapt_budget(options.get("adapt"), options.get("method", "st"))
+    inputs = as_inputs(x)
+    _picture(
+        options.get("plot"),
+        writing.overwrite,
+        [*paths_of(inputs), *read_besides(reading), *([out] if out else [])],
+    )
+    if out is not None:
+        io.check_output(out, paths_of(inputs), writing.overwrite)
+        io.check_spared(out, read_besides(reading))
+    method = _method(options)
+    with io.open_source(inputs, reading) as source:
+        planned = plan_fill(source, method, run, io.describe(source), progress)
+        if budget is None:
+            return planned
+        return replace(planned, adaptation=planned_adaptation(source, budget, run.seed, run.memory))
+
+
+def info(x: Inputs, **options: Unpack[ReadKeywords]) -> dict[str, Any]:
+    """What is in a stack: format, layers, CRS, time axis, and per layer how much is missing and where.
+
+    Without ``var`` every variable that could be filled is described.
+    """
+    check_known(options, ReadKeywords, "info")
+    from stimpute import io
+    from stimpute.inference.statistics import layer_statistics
+
+    if "var" not in options:
+        options["var"] = "all"
+    with io.open_source(as_inputs(x), read_options(options)) as source:
+        described = io.describe(source)
+        statistics = [layer_statistics(source, index).to_dict() for index in range(len(source.layers))]
+    return {**described, "statistics": statistics}
+
+
+def variogram(
+    x: Inputs,
+    *,
+    plot: str | Path | None = None,
+    estimator: str = "cressie",
+    seed: int = 0,
+    overwrite: bool = False,
+    **options: Unpack[ReadKeywords],
+) -> list[dict[str, Any]]:
+    """Spatial and temporal variogram of every layer, their fits, and the tile they imply.
+
+    Raises
+    ------
+    VariogramError : no pairs, or no variance.
+    """
+    check_known(options, ReadKeywords, "variogram")
+    from stimpute import io
+    from stimpute.inference.statistics import layer_variogram
+
+    if estimator not in ("cressie", "matheron"):
+        raise UsageError(f"--estimator {estimator}: cressie or matheron")
+    picture = _picture(plot, overwrite, paths_of(as_inputs(x)))
+    found = []
+    with io.open_source(as_inputs(x), read_options(options)) as source:
+        for index, layer in enumerate(source.layers):
+            result = layer_variogram(source, index, matheron=estimator == "matheron", seed=seed)
+            if picture and index == 0:
+                from stimpute.report.variogram_picture import draw_variogram
+
+                draw_variogram(result.analysis, layer.name, layer.units, picture)
+            found.append(result.to_dict())
+    return found
+
+
+def evaluate(
+    x: Inputs,
+    *,
+    holdout: str | Sequence[str] = "gap",
+    share: float = 0.2,
+    methods: Sequence[str] | None = None,
+    model: str | None = None,
+    adapt: float | str | None = None,
+    by: Any = None,
+    seeds: int = 1,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    memory: int | None = None,
+    plot: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Unpack[ReadKeywords],
+) -> list[Scoreboard]:
+    """Hide observed cells, run every method without them, score what it says there: one scoreboard per layer.
+
+    Parameters
+    ----------
+    holdout : pattern(s): pixel, gap, block, frames, swath, value.
+    adapt : as of :func:`fill`: the network is scored a second time, as ``st+adapt``, adapted to what is not hidden.
+    by : also score by ``distance`` to the nearest observation, or by gap ``length``.
+    methods : names; None: all, the pretrained network included.
+    seeds : how many repetitions, with seeds ``seed``, ``seed + 1``, ...
+    """
+    check_known(options, ReadKeywords, "evaluate")
+    from stimpute import io
+    from stimpute.evaluation.sample import sampled_stack
+    from stimpute.evaluation.scoreboard import EvaluateOptions
+    from stimpute.evaluation.scoreboard import evaluate as evaluate_stack
+    from stimpute.inference.memory import StackSource
+    from stimpute.inference.methods import method_names, open_method
+
+    kinds: Any = tuple([holdout] if isinstance(holdout, str) else holdout)
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least 1")
+    chosen = EvaluateOptions(kinds, share, tuple(range(seed, seed + seeds)), by, memory=memory)
+    names = tuple(methods) if methods else method_names()
+    for name in names:
+        if name not in method_names():
+            raise UsageError(f"--methods {name}: some of {', '.join(method_names())}")
+    if model is not None and "st" not in names:
+        raise UsageError(f"--model {model}: without method st among --methods it has no effect")
+    if adapt is not None and "st" not in names:
+        raise UsageError(f"--adapt {adapt}: without method st among --methods it has no effect")
+    budget = adapt_budget(adapt, "st")
+    picture = _picture(plot, overwrite, paths_of(as_inputs(x)))
+
+    def maker(name: str) -> Callable[[Stack], Any]:
+        return lambda _: open_method(name, model if name == "st" else None, device, threads=threads)
+
+    def adapted(shown: Stack) -> Any:
+        method: Any = open_method("st", model, device, threads=threads)
+        return adapt_method(StackSource(shown), method, budget or (None, 1), seed=seed, memory=memory)
+
+    runs = [(name, maker(name)) for name in names]
+    if budget is not None:
+        runs.insert(names.index("st") + 1, ("st+adapt", adapted))
+    boards = []
+    with io.open_source(as_inputs(x), read_options(options)) as source:
+        for index, layer in enumerate(source.layers):
+            stack, notes = sampled_stack(source, index, chosen.max_cells, memory)
+            board = evaluate_stack(stack, layer, runs, chosen, progress, notes)
+            boards.append(board)
+            if picture and index == 0:
+                from stimpute.report.evaluation_picture import draw_evaluation
+
+                draw_evaluation(board, picture)
+    return boards
+
+
+def verify(
+    x: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    nodata: float | Sequence[float] = (),
+    var: str | Sequence[str] = (),
+) -> VerifyReport:
+    """Compare a filled output with what it was made from: observed cells, CRS, times, attributes; count what was filled."""
+    from stimpute.io.inputs import expand_inputs
+    from stimpute.io.verify import verify as compare
+
+    return compare(expand_inputs(as_inputs(x)), out, nodata=as_tuple(nodata), variables=as_tuple(var))
+
+
+def models(name: str | Path | None = None) -> list[dict[str, Any]]:
+    """The cards of the shipped models, or of one model by name or path; each with its ``path``."""
+    from stimpute.pretrained.checkpoint import read_card
+    from stimpute.pretrained.registry import find_model, list_models
+
+    if name is not None:
+        path = find_model(name)
+        return [{"path": str(path), **read_card(path)}]
+    return [{"path": str(entry.path), **entry.card, "name": entry.name} for entry in list_models()]
+
+
+def simulate(
+    out: str | Path | None = None,
+    *,
+    kind: str = "soil-moisture",
+    shape: tuple[int, int, int] | None = None,
+    seed: int = 0,
+    missing: float | None = None,
+    truth: str | Path | None = None,
+    covariates: bool = False,
+    overwrite: bool = False,
+) -> Any:
+    """A realistic gappy stack with its truth, seeded.
+
+    Parameters
+    ----------
+    out : where to write (``.nc``, ``.zarr``, ``.tif``, ``-``); None returns (gappy Dataset, truth Dataset).
+    kind : soil-moisture, ndvi, sst, lst or rain.
+    shape : (time, y, x); None: the kind's own.
+    missing : share of gaps, for soil-moisture (default 0.9).
+    truth : where to write what is under the gaps.
+    covariates : put what drives the simulation beside it.
+
+    Returns
+    -------
+    the files written, or two Datasets where ``out`` is None.
+    """
+    from stimpute.io.simulated import check_simulated, simulated_dataset, write_simulated
+
+    for target in (out, truth):
+        if target is not None and str(target) != "-":
+            check_simulated(target, overwrite)
+    if truth is not None and (out is None or str(truth) == "-" or Path(truth) == Path(out)):
+        raise UsageError(f"--truth {truth}: a file of its own, beside an output")
+    stack = _simulated(kind, seed, shape, missing)
+    gappy = simulated_dataset(stack, covariates=covariates)
+    if out is None:
+        return gappy, simulated_dataset(stack, truth=True)
+    written = []
+    if str(out) == "-":
+        from stimpute.io import streams
+
+        streams.write_dataset(gappy)
+    else:
+        written.append(write_simulated(gappy, stack.name, out, overwrite=overwrite))
+    if truth is not None:
+        written.append(
+            write_simulated(simulated_dataset(stack, truth=True), stack.name, truth, overwrite=overwrite)
+        )
+    return written
+
+
+def _simulated(
+    kind: str, seed: int, shape: tuple[int, int, int] | None, missing: float | None
+) -> SimulatedStack:
+    from stimpute.synthetic.archives import STACK_KINDS, gappy_stack, smap_like
+
+    if kind not in STACK_KINDS:
+        raise UsageError(f"--kind {kind}: one of {', '.join(STACK_KINDS)}")
+    if shape is not None and (len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < 2):
+        raise UsageError(f"--shape {shape}: time, y, x; at least 1 step and 2 x 2 cells")
+    if missing is None:
+        return gappy_stack(kind, seed, shape)
+    if kind != "soil-moisture":
+        raise UsageError(
+            f"--missing {missing:g}: only for --kind soil-moisture; the gaps of {kind} are as they come"
+        )
+    if not 0 < missing < 1:
+        raise UsageError(f"--missing {missing:g}: a share between 0 and 1")
+    return smap_like(seed, shape or (365, 36, 36), missing)
+
+
+def _method(options: FillKeywords) -> Any:
+    from stimpute.inference.methods import open_method
+
+    return open_method(
+        options.get("method", "st"), options.get("model"), options.get("device", "auto"),
+        options.get("precision", "fp32"), options.get("threads"),
+    )  # fmt: skip
+
+
+def _picture(plot: str | Path | None, overwrite: bool, others: Sequence[str | Path] = ()) -> Path | None:
+    """Where to draw: a path of its own, neither read nor written otherwise."""
+    if plot is None:
+        return None
+    from stimpute.report.canvas import check_picture
+
+    path = check_picture(plot)
+    for other in others:
+        if path.resolve() == Path(other).resolve():
+            raise OutputError(f"--plot {path}: is {other}; the picture needs another name")
+    if path.exists() and not overwrite:
+        raise OutputError(f"--plot {path}: already exists; --overwrite replaces it")
+    return path
+
+
+def _draw_fill(recorder: Any, source: Source, summary: FillSummary, path: Path) -> None:
+    from stimpute.report.fill_picture import FilledStack, draw_fill
+
+    layer = source.layers[0]
+    draw_fill(
+        FilledStack(
+            layer.name, layer.units, recorder.grid, source.times, source.time_labels, recorder.before, recorder.after,
+            recorder.standard_error, recorder.flag, summary.model or summary.method,
+        ),
+        path,
+    )  # fmt: skip

@@ -1,0 +1,189 @@
+"""From keywords, the command line's options of the same names, to the rooms' own options. Loads nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from stimpute.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from stimpute.inference.options import FillOptions
+    from stimpute.io import ReadOptions, SinkOptions
+
+    Inputs = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray
+
+Progress = Callable[[str, int, int], None]
+
+
+class ReadKeywords(TypedDict, total=False):
+    """How inputs are read; the command line's options of the same names."""
+
+    var: str | Sequence[str]
+    bbox: tuple[float, float, float, float] | None
+    bbox_crs: str | None
+    time: tuple[str, str] | None
+    covariate: str | Sequence[str]
+    nodata: float | Sequence[float]
+    date_format: str | None
+    times: str | Path | Sequence[str] | None
+    dedupe: Literal["first", "last", "mean"] | None
+    regular: bool
+    domain: str | None
+    qc: bool
+    force: bool
+    no_wrap: bool
+
+
+class FillKeywords(ReadKeywords, total=False):
+    """How a stack is filled and written; the command line's options of the same names."""
+
+    method: str
+    model: str | None
+    adapt: float | str | None
+    fill_never_observed: bool
+    max_gap: float | None
+    min_obs: float | None
+    uncertainty: bool
+    quantiles: Sequence[float]
+    flags: bool
+    plot: str | Path | None
+    bounds: tuple[float | None, float | None] | Literal["auto"] | None
+    dtype: str | None
+    of: Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"] | None
+    co: Mapping[str, str]
+    device: str
+    precision: Literal["fp32", "bf16"]
+    threads: int | None
+    tile: int | None
+    overlap: int | None
+    memory: int | None
+    overwrite: bool
+    seed: int
+
+
+class TrainKeywords(ReadKeywords, total=False):
+    """How a model is trained; the command line's options of the same names."""
+
+    val_fraction: float
+    minutes: float | None
+    steps: int | None
+    size: Literal["small", "base", "paper"]
+    attention: Literal["msa", "swmsa", "sba"] | None
+    window: int | None
+    depth: int | None
+    width: int | None
+    spatial_embedding: bool
+    batch: int | None
+    lr: float | None
+    device: str
+    precision: Literal["auto", "fp32", "bf16"]
+    threads: int | None
+    seed: int
+    start: str | Path | None
+    resume: bool
+    worlds: float | None
+    overwrite: bool
+
+
+def check_known(options: Mapping[str, Any], keywords: Any, function: str) -> None:
+    """A keyword that no option has is an error, as Python's own would be."""
+    unknown = sorted(set(options) - set(keywords.__annotations__) - set(ReadKeywords.__annotations__))
+    if unknown:
+        raise TypeError(f"{function}() got an unexpected keyword argument {unknown[0]!r}")
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """One value or several as a tuple; nothing is an empty one."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str | Path | int | float) else tuple(value)
+
+
+def as_inputs(x: Any) -> Any:
+    """Paths as a list; an xarray object as it is."""
+    if isinstance(x, str | Path):
+        return [x if str(x) == "-" else Path(x) if isinstance(x, str) and not _is_address(x) else x]
+    if isinstance(x, list | tuple):
+        if not x:
+            raise UsageError("no input given")
+        return [
+            Path(item) if isinstance(item, str) and item != "-" and not _is_address(item) else item
+            for item in x
+        ]
+    return x
+
+
+def _is_address(text: str) -> bool:
+    return "://" in text or text.startswith(("/vsi", "@"))
+
+
+def paths_of(inputs: Any) -> list[Any]:
+    """The inputs that are paths or addresses; none where an xarray object came."""
+    return inputs if isinstance(inputs, list) else []
+
+
+def read_options(options: Mapping[str, Any]) -> ReadOptions:
+    """How `io` reads."""
+    from stimpute.io import ReadOptions
+
+    return ReadOptions(
+        variables=as_tuple(options.get("var")), bbox=options.get("bbox"), bbox_crs=options.get("bbox_crs"),
+        time=options.get("time"), covariates=as_tuple(options.get("covariate")), nodata=as_tuple(options.get("nodata")),
+        date_format=options.get("date_format"), times=_times(options.get("times")), dedupe=options.get("dedupe"),
+        regular=options.get("regular", False), domain=options.get("domain"), qc=options.get("qc", False),
+        force=options.get("force", False), wrap=not options.get("no_wrap", False),
+    )  # fmt: skip
+
+
+def _times(times: Any) -> tuple[str, ...] | None:
+    """Labels as given, or one per line (or comma) of a text file."""
+    if times is None:
+        return None
+    if isinstance(times, str | Path):
+        path = Path(times)
+        text = str(times) if not path.is_file() else path.read_text(encoding="utf-8")
+        labels = tuple(
+            label
+            for line in text.splitlines()
+            for label in (part.strip() for part in line.split(","))
+            if label
+        )
+        if not labels:
+            raise InputError(f"{times}: no time labels in it")
+        return labels
+    return tuple(str(label) for label in times)
+
+
+def sink_options(options: FillKeywords) -> SinkOptions:
+    """How `io` writes."""
+    from stimpute.io import SinkOptions
+
+    return SinkOptions(
+        format=options.get("of"), flags=options.get("flags", True), uncertainty=options.get("uncertainty", True),
+        quantiles=tuple(options.get("quantiles", ())), dtype=options.get("dtype"), creation=options.get("co", {}),
+        overwrite=options.get("overwrite", False),
+    )  # fmt: skip
+
+
+def fill_options(options: FillKeywords) -> FillOptions:
+    """How the engine fills."""
+    from stimpute.inference.options import FillOptions
+
+    quantiles, uncertainty = tuple(options.get("quantiles", ())), options.get("uncertainty", True)
+    if quantiles and not uncertainty:
+        raise UsageError("--quantiles need the uncertainty; leave out --no-uncertainty")
+    return FillOptions(
+        tile=options.get("tile"), overlap=options.get("overlap"), memory=options.get("memory"),
+        bounds=options.get("bounds", "auto"), quantiles=quantiles, uncertainty=uncertainty,
+        fill_never_observed=options.get("fill_never_observed", False), max_gap_days=options.get("max_gap"),
+        min_obs=options.get("min_obs"), seed=options.get("seed", 0),
+    )  # fmt: skip
+
+
+def read_besides(reading: ReadOptions) -> list[str]:
+    """What is read besides the inputs."""
+    return [*reading.covariates, *([reading.domain] if reading.domain else [])]

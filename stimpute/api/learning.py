@@ -1,0 +1,246 @@
+"""Where training and inference meet: train a model, or adapt one to the stack it is about to fill."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from stimpute.api.keywords import Progress, TrainKeywords, as_inputs, check_known, read_options
+from stimpute.errors import ModelError, OutputError, StimputeWarning, UsageError
+
+if TYPE_CHECKING:
+    from stimpute.api.keywords import Inputs
+    from stimpute.inference.methods import PretrainedMethod
+    from stimpute.protocols import Source
+    from stimpute.training.adaptation import AdaptOptions
+    from stimpute.training.archive import Archive
+    from stimpute.training.options import TrainProgress, TrainSummary
+
+
+def train(
+    archives: Inputs,
+    out: str | Path,
+    *,
+    progress: Callable[[TrainProgress], None] | None = None,
+    **options: Unpack[TrainKeywords],
+) -> TrainSummary:
+    """Specialise or train a model on archives (files, xarray objects, ``.npz``), on simulated worlds, or on both.
+
+    Parameters
+    ----------
+    archives : may be an empty list where ``worlds`` is 1.
+    out : the model to write, ``.safetensors``; its card and log beside it.
+    progress : called after every step.
+    options : as on the command line; ``start`` is ``--from``.
+    """
+    check_known(options, TrainKeywords, "train")
+    from stimpute.training.loop import run_training
+
+    paths = [] if isinstance(archives, list | tuple) and not archives else as_inputs(archives)
+    _check_model_path(Path(out), options.get("overwrite", False), options.get("resume", False))
+    loaded = _archives(paths, options)
+    return run_training(_train_options(Path(out), loaded, options), loaded, progress)
+
+
+def _check_model_path(out: Path, overwrite: bool, resume: bool) -> None:
+    if out.suffix != ".safetensors":
+        raise UsageError(f"-o {out}: a model ends in .safetensors")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out}: no folder {out.parent}; create it first")
+    interrupted = out.with_name(f"{out.name}.stimpute-training").exists()
+    if out.exists() and not overwrite and not (resume and interrupted):
+        nothing = "no interrupted run to resume, and the model " if resume else ""
+        raise OutputError(f"{out}: {nothing}already exists; --overwrite replaces it")
+    if resume and not interrupted:
+        warnings.warn(
+            f"--resume: no interrupted run of {out} (no {out.name}.stimpute-training beside it); starting from the beginning",
+            StimputeWarning, stacklevel=3,
+        )  # fmt: skip
+
+
+def _archives(inputs: Any, options: TrainKeywords) -> list[Archive]:
+    """Every input an archive of its own; a file with several variables gives one per layer."""
+    from stimpute.training.archive import Archive, read_npz
+
+    archives = []
+    for item in inputs if isinstance(inputs, list) else [inputs]:
+        if isinstance(item, Path) and item.suffix == ".npz":
+            archives.append(read_npz(item))
+            continue
+        from stimpute import io
+        from stimpute.protocols import Window
+
+        with io.open_source([item] if isinstance(item, Path) else item, read_options(options)) as source:
+            for index, layer in enumerate(source.layers):
+                name = f"{source.paths[0]}:{layer.name}" if source.paths else layer.name
+                archives.append(
+                    Archive.from_stack(Path(name).name, source.read(Window.whole(layer.shape), index))
+                )
+    return archives
+
+
+def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeywords) -> Any:
+    from stimpute.training.feed import FeedOptions
+    from stimpute.training.options import TrainOptions
+
+    worlds = options.get("worlds")
+    share = (0.0 if archives else 1.0) if worlds is None else worlds
+    if not 0 <= share <= 1:
+        raise UsageError(f"--worlds {share:g}: a share between 0 and 1")
+    if share < 1 and not archives:
+        raise UsageError(
+            "no archive to train on; give files, or --worlds 1 to train on simulated worlds alone"
+        )
+    steps, minutes = options.get("steps"), options.get("minutes")
+    settings: dict[str, Any] = {
+        "start": options.get("start"), "steps": steps, "minutes": 10.0 if steps is None and minutes is None else minutes,
+        "resume": options.get("resume", False), "device": options.get("device", "auto"), "seed": options.get("seed", 0),
+        "precision": options.get("precision", "auto"),
+    }  # fmt: skip
+    given: Mapping[str, Any] = options
+    settings |= {name: given[name] for name in ("lr", "val_fraction") if given.get(name) is not None}
+    if options.get("threads") is not None:
+        from stimpute.inference.devices import choose_device
+
+        choose_device("cpu", options["threads"])
+    feed: dict[str, Any] = {"world_share": share}
+    if options.get("batch") is not None:
+        feed["shapes"] = tuple((options["batch"], *shape[1:]) for shape in FeedOptions().shapes)
+    try:
+        return TrainOptions(out, _model_config(archives, options), feed=FeedOptions(**feed), **settings)
+    except (ValueError, ModelError) as error:
+        raise UsageError(f"train: {error}") from error
+
+
+def _model_config(archives: Sequence[Archive], options: Mapping[str, Any]) -> Any:
+    from stimpute.model.config import ModelConfig
+
+    sizes = {"small": ModelConfig.small, "base": ModelConfig.base, "paper": ModelConfig.paper}
+    size = options.get("size", "small")
+    if size not in sizes:
+        raise UsageError(f"--size {size}: one of {', '.join(sizes)}")
+    names = {"attention": "attention", "window": "window_size", "depth": "depth", "width": "embed_dim"}
+    changes: dict[str, Any] = {
+        field: options[key] for key, field in names.items() if options.get(key) is not None
+    }
+    if "window_size" in changes:
+        changes["shift_size"] = changes["window_size"] // 2
+    if changes and options.get("start") is not None:
+        given = ", ".join(f"--{key}" for key in names if options.get(key) is not None)
+        raise UsageError(f"--from {options['start']} brings its own architecture; leave out {given}")
+    if size == "paper" and options.get("covariate"):
+        changes["covariates"] = tuple(sorted({name for a in archives for name in (*a.dynamic, *a.static)}))
+    if options.get("spatial_embedding"):
+        grids = {archive.shape[1:] for archive in archives}
+        if len(grids) != 1:
+            raise UsageError("--spatial-embedding needs archives that share one grid")
+        changes["spatial_embedding"] = grids.pop()
+    return sizes[size](**changes)
+
+
+# --- adapting ---------------------------------------------------------------------------------------------------------
+
+
+def adapt_budget(adapt: float | str | None, method: str) -> tuple[float | None, int | None] | None:
+    """(minutes, steps) of ``--adapt``, one of them None; None where nothing is to be adapted.
+
+    Raises
+    ------
+    UsageError : no budget, or a method that learns nothing.
+
+    >>> adapt_budget(2, "st"), adapt_budget("300steps", "st"), adapt_budget(None, "linear")
+    ((2.0, None), (None, 300), None)
+    """
+    if adapt is None:
+        return None
+    if method != "st":
+        raise UsageError(
+            f"--adapt {adapt}: method {method} has no model to adapt; leave --adapt out or use --method st"
+        )
+    steps = re.fullmatch(r"(\d+) ?steps?", str(adapt).strip())
+    if steps and int(steps[1]) > 0:
+        return None, int(steps[1])
+    try:
+        minutes = float(adapt)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise UsageError(f"--adapt {adapt}: minutes above 0, such as 2, or steps, such as 300steps")
+    return minutes, None
+
+
+def adapt_method(
+    source: Source,
+    method: PretrainedMethod,
+    budget: tuple[float | None, int | None],
+    *,
+    seed: int = 0,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> PretrainedMethod:
+    """The method with its model adapted to a stack, or as it is where that is not better; its ``adaptation`` tells.
+
+    Parameters
+    ----------
+    budget : of :func:`adapt_budget`.
+    memory : bytes the run may use for arrays; bounds what is read to learn from.
+    """
+    from stimpute.inference.methods import PretrainedMethod
+    from stimpute.inference.summary import Adaptation
+    from stimpute.training.adaptation import adapt, read_archives
+
+    def show(now: TrainProgress) -> None:
+        if progress:
+            progress("adapt", int(1000 * now.fraction), 1000)
+
+    archives = read_archives(source, _cells(memory), seed)
+    done = adapt(method.model, archives, _adapt_options(method, budget, seed), show)
+    summary, start = done.summary, method.model
+    before, after = (None, None) if summary is None else (summary.start, summary.best)
+    adaptation = Adaptation(
+        start=start.name, start_sha256=start.sha256, kept=done.kept, minutes=0.0 if summary is None else round(summary.minutes, 3),
+        steps=0 if summary is None else summary.steps,
+        best_step=summary.card["scores"]["best_step"] if summary is not None and done.kept else 0,
+        stopped_early=summary is not None and summary.stopped_early, error_before=None if before is None else before.mae,
+        error_after=None if after is None else after.mae, windows=len(archives), cells=sum(a.values.size for a in archives),
+    )  # fmt: skip
+    if before is None:
+        warnings.warn(adaptation.sentence, StimputeWarning, stacklevel=2)
+    return PretrainedMethod(done.model, method.device, method.precision, adaptation)
+
+
+def planned_adaptation(
+    source: Source, budget: tuple[float | None, int | None], seed: int = 0, memory: int | None = None
+) -> str:
+    """What :func:`adapt_method` would do, in words."""
+    from stimpute.training.adaptation import WINDOWS, layer_windows
+
+    parts = []
+    for index, layer in enumerate(source.layers):
+        windows = layer_windows(source, index, _cells(memory), seed)
+        t, y, x = windows[0].shape
+        count = min(WINDOWS, len(windows))
+        where = "the whole stack" if count == 1 else f"{count} windows of about {t} x {y} x {x}"
+        parts.append(f"{where} ({layer.name})")
+    minutes, steps = budget
+    spent = f"{steps} steps" if minutes is None else f"{minutes:g} min"
+    return f"{spent} of training on {', '.join(parts)} before filling, besides the time above; kept only if better; not done in a dry run"
+
+
+def _cells(memory: int | None) -> int:
+    from stimpute.training.adaptation import CELLS
+
+    return CELLS if memory is None else max(2**16, min(CELLS, memory // 64))
+
+
+def _adapt_options(
+    method: PretrainedMethod, budget: tuple[float | None, int | None], seed: int
+) -> AdaptOptions:
+    from stimpute.training.adaptation import AdaptOptions
+
+    minutes, steps = budget
+    return AdaptOptions(minutes, steps, seed=seed, device=str(method.device), precision=method.precision)
