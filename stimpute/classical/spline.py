@@ -7,11 +7,10 @@ size, on any device. Time counts in steps, uneven or not.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
+from stimpute.classical.cosine import cosines
 from stimpute.classical.mean import observed, overall_mean
 from stimpute.classical.temporal import linear_filled
 
@@ -56,7 +55,7 @@ def dct_pls(
     center = overall_mean(values, valid)
     shown = observed(values - center, valid)
     z = torch.where(valid, shown, _first_guess(values, valid, initial) - center)
-    basis = tuple(_cosines(n, values.dtype, values.device) for n in values.shape[1:])
+    basis = tuple(cosines(n, values.dtype, values.device) for n in values.shape[1:])
     penalty = _penalty(values, time_weight)
     smoothness = torch.logspace(
         _log10(s_start), _log10(s_end), iterations, dtype=torch.float64, device=values.device
@@ -80,15 +79,6 @@ def _first_guess(values: Tensor, valid: Tensor, initial: Tensor | None) -> Tenso
 
 def _log10(value: float) -> float:
     return float(torch.tensor(value, dtype=torch.float64).log10())
-
-
-@lru_cache(maxsize=64)
-def _cosines(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The orthonormal DCT-II as a matrix (frequency, position); its transpose is the inverse."""
-    k = torch.arange(size, dtype=torch.float64)
-    matrix: Tensor = torch.cos(torch.pi / size * (k[None, :] + 0.5) * k[:, None]) * (2 / size) ** 0.5
-    matrix[0] /= 2**0.5
-    return matrix.to(device=device, dtype=dtype)
 
 
 def _penalty(values: Tensor, time_weight: float) -> Tensor:

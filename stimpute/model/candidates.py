@@ -7,33 +7,38 @@ these errors is the prior which the network reweighs and corrects. Knows nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from stimpute.classical import convolution, covariate_regression, eof, frame_regression, spline, temporal
+from stimpute.classical import (
+    convolution,
+    covariate_regression,
+    eof,
+    frame_regression,
+    gridded_kriging,
+    spline,
+    temporal,
+)
 from stimpute.layers.positions import median_step
 from stimpute.model.batch import Batch
 
 CANDIDATES = (
     "cell mean",
     "linear",
-    "convolution near",
-    "convolution far",
-    "spline 8",
-    "spline 16",
-    "spline 32",
-    "eof 2",
-    "eof 4",
-    "eof 8",
-    "frame regression",
+    "convolution",
+    "spline",
+    "eof",
+    "kriging",
     "frame regression + residual",
+    "frame regression + kriging",
     "covariate regression",
+    "covariate regression + kriging",
 )
-SPLINE_SNAPSHOTS = (8, 16, 32)
-EOF_RANKS = (2, 4, 8)
+SPLINE_ITERATIONS = 32
+EOF_RANK = 2
 EOF_ITERATIONS = 6
 HIDDEN_SHARE = 0.25
 PRIOR_POWER = 6.0
@@ -76,13 +81,16 @@ class Candidates:
     prior_error: Tensor
     features: Tensor
 
+    def to(self, device: torch.device | str) -> Candidates:
+        """All tensors on ``device``."""
+        return Candidates(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
 
 @torch.no_grad()
 def compute_candidates(batch: Batch) -> Candidates:
     """All candidates, their errors and the features that go with them, for a batch in normalised units."""
     held_out = inner_hold_out(batch.valid)
-    blind, blind_densities = estimate_candidates(batch.hide(held_out))
-    estimates, densities = estimate_candidates(batch)
+    (estimates, densities), (blind, blind_densities) = estimate_candidates(batch, held_out)
     there, here = proximity(blind_densities), proximity(densities)
     error = local_error((blind - batch.values[:, None]).abs(), held_out, there, here)
     log_error = error.log()
@@ -105,8 +113,61 @@ def compute_candidates(batch: Batch) -> Candidates:
     return Candidates(estimates, log_error, prior, prior_error, features.clamp(-CLIP, CLIP))
 
 
-def estimate_candidates(batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The classical estimates (B, K, T, H, W), and densities near and far and steps to the neighbours, each (B, T, H, W)."""
+Estimated = tuple[Tensor, tuple[Tensor, ...]]
+
+
+def estimate_candidates(batch: Batch, held_out: Tensor) -> tuple[Estimated, Estimated]:
+    """The classical estimates (B, K, T, H, W), with densities near and far and steps to the neighbours, each (B, T, H, W).
+
+    Twice: from all that was observed, and without the cells of ``held_out`` (B, T, H, W).
+    """
+    views = batch, batch.hide(held_out)
+    known = [v.valid for v in views]
+    kriged = krige(batch, [batch.values, batch.values], held_out)
+    drawn = [regress_on_covariates(v) for v in views]
+    regressed = [
+        frame_regression.regress_frames(batch.values, valid, field)
+        for valid, field in zip(known, kriged, strict=True)
+    ]
+    frames = krige(batch, [batch.values - r for r in regressed], held_out)
+    framed = [r + f for r, f in zip(regressed, frames, strict=True)]
+    if drawn[0] is None or drawn[1] is None:
+        drifted: list[Tensor] | list[None] = [None, None]
+    else:
+        rest = krige(batch, [batch.values - d for d in drawn if d is not None], held_out)
+        drifted = [d + r for d, r in zip(drawn, rest, strict=True) if d is not None]
+    whole, blind = (
+        _all_estimates(view, *fields)
+        for view, fields in zip(
+            views, zip(kriged, regressed, framed, drawn, drifted, strict=True), strict=True
+        )
+    )
+    return whole, blind
+
+
+def krige(batch: Batch, targets: list[Tensor], held_out: Tensor) -> list[Tensor]:
+    """Kriging of the first target from all observed cells, of the second without ``held_out``; the covariance of the first."""
+    return gridded_kriging.krige(
+        targets, [batch.valid, batch.valid & ~held_out], batch.times, batch.year_phase, batch.day_phase
+    )
+
+
+def regress_on_covariates(batch: Batch) -> Tensor | None:
+    """Regression on covariates, without NaN; None where there are none."""
+    fitted = covariate_regression.regress_covariates(
+        batch.values, batch.valid, batch.dynamic, batch.dynamic_valid, batch.static, batch.static_valid
+    )
+    return None if fitted is None else fitted.nan_to_num()
+
+
+def _all_estimates(
+    batch: Batch,
+    kriged: Tensor,
+    regressed: Tensor,
+    framed: Tensor,
+    drawn: Tensor | None,
+    drifted: Tensor | None,
+) -> Estimated:
     values, valid = batch.values, batch.valid
     linear, previous, following = temporal.linear(values, valid, batch.times)
     near, near_density = convolution.normalized(values, valid, 1.2, 0.6)
@@ -114,21 +175,28 @@ def estimate_candidates(batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
     mean = cell_mean(values, valid, far)
     linear = torch.where(torch.isfinite(linear), linear, far)
     near = torch.where(near_density > 1e-3, near, far)
-    splines = spline.dct_pls(values, valid, iterations=SPLINE_SNAPSHOTS[-1], snapshots=SPLINE_SNAPSHOTS)
-    eofs = eof.soft_impute(values, valid, ranks=EOF_RANKS, iterations=EOF_ITERATIONS, times=batch.times)
-    regressed = frame_regression.regress_frames(values, valid, eofs[:, 1])
-    corrected = frame_regression.with_residual(regressed, values, valid)
-    covariates = covariate_regression.regress_covariates(
-        values, valid, batch.dynamic, batch.dynamic_valid, batch.static, batch.static_valid
+    (splined,) = spline.dct_pls(values, valid, iterations=SPLINE_ITERATIONS).unbind(1)
+    (eofs,) = eof.soft_impute(
+        values, valid, ranks=(EOF_RANK,), iterations=EOF_ITERATIONS, times=batch.times
+    ).unbind(1)
+    estimates = torch.stack(
+        (
+            mean,
+            linear,
+            near,
+            splined,
+            eofs,
+            kriged,
+            frame_regression.with_residual(regressed, values, valid),
+            framed,
+            mean if drawn is None else drawn,
+            kriged if drifted is None else drifted,
+        ),
+        dim=1,
     )
-    if covariates is None:
-        covariates = mean
-    singles = (mean, linear, near, far), (regressed, corrected, covariates)
-    estimates = torch.cat((torch.stack(singles[0], 1), splines, eofs, torch.stack(singles[1], 1)), dim=1)
-    bounded = bound(estimates, values, valid)
     step = median_step(batch.times)[:, :, None, None]
     distances = [(d / step).nan_to_num(posinf=1e3).clamp(0, 1e3) for d in (previous, following)]
-    return bounded, (near_density, far_density, *distances)
+    return bound(estimates, values, valid), (near_density, far_density, *distances)
 
 
 def bound(estimates: Tensor, values: Tensor, valid: Tensor) -> Tensor:
