@@ -1,7 +1,8 @@
 """How far to trust a method on this very stack: hide some of it, predict that, fit calibrations. Knows no particular method.
 
 Two calibrations, since distance alone does not tell them apart: cells of steps that hold observations are hidden in the
-shapes of other steps' gaps, and cells of empty steps by hiding whole steps (where the stack has empty ones).
+shapes of other steps' gaps, and cells of empty steps by hiding whole steps (where the stack has empty ones), several times
+where few can be hidden at once: the cells of one step err together, so that it is steps that count.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ LEVEL = 0.9
 SHARE = 0.1  # of the observed cells, hidden by each pattern
 TILES, CELLS = (2, 12), 1_000_000  # tiles: at least, at most; as many as hold so many cell-steps
 MIN_HELD_OUT = 30
+STEPS, ROUNDS = 8, 4  # whole steps to hide before their errors are believed; times that a tile is filled for it, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +100,15 @@ def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress |
     """Hide a seeded share of what is observed the way gaps hide it, predict it from the rest, fit the calibrations."""
     rng = np.random.default_rng([seed, survey.index])
     windows = _sampled_tiles(survey, rng)
-    everywhere = _hidden_everywhere(survey, seed) if survey.in_memory else None
+    everywhere = _hidden_everywhere(survey, seed, len(windows)) if survey.in_memory else None
     parts = []
     for done, window in enumerate(windows):
         stack = survey.read(window)
-        hidden = _hidden(stack, int(rng.integers(2**31))) if everywhere is None else everywhere[window.slices]
-        if hidden is not None and hidden.any():
-            parts.append(_judged(stack, hidden, imputer))
+        if everywhere is None:
+            patterns = _patterns(stack, int(rng.integers(2**31)), len(windows))
+        else:
+            patterns = [hidden[window.slices] for hidden in everywhere]
+        parts += [_judged(stack, hidden, imputer) for hidden in patterns if hidden.any()]
         if progress:
             progress("calibrate", done + 1, len(windows))
     held = _joined(parts)
@@ -123,11 +127,11 @@ def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress |
     return Trust(trust.seen, trust.empty, mae, _coverage(held), mae / claimed if claimed > 0 else 0.0)
 
 
-def _hidden_everywhere(survey: Survey, seed: int) -> BoolArray | None:
+def _hidden_everywhere(survey: Survey, seed: int, tiles: int) -> list[BoolArray]:
     """What to hide of the extended grid (time, y, x): columns that are there twice, where longitude wraps, alike."""
     t, ny, nx = survey.shape
-    hidden = _hidden(survey.read(Window((0, t), (0, ny), (survey.margin, survey.margin + nx))), seed)
-    return None if hidden is None else hidden[..., survey.extended_columns]
+    stack = survey.read(Window((0, t), (0, ny), (survey.margin, survey.margin + nx)))
+    return [hidden[..., survey.extended_columns] for hidden in _patterns(stack, seed, tiles)]
 
 
 def _judged(stack: Stack, hidden: BoolArray, imputer: Imputer) -> _Hidden:
@@ -180,15 +184,22 @@ def calibration_tiles(survey: Survey) -> int:
     return min(len(survey.tiles), max(least, min(most, round(CELLS / cells))))
 
 
-def _hidden(stack: Stack, seed: int) -> BoolArray | None:
-    """Gap shapes of other steps; where whole steps are empty, whole steps too. None if there is too little to hide."""
+def _patterns(stack: Stack, seed: int, tiles: int) -> list[BoolArray]:
+    """What to hide of a stack, one fill for each: gap shapes of other steps, whole steps where some are empty.
+
+    None where there is too little to hide; more than one where few whole steps can be hidden at once.
+    """
     try:
-        hidden = hold_out(stack, "gap", SHARE, seed)
-        if _empty_steps(stack).any():
-            hidden |= _whole_steps(stack, hold_out(stack, "frames", SHARE, seed))
+        first = hold_out(stack, "gap", SHARE, seed)
+        if not _empty_steps(stack).any():
+            return [first]
+        steps = _whole_steps(stack, hold_out(stack, "frames", SHARE, seed))
+        each = max(int(steps.any(axis=(1, 2)).sum()) * tiles, 1)
+        rounds = min(ROUNDS, -(-STEPS // each))
+        more = [_whole_steps(stack, hold_out(stack, "frames", SHARE, seed + r)) for r in range(1, rounds)]
     except InputError:
-        return None
-    return hidden
+        return []
+    return [first | steps, *more]
 
 
 def _whole_steps(stack: Stack, frames: BoolArray) -> BoolArray:

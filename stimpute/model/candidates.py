@@ -290,7 +290,8 @@ def inner_hold_out(valid: Tensor) -> Tensor:
     """Observed cells to hide so that each candidate can be judged: gaps of other frames laid over each frame.
 
     Deterministic, the same for equal samples at any place of a batch. At most ``HIDDEN_SHARE`` (about) of the observed cells
-    are hidden, whole frames chosen at random where it would be more; where frames have too few gaps, blobs are added.
+    are hidden, in frames chosen at random where it would be more; where frames have too few gaps, blobs are added. A single
+    frame gets its own gaps, turned by 180 degrees.
 
     Parameters
     ----------
@@ -307,10 +308,15 @@ def inner_hold_out(valid: Tensor) -> Tensor:
     blobs = blob_field(t, h, w, generator).to(valid.device)
     other = ((torch.arange(t) + shift) % t).to(valid.device)
     observed = valid.flatten(1).sum(dim=1).clamp_min(1).float()
-    transplanted = valid & ~valid[:, other]
-    share = transplanted.flatten(1).sum(dim=1) / observed
-    kept = lot[None] < (HIDDEN_SHARE / share.clamp_min(1e-6))[:, None]
-    transplanted = transplanted & kept[:, :, None, None]
+    if t == 1:
+        transplanted = valid & ~valid.flip((2, 3))
+        columns = transplanted.sum(dim=(1, 2)).cumsum(dim=1)
+        kept = (columns <= HIDDEN_SHARE * observed[:, None])[:, None, None]
+    else:
+        transplanted = valid & ~valid[:, other]
+        share = transplanted.flatten(1).sum(dim=1) / observed
+        kept = (lot[None] < (HIDDEN_SHARE / share.clamp_min(1e-6))[:, None])[:, :, None, None]
+    transplanted = transplanted & kept
     share = transplanted.flatten(1).sum(dim=1) / observed
     missing = (HIDDEN_SHARE / 2 - share).clamp_min(0.03)
     blobs = valid & (blobs[None] < missing.view(-1, 1, 1, 1))
