@@ -56,7 +56,7 @@ def krige(
     year_phase: Tensor,
     day_phase: Tensor,
     *,
-    iterations: int = 60,
+    iterations: int = 80,
 ) -> list[Tensor]:
     """Simple kriging of every cell from all observed cells of its stack, under one covariance fitted to the first target.
 
@@ -321,7 +321,7 @@ def solve(
     covariance: Covariance,
     roots: Tensor,
     iterations: int,
-    tolerance: float = 1e-3,
+    tolerance: float = 3e-4,
 ) -> Tensor:
     """The kriged field (T, H, W) of one stack with mean 0.
 

@@ -32,6 +32,7 @@ CANDIDATES = (
     "spline",
     "eof",
     "kriging",
+    "kriging of anomalies",
     "frame regression + residual",
     "frame regression + kriging",
     "covariate regression",
@@ -45,6 +46,7 @@ PRIOR_POWER = 6.0
 KNOTS = 8
 ERROR_FLOOR = 2e-3
 CLIP = 8.0
+CLIMATE_CELLS, CLIMATE_FLOOR = 1.5, 0.25
 
 FEATURES = (
     "prior",
@@ -124,6 +126,9 @@ def estimate_candidates(batch: Batch, held_out: Tensor) -> tuple[Estimated, Esti
     views = batch, batch.hide(held_out)
     known = [v.valid for v in views]
     kriged = krige(batch, [batch.values, batch.values], held_out)
+    usual = [local_climate(v) for v in views]
+    unusual = krige(batch, [(batch.values - m) / s for m, s in usual], held_out)
+    anomalous = [m + s * z for (m, s), z in zip(usual, unusual, strict=True)]
     drawn = [regress_on_covariates(v) for v in views]
     regressed = [
         frame_regression.regress_frames(batch.values, valid, field)
@@ -139,7 +144,7 @@ def estimate_candidates(batch: Batch, held_out: Tensor) -> tuple[Estimated, Esti
     whole, blind = (
         _all_estimates(view, *fields)
         for view, fields in zip(
-            views, zip(kriged, regressed, framed, drawn, drifted, strict=True), strict=True
+            views, zip(kriged, anomalous, regressed, framed, drawn, drifted, strict=True), strict=True
         )
     )
     return whole, blind
@@ -150,6 +155,16 @@ def krige(batch: Batch, targets: list[Tensor], held_out: Tensor) -> list[Tensor]
     return gridded_kriging.krige(
         targets, [batch.valid, batch.valid & ~held_out], batch.times, batch.year_phase, batch.day_phase
     )
+
+
+def local_climate(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over time around each cell, (B, T, H, W), smooth in space; finite and > 0 everywhere."""
+    mean, _ = convolution.normalized(batch.values, batch.valid, CLIMATE_CELLS, torch.inf)
+    apart = torch.where(batch.valid, batch.values - mean, batch.values.new_zeros(()))
+    variance, _ = convolution.normalized(apart.square(), batch.valid, CLIMATE_CELLS, torch.inf)
+    count = batch.valid.flatten(1).sum(dim=1).clamp_min(1)
+    overall = (apart.square().flatten(1).sum(dim=1) / count).sqrt().clamp_min(1e-3).view(-1, 1, 1, 1)
+    return mean, torch.maximum(variance.clamp_min(0).sqrt(), CLIMATE_FLOOR * overall)
 
 
 def regress_on_covariates(batch: Batch) -> Tensor | None:
@@ -163,6 +178,7 @@ def regress_on_covariates(batch: Batch) -> Tensor | None:
 def _all_estimates(
     batch: Batch,
     kriged: Tensor,
+    anomalous: Tensor,
     regressed: Tensor,
     framed: Tensor,
     drawn: Tensor | None,
@@ -187,6 +203,7 @@ def _all_estimates(
             splined,
             eofs,
             kriged,
+            anomalous,
             frame_regression.with_residual(regressed, values, valid),
             framed,
             mean if drawn is None else drawn,
