@@ -10,7 +10,7 @@ Source: Papadopoulos et al. (2002), Inductive confidence machines for regression
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -143,6 +143,10 @@ class Calibration:
         if scale is not None:
             out *= np.maximum(np.asarray(scale, dtype=np.float32), np.float32(self.floor))
         return out
+
+    def widened(self, times: float) -> Calibration:
+        """The same with every standard error so many times as large."""
+        return replace(self, factor=self.factor * times)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""

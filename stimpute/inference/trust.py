@@ -1,18 +1,19 @@
 """How far to trust a method on this very stack: hide some of it, predict that, fit calibrations. Knows no particular method.
 
 Two calibrations, since distance alone does not tell them apart: cells of steps that hold observations are hidden in the
-shapes of other steps' gaps, and cells of empty steps by hiding whole steps (where the stack has empty ones), several times
+shapes of other steps' gaps, and some one by one; cells of empty steps by hiding whole steps (where the stack has empty ones), several times
 where few can be hidden at once: the cells of one step err together, so that it is steps that count.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
 from stimpute.calibration import Calibration, distance_to_data
 from stimpute.errors import InputError, StimputeWarning
@@ -25,8 +26,13 @@ from stimpute.stack import BoolArray, Float32Array, Stack
 LEVEL = 0.9
 SHARE = 0.1  # of the observed cells, hidden by each pattern
 TILES, CELLS = (2, 12), 1_000_000  # tiles: at least, at most; as many as hold so many cell-steps
+SCATTERED = 0.05  # of them, hidden one by one, so that every step and place has its say
 MIN_HELD_OUT = 30
-STEPS, ROUNDS = 8, 4  # whole steps to hide before their errors are believed; times that a tile is filled for it, at most
+FEWEST_STEPS = 8  # taken for the number of steps where cells of fewer were hidden
+STEPS, ROUNDS = (
+    8,
+    4,
+)  # whole steps to hide before their errors are believed; times that a tile is filled for it, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +89,29 @@ class _Hidden:
     scale: Float32Array
     distance: Float32Array
     empty: BoolArray
+    step: npt.NDArray[np.int64]  # that a cell lies in, numbered through all tiles
 
     def __getitem__(self, chosen: slice | BoolArray) -> _Hidden:
-        return _Hidden(self.error[chosen], self.scale[chosen], self.distance[chosen], self.empty[chosen])
+        return _Hidden(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
     def fitted(self) -> Trust:
         """Calibrations for either sort of step, each on its own cells where they suffice, else on all."""
         fits = []
         for chosen in (self[~self.empty], self[self.empty]):
             own = chosen if chosen.error.size >= MIN_HELD_OUT else self
-            fits.append(Calibration.fit(own.error, own.scale, own.distance, LEVEL))
+            fit = Calibration.fit(own.error, own.scale, own.distance, LEVEL)
+            fits.append(fit.widened(widening(len(np.unique(own.step)))))
         return Trust(fits[0], fits[1])
+
+
+def widening(steps: int) -> float:
+    """How much wider intervals must be that rest on the errors of so few steps: Student's quantile over the normal one.
+
+    >>> round(widening(8), 2), round(widening(1000), 2)
+    (1.13, 1.0)
+    """
+    level = 0.5 + LEVEL / 2
+    return float(student.ppf(level, max(steps, FEWEST_STEPS)) / NormalDist().inv_cdf(level))
 
 
 def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress | None = None) -> Trust:
@@ -101,14 +119,16 @@ def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress |
     rng = np.random.default_rng([seed, survey.index])
     windows = _sampled_tiles(survey, rng)
     everywhere = _hidden_everywhere(survey, seed, len(windows)) if survey.in_memory else None
-    parts = []
+    parts: list[_Hidden] = []
     for done, window in enumerate(windows):
         stack = survey.read(window)
         if everywhere is None:
             patterns = _patterns(stack, int(rng.integers(2**31)), len(windows))
         else:
             patterns = [hidden[window.slices] for hidden in everywhere]
-        parts += [_judged(stack, hidden, imputer) for hidden in patterns if hidden.any()]
+        for hidden in patterns:
+            if hidden.any():
+                parts.append(_judged(stack, hidden, imputer, first_step=len(parts) * stack.shape[0]))
         if progress:
             progress("calibrate", done + 1, len(windows))
     held = _joined(parts)
@@ -134,23 +154,21 @@ def _hidden_everywhere(survey: Survey, seed: int, tiles: int) -> list[BoolArray]
     return [hidden[..., survey.extended_columns] for hidden in _patterns(stack, seed, tiles)]
 
 
-def _judged(stack: Stack, hidden: BoolArray, imputer: Imputer) -> _Hidden:
+def _judged(stack: Stack, hidden: BoolArray, imputer: Imputer, first_step: int) -> _Hidden:
     shown = stack.hide(hidden)
     estimate = imputer.impute(shown)
     scale = estimate.scale if estimate.scale is not None else np.ones_like(estimate.mean)
     where = hidden & np.isfinite(estimate.mean) & np.isfinite(scale)
     empty = np.broadcast_to(_empty_steps(shown)[:, None, None], where.shape)
     distance = distance_to_data(shown.valid, shown.times)
-    return _Hidden((stack.values - estimate.mean)[where], scale[where], distance[where], empty[where])
+    step = first_step + np.nonzero(where)[0]
+    return _Hidden((stack.values - estimate.mean)[where], scale[where], distance[where], empty[where], step)
 
 
 def _joined(parts: list[_Hidden]) -> _Hidden:
     none = np.empty(0, dtype=np.float32)
-    parts = [*parts, _Hidden(none, none, none, none.astype(bool))]
-    error, scale, distance = (
-        np.concatenate([getattr(p, k) for p in parts]) for k in ("error", "scale", "distance")
-    )
-    return _Hidden(error, scale, distance, np.concatenate([p.empty for p in parts]))
+    parts = [*parts, _Hidden(none, none, none, none.astype(bool), none.astype(np.int64))]
+    return _Hidden(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(_Hidden)))
 
 
 def _empty_steps(stack: Stack) -> npt.NDArray[np.bool_]:
@@ -190,7 +208,7 @@ def _patterns(stack: Stack, seed: int, tiles: int) -> list[BoolArray]:
     None where there is too little to hide; more than one where few whole steps can be hidden at once.
     """
     try:
-        first = hold_out(stack, "gap", SHARE, seed)
+        first = hold_out(stack, "gap", SHARE, seed) | hold_out(stack, "pixel", SCATTERED, seed)
         if not _empty_steps(stack).any():
             return [first]
         steps = _whole_steps(stack, hold_out(stack, "frames", SHARE, seed))
