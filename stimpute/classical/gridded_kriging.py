@@ -28,7 +28,8 @@ STEPS = (0.1, 1.3, 2.5, 4.5, 8.5, 16.5, 32.0, 64.0, 128.0)  # edges of the bins 
 PHASES = (0.06, 0.15, 0.3)  # and of the distance in phase, where there is a cycle
 NUGGET_FLOOR = 2e-3  # of the total variance
 _JITTER = 1e-5
-_MAX_NUMBERS = 12_000_000  # of the matrices of all wavenumbers: longer stacks are done in overlapping spells
+_MAX_NUMBERS = 8_000_000  # of the matrices of all wavenumbers: longer stacks are done in overlapping spells
+_LONG, _WORK = 64, 1500  # steps of a spell; the same times the side of the grid in cells, for small grids
 _MIN_PAIRS, _MIN_CELLS = 20, 8
 _YEAR = 365.2425
 
@@ -99,12 +100,13 @@ def krige(
 
 
 def windows(steps: int, height: int, width: int) -> list[tuple[int, int]]:
-    """Spells of time (start, stop) that overlap by a quarter and together cover all steps, as long as memory allows.
+    """Spells of time (start, stop) that overlap by a quarter and together cover all steps, as long as memory and work allow.
 
-    >>> windows(10, 48, 48), windows(100, 96, 96)
-    ([(0, 10)], [(0, 36), (27, 63), (54, 90), (64, 100)])
+    >>> windows(10, 48, 48), windows(100, 80, 80)
+    ([(0, 10)], [(0, 35), (27, 62), (54, 89), (65, 100)])
     """
-    longest = max(8, math.isqrt(_MAX_NUMBERS // (height * width)))
+    cells = height * width
+    longest = max(8, min(math.isqrt(_MAX_NUMBERS // cells), max(_LONG, _WORK // math.isqrt(cells))))
     if steps <= longest:
         return [(0, steps)]
     starts = [*range(0, steps - longest, longest - longest // 4), steps - longest]

@@ -32,7 +32,7 @@ class STMethod:
     name = "st"
     sees_whole = False
     min_tile, max_tile, max_steps = 48, 96, 365  # of a read, halo included
-    bytes_per_cell = 1100  # at the peak, candidates included
+    bytes_per_cell = 2200  # at the peak, candidates included
 
     def __init__(
         self, network: STTransformer, device: str | torch.device = "cpu", precision: Precision = "fp32"
