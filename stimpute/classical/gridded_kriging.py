@@ -76,26 +76,23 @@ def krige(
     spells = windows(*targets[0].shape[1:])
     for b in range(len(times)):
         center, scale = _moments(targets[0][b], valids[0][b])
-        shown = [
-            torch.where(seen[b], (target[b] - center) / scale, target.new_zeros(()))
-            for target, seen in zip(targets, valids, strict=True)
-        ]
-        answers = [torch.zeros_like(field) for field in shown]
-        weight = shown[0].new_zeros(len(shown[0]), 1, 1)
+        seen = torch.stack([valid[b] for valid in valids])
+        shown = torch.stack([(target[b] - center) / scale for target in targets])
+        shown = torch.where(seen, shown, shown.new_zeros(()))
+        answer = torch.zeros_like(shown)
+        weight = shown.new_zeros(shown.shape[1], 1, 1)
         for start, stop in spells:
             part = slice(start, stop)
             covariance = fit_covariance(
-                shown[0][part], valids[0][b, part], times[b, part], year_phase[b, part], day_phase[b, part]
+                shown[0, part], seen[0, part], times[b, part], year_phase[b, part], day_phase[b, part]
             )
             taper = _taper(start, stop, len(weight)).to(weight)
             weight[part] += taper
-            if covariance is None:
-                continue
-            roots = _roots(covariance)
-            for answer, field, seen in zip(answers, shown, valids, strict=True):
-                answer[part] += taper * solve(field[part], seen[b, part], covariance, roots, iterations)
-        for result, answer in zip(results, answers, strict=True):
-            result[b] = answer / weight * scale + center
+            if covariance is not None:
+                found = solve(shown[:, part], seen[:, part], covariance, _roots(covariance), iterations)
+                answer[:, part] += taper * found
+        for result, field in zip(results, answer, strict=True):
+            result[b] = field / weight * scale + center
     return results
 
 
@@ -325,38 +322,48 @@ def solve(
     iterations: int,
     tolerance: float = 3e-4,
 ) -> Tensor:
-    """The kriged field (T, H, W) of one stack with mean 0.
+    """The kriged fields of K targets with mean 0, (K, T, H, W) like ``values`` and ``valid``.
 
-    With ``field = root @ z`` it minimises ``|observed - field|^2 / nugget + |z|^2`` by conjugate gradients from z = 0. The
-    preconditioner is exact where every frame is either complete or empty. It ends when the residual has fallen to ``tolerance``.
+    With ``field = root @ z`` it minimises ``|observed - field|^2 / nugget + |z|^2`` by conjugate gradients from z = 0, for all
+    targets side by side. The preconditioner is exact where every frame is either complete or empty. It ends when every residual
+    has fallen to ``tolerance``.
     """
-    height, width = values.shape[1:]
+    height, width = values.shape[2:]
     rows, columns = (cosines(n, values.dtype, values.device) for n in (height, width))
     seen = valid.to(values.dtype)
-    share = seen.double().mean(dim=(1, 2))
-    inner = roots.mT @ (share[:, None] * roots)
-    inner.diagonal(dim1=2, dim2=3).add_(covariance.nugget)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner)).to(values.dtype)
+    inverses = [_inverse(roots, covariance.nugget, frames) for frames in seen]
     root = roots.to(values.dtype)
 
     def field(z: Tensor) -> Tensor:
-        return rows.mT @ ((root @ z[..., None])[..., 0].permute(2, 0, 1) @ columns)
+        return rows.mT @ ((root @ z).permute(3, 2, 0, 1) @ columns)
 
     def back(x: Tensor) -> Tensor:
-        return (root.mT @ (rows @ (x @ columns.mT)).permute(1, 2, 0)[..., None])[..., 0]
+        return root.mT @ (rows @ (x @ columns.mT)).permute(2, 3, 1, 0)
 
-    residual = back(values * seen)
+    def preconditioned(residual: Tensor) -> Tensor:
+        return torch.cat([a @ residual[..., k : k + 1] for k, a in enumerate(inverses)], dim=-1)
+
+    residual = back(values * seen)  # (H, W, T, K)
     z = torch.zeros_like(residual)
-    ahead = (inverse @ residual[..., None])[..., 0]
-    direction, energy = ahead, (residual * ahead).sum()
-    first = energy
+    ahead = preconditioned(residual)
+    direction, energy = ahead, (residual * ahead).sum(dim=(0, 1, 2))
+    enough = tolerance**2 * energy
     for _ in range(iterations):
-        if not bool(energy > tolerance**2 * first):
+        going = energy > enough
+        if not bool(going.any()):
             break
         pushed = covariance.nugget * direction + back(seen * field(direction))
-        length = energy / (direction * pushed).sum()
+        length = torch.where(going, energy / (direction * pushed).sum(dim=(0, 1, 2)), 0.0)
         z, residual = z + length * direction, residual - length * pushed
-        ahead = (inverse @ residual[..., None])[..., 0]
-        energy, before = (residual * ahead).sum(), energy
-        direction = ahead + energy / before * direction
+        ahead = preconditioned(residual)
+        energy, before = torch.where(going, (residual * ahead).sum(dim=(0, 1, 2)), energy), energy
+        direction = torch.where(going, ahead + energy / before.clamp_min(1e-30) * direction, direction)
     return field(z)
+
+
+def _inverse(roots: Tensor, nugget: float, seen: Tensor) -> Tensor:
+    """The preconditioner (H, W, T, T) of a stack of which ``seen`` (T, H, W) is one where observed, in its dtype."""
+    share = seen.double().mean(dim=(1, 2))
+    inner = roots.mT @ (share[:, None] * roots)
+    inner.diagonal(dim1=2, dim2=3).add_(nugget)
+    return torch.cholesky_inverse(torch.linalg.cholesky(inner)).to(seen.dtype)

@@ -43,7 +43,8 @@ def test_it_is_the_textbook_solution() -> None:
     valid = torch.from_numpy(np.random.default_rng(2).random((t, h, w)) < 0.6)
     covariance = kriging.fit_covariance(truth, valid, *days(t))
     assert covariance is not None
-    found = kriging.solve(truth * valid, valid, covariance, kriging._roots(covariance), 5000, 1e-6)
+    roots = kriging._roots(covariance)
+    (found,) = kriging.solve((truth * valid)[None], valid[None], covariance, roots, 5000, 1e-6)
     whole, seen = dense(covariance, h, w), valid.flatten().numpy()
     system = whole[np.ix_(seen, seen)] + covariance.nugget * np.eye(seen.sum())
     expected = whole[:, seen] @ np.linalg.solve(system, truth.flatten().numpy()[seen])
