@@ -145,7 +145,11 @@ class Calibration:
         return out
 
     def widened(self, times: float) -> Calibration:
-        """The same with every standard error so many times as large."""
+        """The same with every standard error so many times as large.
+
+        >>> Calibration(np.zeros(1), np.ones(1), 0.0, 0.9, 100).widened(1.5).apply(np.array([2.0]), np.array([4.0])).tolist()
+        [3.0]
+        """
         return replace(self, factor=self.factor * times)
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import NormalDist
 
@@ -109,6 +109,7 @@ def _fill_layer(
     if gaps:
         imputer = method.prepare(survey.overview)
         trust = earn_trust(survey, imputer, options.seed, progress) if options.uncertainty else Trust()
+        trust = _widened(trust, method)
         bands = _bands(survey, imputer, trust, progress)
     else:
         trust = Trust()
@@ -131,6 +132,18 @@ def _fill_layer(
         tile={} if survey.plan is None else survey.plan.to_dict(), range_km=survey.range_km,
         range_days=survey.range_days, notes=notes,
     )  # fmt: skip
+
+
+def _widened(trust: Trust, method: Method) -> Trust:
+    """What was hidden to calibrate on is what an adapted model was trained on: it errs more elsewhere, by a measured factor."""
+    adaptation = getattr(method, "adaptation", None)
+    if adaptation is None:
+        return trust
+    seen, empty = (
+        None if fit is None else fit.widened(adaptation.optimism) for fit in (trust.seen, trust.empty)
+    )
+    mae = None if trust.mae is None else trust.mae * adaptation.optimism
+    return replace(trust, seen=seen, empty=empty, mae=mae)
 
 
 # --- tiles, blended into bands --------------------------------------------------------------------------------------

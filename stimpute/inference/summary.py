@@ -44,6 +44,8 @@ class Adaptation:
     stopped_early : it stopped getting better before the budget was used.
     error_before, error_after : mean absolute error on the cells set aside, of the start and of the weights that filled, in
         standard deviations of what is observed around them. None: too few cells.
+    optimism : how many times larger the errors of the adapted weights are, compared with those of the start, on the cells set
+        aside than on cells trained on; standard errors are widened by it.
     windows, cells : what was learnt from: windows of the stack, cell-steps in them.
     """
 
@@ -56,6 +58,7 @@ class Adaptation:
     stopped_early: bool
     error_before: float | None
     error_after: float | None
+    optimism: float
     windows: int
     cells: int
 
@@ -69,7 +72,11 @@ class Adaptation:
         )
         if not self.kept:
             return f"{self.start} not adapted: {spent} brought nothing on the cells set aside (error {self.error_before:.4f} sd)"
-        return f"{self.start} adapted, {spent}: error on the cells set aside {self.error_before:.4f} -> {self.error_after:.4f} sd"
+        wider = f"; standard errors widened by {self.optimism - 1:.1%}" if self.optimism > 1 else ""
+        return (
+            f"{self.start} adapted, {spent}: error on the cells set aside"
+            f" {self.error_before:.4f} -> {self.error_after:.4f} sd{wider}"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Specialising a model to the stack it is about to fill: bounded windows of it, a small budget, kept only if better.
 
-Knows sources by their protocol only. The adapted weights lie in a temporary folder until they are read back.
+What holds for this stack alone is wanted here: crops are not varied, and no simulated worlds are mixed in (both were tried). Knows
+sources by their protocol only. The adapted weights lie in a temporary folder until they are read back.
 """
 
 from __future__ import annotations
@@ -13,29 +14,30 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from stimpute.errors import ModelError
 from stimpute.pretrained.registry import LoadedModel, load_model
 from stimpute.protocols import Source, Window
 from stimpute.training.archive import Archive
-from stimpute.training.feed import FeedOptions, Shape4, set_aside
+from stimpute.training.feed import Feed, FeedOptions, Shape4, set_aside
 from stimpute.training.loop import run_training
 from stimpute.training.options import Precision, TrainOptions, TrainProgress, TrainSummary
+from stimpute.training.validation import judge, validation_set
 
 #: (B, T, H, W) of a step: small, so that a short budget holds many
 SHAPES: tuple[Shape4, ...] = (
     (2, 16, 32, 32), (1, 24, 40, 40), (1, 36, 32, 32), (1, 64, 24, 24), (1, 120, 16, 16),
 )  # fmt: skip
 CELLS = 2**23  # cell-steps to learn from at most
-WINDOWS, STEPS, SIDE = (
-    8,
-    400,
-    48,
-)  # a larger layer: so many windows, of at most so many steps, at least so many cells wide
+WINDOWS, STEPS, SIDE = 8, 400, 48  # of a larger layer: so many, of at most so many steps, at least so wide
 MIN_SEEN = 200  # observed cells that make a window worth its place
 MIN_ASIDE = 60  # cells set aside: with fewer, nobody could tell whether it helped
+NOISE = 2e-3  # standard deviations that no comparison hangs on
+EXAMPLES = 6  # batches asked for cells set aside
 MOST = 8  # examples of a step
-LOOKS = 8  # times the set-aside cells are asked in the course of a budget
+HIDE = (0.05, 0.35)  # part of what is observed: gaps hardly larger than the stack's own
+LOOKS = 10  # times the set-aside cells are asked in the course of a budget
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,6 @@ class AdaptOptions:
     seed : of windows, cells set aside and examples.
     device, precision : as in training.
     lr : highest learning rate; it is annealed over the budget.
-    world_share : part of the examples that are simulated.
     shapes : of the batches, each cut to what the archives can fill.
     reuse : steps made of each batch of examples.
     aside : part of the observed cells that is never trained on.
@@ -60,12 +61,11 @@ class AdaptOptions:
     seed: int = 0
     device: str = "cpu"
     precision: Precision = "fp32"
-    lr: float = 1e-3
-    world_share: float = 0.0
+    lr: float = 5e-4
     shapes: tuple[Shape4, ...] = SHAPES
     reuse: int = 4
     aside: float = 0.06
-    patience: int = 3
+    patience: int = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +77,13 @@ class Adapted:
     model : adapted, or where it started if that was better.
     kept : whether it is the adapted one.
     summary : of the training; None where too few cells could be set aside and nothing was done.
+    optimism : error on cells set aside over error on cells trained on, of ``model`` over that of the start; at least 1.
     """
 
     model: LoadedModel
     kept: bool
     summary: TrainSummary | None
+    optimism: float = 1.0
 
 
 def adapt(
@@ -110,7 +112,11 @@ def adapt(
         summary = run_training(training_options(start, archives, out, options), archives, progress)
         if summary.start is None or summary.best is None or not summary.best.mae < summary.start.mae:
             return Adapted(start, False, summary)
-        return Adapted(load_model(out), True, summary)
+        adapted = load_model(out)
+    gain = _gain(summary.start.mae, summary.best.mae)
+    return Adapted(
+        adapted, True, summary, max(1.0, gain / gain_where_trained(start, adapted, archives, options))
+    )
 
 
 def training_options(
@@ -121,12 +127,35 @@ def training_options(
     shapes = fitted_shapes(options.shapes, archives)
     return TrainOptions(
         out, start=start.path, minutes=options.minutes, steps=options.steps, seed=options.seed,
-        feed=FeedOptions(shapes, world_share=options.world_share), lr=options.lr, reuse=options.reuse,
-        val_fraction=options.aside, val_examples=6, patience=options.patience, criterion="mae",
+        feed=FeedOptions(shapes, 0.0, HIDE, augment="none", drop_covariates=0.0), lr=options.lr, reuse=options.reuse,
+        val_fraction=options.aside, val_examples=EXAMPLES, patience=options.patience, criterion="mae",
         val_steps=max(1, (options.steps or 0) // LOOKS) if by_steps else None,
         val_seconds=60 * (options.minutes or math.inf) / LOOKS, save_seconds=math.inf,
         device=options.device, precision=options.precision, storage="float32",
     )  # fmt: skip
+
+
+def gain_where_trained(
+    start: LoadedModel, adapted: LoadedModel, archives: Sequence[Archive], options: AdaptOptions
+) -> float:
+    """Error of the adapted model over that of the start, on observed cells that the one was trained on and the other never saw."""
+    device = torch.device(options.device)
+    seen = [a.hide(set_aside(a, options.aside, options.seed)) for a in archives]
+    asked = [(a, set_aside(a, options.aside, options.seed + 1)) for a in seen]
+    feed = Feed(
+        seen, FeedOptions(fitted_shapes(options.shapes, archives), world_share=0.0), seed=options.seed + 1,
+        covariates=start.config.covariates, whole_grid=start.config.spatial_embedding,
+    )  # fmt: skip
+    judged = validation_set(asked, [], feed, EXAMPLES, device)
+    if not judged:
+        return 1.0
+    before, after = (judge(m.network.to(device), judged).mae for m in (start, adapted))
+    return _gain(before, after)
+
+
+def _gain(before: float, after: float) -> float:
+    """Error after over error before, rounding noise apart."""
+    return (after + NOISE) / (before + NOISE)
 
 
 def fitted_shapes(shapes: Sequence[Shape4], archives: Sequence[Archive]) -> tuple[Shape4, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stimpute.model.candidates import CANDIDATES, Candidates, compute_candidates
-from stimpute.model.st_transformer import Prediction
+from stimpute.model.st_transformer import Prediction, STTransformer
 from stimpute.training.archive import Archive
 from stimpute.training.feed import Example, Feed, FeedOptions, Shape4, filled, validation_example
 from stimpute.training.loss import candidate_errors, per_example
@@ -101,6 +101,13 @@ def summarise(errors: list[tuple[str, Errors]]) -> Validation:
         examples=len(network),
         groups={name: _ratio(joined("network", name), joined("best", name)) for name in names},
     )
+
+
+@torch.no_grad()
+def judge(network: STTransformer, judged: Sequence[Judged]) -> Validation:
+    """A network, in the mode it is in, on examples of :func:`validation_set`."""
+    errors = [(n, errors_of(network(e.given, c), e, c)) for n, e, c in judged]
+    return summarise(errors)
 
 
 def _ratio(error: Tensor, reference: Tensor, noise: float = 2e-3) -> float:

@@ -58,6 +58,7 @@ def test_better_weights_are_kept_and_leave_no_file(start: LoadedModel, temporary
     assert done.summary.start is not None
     assert done.summary.best is not None
     assert done.summary.best.mae < done.summary.start.mae
+    assert done.optimism >= 1
     assert done.model.name == "tiny-adapted"
     assert done.model.sha256 != start.sha256
     assert done.model.card["training"]["from"]["sha256"] == start.sha256
