@@ -42,6 +42,7 @@ def main() -> None:
     training.add_argument("--start", help="name or path of a model to go on from")
     training.add_argument("--device", default="auto")
     training.add_argument("--threads", type=int, default=1)
+    training.add_argument("--workers", type=int, default=0, help="further processes that make batches ahead")
     training.set_defaults(run=train)
     arguments = parser.parse_args()
     arguments.run(arguments)
@@ -139,6 +140,7 @@ def train(arguments: argparse.Namespace) -> None:
         resume=True,
         keep_state=True,
         device=arguments.device,
+        workers=arguments.workers,
     )
     print(run_training(options, archives, say))
 

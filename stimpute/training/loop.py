@@ -20,6 +20,7 @@ from stimpute.model.candidates import Candidates, compute_candidates
 from stimpute.model.st_transformer import STTransformer
 from stimpute.pretrained.checkpoint import save_checkpoint
 from stimpute.pretrained.registry import load_model
+from stimpute.training.ahead import Ahead
 from stimpute.training.archive import Archive
 from stimpute.training.feed import Example, Feed, set_aside
 from stimpute.training.interruption import uninterrupted
@@ -110,6 +111,8 @@ class _Run:
         self.state = RunState(average, {k: v.clone() for k, v in average.items()}, 0, 0.0, {})
         self.bad_steps = 0
         self.written = False
+        blends = self.network.config.head == "blend"
+        self.ahead = Ahead(self.feed, blends, options.workers) if options.workers else None
 
     def train(self) -> TrainSummary:
         options, ranks, state = self.options, self.ranks, self.state
@@ -126,6 +129,9 @@ class _Run:
             if ranks.first and self.state.step > 0 and not self.written:
                 self.save_state()
             raise
+        finally:
+            if self.ahead is not None:
+                self.ahead.close()
 
     def loop(self) -> bool:
         """Steps until the budget is used, or patience; returns whether it was patience."""
@@ -191,12 +197,20 @@ class _Run:
         if number not in self.ready:
             first = number - number % GROUP
             self.ready = {k: v for k, v in self.ready.items() if k >= first and self.options.reuse > 1}
-            example = self.feed.example(number).to(self.ranks.device)
-            self.ready[number] = example, self.candidates(example)
+            self.ready[number] = self.material(step, number)
         return self.ready[number]
 
-    def candidates(self, example: Example) -> Candidates | None:
-        return compute_candidates(example.given) if self.network.config.head == "blend" else None
+    def material(self, step: int, number: int) -> tuple[Example, Candidates | None]:
+        """A batch that is not at hand: from the workers, who then go on with what the next steps need, or made here."""
+        device, blends = self.ranks.device, self.network.config.head == "blend"
+        if self.ahead is None:
+            example = self.feed.example(number).to(device)
+            return example, compute_candidates(example.given) if blends else None
+        later = range(step, step + GROUP * (self.options.reuse + 1))
+        numbers = (example_number(self.options.seed, s, self.options.reuse) for s in later)
+        self.ahead.ask(n for n in dict.fromkeys(numbers) if n not in self.ready)
+        example, candidates = self.ahead.take(number)
+        return example.to(device), candidates and candidates.to(device)
 
     def autocast(self) -> AbstractContextManager[Any]:
         device = self.ranks.device.type

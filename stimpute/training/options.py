@@ -47,6 +47,7 @@ class TrainOptions:
     keep_state : leave the state behind at the end, so that the run may be prolonged.
     device, precision : ``bf16`` for the network (never the candidates); ``auto``: on CUDA.
     storage : dtype of the weights' file.
+    workers : further processes that make batches ahead, on the CPU; the result is the same with any number of them.
     """
 
     out: Path
@@ -77,6 +78,7 @@ class TrainOptions:
     device: str = "auto"
     precision: Precision = "auto"
     storage: Storage = "float16"
+    workers: int = 0
 
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
