@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 from scoring import cases as public
-from scoring import pages, peers, pictures
+from scoring import pages, peers, pictures, seen
 from scoring.figures import Entry, Row, make_row, score
 from scoring.runs import Key, Result, Store, code_digest, run, skipped
 
@@ -52,6 +52,7 @@ class Plan:
     published: bool
     kriging_cells: int
     deadline: float  # of time.monotonic()
+    account: seen.Account
     fresh: bool = False
     current_code: bool = False
 
@@ -115,7 +116,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _plan(options: argparse.Namespace) -> tuple[Plan, list[str]]:
     """What to run, and in words what of the whole benchmark is left out."""
-    table = {case.name: case for case in public.read_table()}
+    account = seen.account_of(load_model(options.model or DEFAULT_MODEL))
+    table = {case.name: case for case in seen.marked(public.read_table(), account)}
     wanted = options.cases or (QUICK if options.quick else tuple(table))
     kinds = options.kinds or (("gap",) if options.quick else KINDS)
     methods = options.methods or peers.names()
@@ -144,7 +146,7 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, list[str]]:
     plan = Plan(
         tuple(present), tuple(kinds), tuple(methods), options.seeds, options.model, options.data,
         published and (options.data / public.PUBLISHED_FILE).is_file(), options.kriging_cells,
-        time.monotonic() + 60 * options.minutes, options.fresh, options.current_code,
+        time.monotonic() + 60 * options.minutes, account, options.fresh, options.current_code,
     )  # fmt: skip
     return plan, partial
 
@@ -246,15 +248,16 @@ def _maps(
 def _published(plan: Plan, store: Store, identities: dict[str, str]) -> tuple[list[Row], int]:
     """The published fills of one frame beside ours, one row per cloud."""
     material, trials, answers = public.read_published(plan.data)
+    (case,) = seen.marked([public.PUBLISHED_CASE], plan.account)
     rows, left = [], 0
     for trial in trials:
-        results, missed = _results(plan, store, public.PUBLISHED_CASE, material, [trial], identities)
+        results, missed = _results(plan, store, case, material, [trial], identities)
         left += missed
         for (kind, name), values in answers.items():
             if kind == trial.kind:
                 key = Key(public.PUBLISHED_CASE.name, "-", kind, 0, f"{name} (published)", "-")
                 results[key.method] = [Result(key, values, np.full_like(values, np.nan), float("nan"), True)]
-        rows.append(make_row(public.PUBLISHED_CASE, material, trial.kind, [trial], results))
+        rows.append(make_row(case, material, trial.kind, [trial], results))
     return rows, left
 
 
@@ -301,7 +304,7 @@ def _about(plan: Plan, partial: str, figures: Sequence[str], arguments: Sequence
         model.name, model.sha256, str(model.card.get("training", {}).get("data", "unknown")), plan.seeds,
         " ".join(["python benchmarks/skill.py", *shown]),
         {"stimpute": __version__, "Python": platform.python_version()} | {n: importlib.metadata.version(n) for n in libraries},
-        partial, figures,
+        partial, figures, plan.account.told,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from scoring import cases as public
-from scoring import deep, pages, peers
+from scoring import deep, pages, peers, seen
 from scoring.figures import Row, make_row, score
 from scoring.runs import Key, Store, run
 
@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> tuple[list[Row], list[public.Case]]:
     """One row per stack."""
-    table = [c for c in public.read_table() if c.judges]
+    account = seen.account_of(load_model(options.model or DEFAULT_MODEL))
+    table = seen.marked([c for c in public.read_table() if c.judges], account)
     wanted = options.cases.split(",") if options.cases else [c.name for c in table]
     if unknown := [name for name in wanted if name not in {c.name for c in table}]:
         raise StimputeError(
@@ -138,6 +139,7 @@ def report(
         | {name: importlib.metadata.version(name) for name in ("torch", "numpy", "pypots")},
         f"crops of {SIDE} x {SIDE} cells and at most {STEPS} steps, pattern {options.kind}; "
         f"{', '.join(deep.NAMES)} trained on each crop for {options.minutes:g} minutes or until they stop improving",
+        seen=seen.account_of(model).told,
     )  # fmt: skip
     pages.write_json(options.out / "skill_deep.json", about, rows, [], cases)
     pages.write_page(

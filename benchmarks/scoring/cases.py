@@ -7,10 +7,10 @@ import json
 import re
 import tomllib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,11 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class Case:
-    """One part of one file. Ranges are half-open; None: all. ``judges``: the file never enters training."""
+    """One part of one file. Ranges are half-open; None: all.
+
+    ``judges``: in the table, the file never enters training; once :func:`scoring.seen.marked`, the weights never saw it.
+    ``spared``: they never saw it although it is a file that trains.
+    """
 
     name: str
     file: str
@@ -41,6 +45,7 @@ class Case:
     y: Range | None = None
     x: Range | None = None
     kinds: tuple[Kind, ...] = KINDS
+    spared: bool = False
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Case:
@@ -51,8 +56,33 @@ class Case:
     @property
     def digest(self) -> str:
         """Changes when another part of a file, or another share of it, is meant."""
-        what = {k: v for k, v in asdict(self).items() if k not in {"kinds", "about", "judges"}}
+        what = {k: v for k, v in asdict(self).items() if k not in {"kinds", "about", "judges", "spared"}}
         return hashlib.sha256(json.dumps([what, SHARE], sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Marked(Protocol):
+    """A case, or a row of one."""
+
+    @property
+    def judges(self) -> bool: ...
+
+    @property
+    def spared(self) -> bool: ...
+
+
+def mark(case: Marked) -> str:
+    """What follows its name in tables."""
+    return "" if case.judges and not case.spared else " ‡" if case.judges else " †"
+
+
+def marks(cases: Iterable[Marked]) -> list[str]:
+    """What the marks that occur mean."""
+    found = {mark(case) for case in cases}
+    said = {
+        " †": "† the weights saw the file in training",
+        " ‡": "‡ a file that trains, but these weights never saw it: it judges like the others",
+    }
+    return [text for sign, text in said.items() if sign in found]
 
 
 @dataclass(frozen=True, eq=False)

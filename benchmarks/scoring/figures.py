@@ -61,6 +61,7 @@ class Row:
     hidden: int
     entries: Mapping[str, Entry]
     interval: tuple[float, float] = (math.nan, math.nan)  # of the hero's ratio, 95 %
+    spared: bool = False  # a file that trains, but the weights never saw it
 
     def best_other(self, method: str, by: str = "mae") -> tuple[str, float]:
         """Name and figure of the best of the other methods; ('', NaN) if there is none."""
@@ -115,7 +116,8 @@ def make_row(
     truth = np.concatenate([material.stack.values[t.held_out] for t in trials])
     entries = {method: _entry(method, truth, several, material.spread) for method, several in results.items()}
     row = Row(
-        case.name, kind, case.judges, material.spread, material.stack.shape, float(material.stack.gap.mean()), len(truth), entries
+        case.name, kind, case.judges, material.spread, material.stack.shape, float(material.stack.gap.mean()), len(truth), entries,
+        spared=case.spared,
     )  # fmt: skip
     other, _ = row.best_other(HERO)
     if not other or not math.isfinite(row.ratio(HERO)):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scoring.cases import SHARE, Case
+from scoring.cases import SHARE, Case, mark, marks
 from scoring.figures import LEVELS, Row, Summary, plain, summarise
 from scoring.peers import HERO
 
@@ -26,6 +26,7 @@ class About:
     versions: Mapping[str, str]
     partial: str = ""  # what was left out, in words
     figures: Sequence[str] = ()
+    seen: str = ""  # where it is known from which files the weights saw
 
 
 def write_json(
@@ -73,11 +74,11 @@ def write_page(
     judging, trained = [r for r in rows if r.judges], [r for r in rows if not r.judges]
     parts = [_head(about, rows, cases, title)]
     if judging:
-        parts += ["## Over all cases\n", _summary_table(judging, "Files that only judge")]
+        parts += ["## Over all cases\n", _summary_table(judging, "Files that the weights never saw")]
     if trained:
-        parts.append(_summary_table(trained, "Files that entered training (†)"))
+        parts.append(_summary_table(trained, "Files that the weights saw in training (†)"))
     if rows:
-        parts += [_verdict(judging), _pictures(about), "## Case by case\n", _legend(), _row_table(rows)]
+        parts += [_verdict(judging), _pictures(about), "## Case by case\n", _legend(rows), _row_table(rows)]
     if published:
         parts += ["## The published fills of one frame\n", _published(published)]
     if rows:
@@ -98,6 +99,8 @@ def _head(about: About, rows: Sequence[Row], cases: Sequence[Case], title: str) 
         " windows and files in `benchmarks/cases.toml`, fixed before any score was looked at.",
         f"- Software: {', '.join(f'{k} {v}' for k, v in about.versions.items())}; one thread.",
     ]
+    if about.seen:
+        lines.append(f"- Which files the weights saw: by {about.seen}.")
     if len(codes) > 1:
         lines.append(
             f"- The rows come from {len(codes)} states of the code: the run was interrupted and went on."
@@ -111,8 +114,10 @@ def _summary_table(rows: Sequence[Row], title: str) -> str:
     found = [s for s in (summarise(rows, m) for m in methods_of(rows)) if s]
     if not found:
         return ""
+    spared = {r.case for r in rows if r.spared}
+    note = f", {len(spared)} of them of files that train (‡)" if spared else ""
     lines = [
-        f"{title}: {len({r.case for r in rows})} cases, {len(rows)} rows.\n",
+        f"{title}: {len({r.case for r in rows})} cases{note}, {len(rows)} rows.\n",
         "| method | MAE / best other (geometric mean) | rows <= 1.0 | worst | CRPS / best other | 90 % interval covers (median) | 87-93 % | 80-97 % | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -151,13 +156,14 @@ def _pictures(about: About) -> str:
     return "\n".join(f"![{titles[name]}]({name})\n" for name in about.figures if name in titles)
 
 
-def _legend() -> str:
-    return (
+def _legend(rows: Sequence[Row]) -> str:
+    text = (
         "MAE of every method in standard deviations of the observed cells; the lowest in bold. *Ratio*: MAE of st / best other\n"
         "method of the row, with its 95 % range. *Cover*: share of the truth inside st's 90 % interval. *CRPS*: of st, in standard\n"
         "deviations, and of the best other. *s*: seconds of st. A method in brackets said nothing on more than 0.1 % of the hidden\n"
-        "cells and is not compared; – was not run (see the notes). † the file entered training.\n"
+        "cells and is not compared; – was not run (see the notes)."
     )
+    return " ".join([text, *(f"{said}." for said in marks(rows))]) + "\n"
 
 
 def _row_table(rows: Sequence[Row]) -> str:
@@ -165,8 +171,7 @@ def _row_table(rows: Sequence[Row]) -> str:
     head = ["case", "hidden by", *methods, "ratio", "cover", "CRPS", "s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        name = row.case if row.judges else f"{row.case} †"
-        cells = [name, row.kind, *_maes(row, methods), *_hero_cells(row)]
+        cells = [f"{row.case}{mark(row)}", row.kind, *_maes(row, methods), *_hero_cells(row)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -204,7 +209,9 @@ def _published(rows: Sequence[Row]) -> str:
     lines = [
         "MODIS LST of St Petersburg, 2019-06-05 (the whole frame is known), under the eight cloud shapes of the SSGP-toolbox's own",
         "comparison: MAE in K at the hidden cells. The columns marked *published* are that comparison's stored outputs, the others",
-        "fill the same stack of 28 frames with the target frame clouded.\n",
+        "fill the same stack of 28 frames with the target frame clouded."
+        + ("" if all(row.judges for row in rows) else " The weights saw the file in training (†).")
+        + "\n",
         "| clouded | " + " | ".join(methods) + f" | {HERO} / best other (95 %) |",
         "|" + "---|" * (len(methods) + 2),
     ]
@@ -234,9 +241,8 @@ def _case_table(cases: Sequence[Case], rows: Sequence[Row]) -> str:
     for case in cases:
         if case.name in shapes:
             (t, ny, nx), missing, spread = shapes[case.name]
-            mark = "" if case.judges else " †"
             lines.append(
-                f"| {case.name}{mark} | {case.about} | {case.file}:{case.variable} | {t} x {ny} x {nx} | {missing:.0%} | {spread:.3g} |"
+                f"| {case.name}{mark(case)} | {case.about} | {case.file}:{case.variable} | {t} x {ny} x {nx} | {missing:.0%} | {spread:.3g} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.ticker import MaxNLocator
 
+from scoring.cases import mark, marks
 from scoring.figures import LEVELS, Row, geometric_mean
 from scoring.peers import HERO
 from stimpute.grid import Grid
@@ -37,7 +38,7 @@ def draw_heat(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
     """Left: case x method, MAE / sd, geometric mean over the patterns. Right: case x pattern, the hero's ratio."""
     cases = list(dict.fromkeys(r.case for r in rows))
     kinds = [k for k in KIND_ORDER if any(r.kind == k for r in rows)]
-    judges = {r.case: r.judges for r in rows}
+    labels = list(dict.fromkeys(f"{r.case}{mark(r)}" for r in rows))
     by_method = np.full((len(cases), len(methods)), np.nan)
     ratio = np.full((len(cases), len(kinds)), np.nan)
     for i, case in enumerate(cases):
@@ -47,7 +48,6 @@ def draw_heat(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
             by_method[i, j] = geometric_mean([v for v in values if v > 0])
         for r in own:
             ratio[i, kinds.index(r.kind)] = r.ratio(HERO)
-    labels = [case if judges[case] else f"{case} †" for case in cases]
     width = 2.6 + 0.82 * (len(methods) + len(kinds))
     with picture(path, (max(width, 6.5), 1.9 + 0.36 * len(cases))) as figure:
         axes = figure.subplots(1, 2, width_ratios=[len(methods), max(len(kinds), 2)], sharey=True)
@@ -64,8 +64,8 @@ def draw_heat(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
         axes[1].set_xticks(range(len(kinds)), kinds, rotation=35, ha="right")
         axes[1].tick_params(left=False)
         figure.colorbar(image, ax=axes[1], shrink=0.8, extend="both")
-        if not all(judges.values()):
-            figure.supxlabel("† the file entered training", fontsize=8, x=0.01, ha="left")
+        if said := marks(rows):
+            figure.supxlabel("; ".join(said), fontsize=8, x=0.01, ha="left")
 
 
 def _cells(ax: Any, values: Any, colours: dict[str, Any]) -> Any:

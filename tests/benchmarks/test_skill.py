@@ -17,9 +17,13 @@ import rasterio
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import skill
-from scoring import cases, figures, peers, runs
+from scoring import cases, figures, pages, peers, runs, seen
 
 from stimpute.holdout import KINDS, hold_out
+from stimpute.model.config import ModelConfig
+from stimpute.model.st_transformer import STTransformer
+from stimpute.pretrained.checkpoint import save_checkpoint
+from stimpute.pretrained.registry import LoadedModel, load_model
 from stimpute.protocols import Layer
 from stimpute.stack import Stack
 
@@ -184,3 +188,99 @@ def test_the_command_writes_its_page_and_goes_on_from_its_store(
 def test_an_unknown_case_is_named(capsys) -> None:
     assert skill.main(["--cases", "atlantis"]) == 1
     assert "atlantis" in capsys.readouterr().err
+
+
+# --- what the weights saw ---------------------------------------------------------------------------------------------
+
+FLAGGED = [
+    cases.Case("spared", "lst/goes16.nc", "v", False, ""),
+    cases.Case("kept", "sst/alboran.nc", "v", True, ""),
+]
+
+
+def judged(account: seen.Account) -> list[tuple[bool, bool]]:
+    return [(case.judges, case.spared) for case in seen.marked(FLAGGED, account)]
+
+
+def test_a_card_that_tells_decides_which_cases_judge() -> None:
+    assert judged(seen.Account(("goes16-LST-0.npz",), True)) == [(False, False), (True, False)]
+    assert judged(seen.Account(("alboran-SST-0.npz",), True)) == [(True, True), (False, False)]
+    assert judged(seen.Account((), True)) == [(True, True), (True, False)]
+
+
+def test_a_card_that_does_not_tell_leaves_it_to_the_table() -> None:
+    assert judged(seen.Account(("goes_sa_0.npz",), False)) == [(False, False), (True, False)]
+    assert judged(seen.Account(("alboran-SST-0.npz",), False)) == [(False, False), (False, False)]
+
+
+def model(folder: Path, name: str, training: dict[str, object]) -> LoadedModel:
+    """Weights with a card of this training in a folder."""
+    network = STTransformer(ModelConfig(embed_dim=16, depth=1, num_heads=2, cell_dim=8))
+    path = folder / f"{name}.safetensors"
+    save_checkpoint(path, network.state_dict(), network.config.to_dict(), training=training, scores={})
+    return load_model(str(path))
+
+
+def archives(*names: str) -> list[dict[str, object]]:
+    return [{"name": name, "shape": [1, 1, 1]} for name in names]
+
+
+def test_an_account_is_complete_only_where_every_archive_is_of_a_known_file(tmp_path: Path) -> None:
+    packed, older = "era5_t2m_uk_201903-t2m-0.npz", "goes_sa_0.npz"
+    assert seen.account_of(model(tmp_path, "packed", {"archives": archives(packed)})).complete
+    assert not seen.account_of(model(tmp_path, "older", {"archives": archives(packed, older)})).complete
+    assert not seen.account_of(model(tmp_path, "silent", {"steps": 3})).complete
+    worlds = seen.account_of(model(tmp_path, "worlds", {"archives": [], "world_share": 1.0}))
+    assert (worlds.complete, worlds.saw("era5_t2m_uk_201903.nc")) == (True, False)
+
+
+def test_weights_saw_what_those_saw_that_they_come_from(tmp_path: Path) -> None:
+    first = model(tmp_path, "first", {"archives": archives("era5_t2m_uk_201903-t2m-0.npz"), "from": None})
+    origin = {"name": "first", "sha256": first.sha256}
+    second = model(tmp_path, "second", {"archives": archives("pacificSST-sst-0.npz"), "from": origin})
+    assert seen.account_of(second).saw("x/era5_t2m_uk_201903.nc") is True
+    assert seen.account_of(second).saw("x/mcd43a4_slovenia.nc") is False
+    first.path.unlink()
+    assert seen.account_of(second).saw("x/era5_t2m_uk_201903.nc") is None
+
+
+def test_what_the_shipped_model_saw_follows_the_table_or_its_card() -> None:
+    shipped = load_model()
+    table = cases.read_table()
+    found = {case.name: case for case in seen.marked(table, seen.account_of(shipped))}
+    names = seen.archive_names(shipped.card["training"])
+    assert names
+    for (
+        case
+    ) in table:  # no file that only judges is on the card; one that trains may have been left out of it
+        if case.judges:
+            assert found[case.name].judges, case.name
+            assert not any(seen.is_of(name, Path(case.file).stem) for name in names)
+
+
+def test_the_page_says_which_cases_judge_though_their_files_train(tmp_path: Path, gappy) -> None:
+    stack = Stack.from_array(gappy(t=8, ny=20, nx=20))
+    hidden = trial(stack)
+    results = {"st": [said(stack, hidden, "st", 0.1)], "mean": [said(stack, hidden, "mean", 0.4)]}
+    several = [
+        dataclasses.replace(CASE, name="only", judges=True),
+        dataclasses.replace(CASE, name="left_out", judges=True, spared=True),
+        dataclasses.replace(CASE, name="trained", judges=False),
+    ]
+    rows = [figures.make_row(case, material(stack), "pixel", [hidden], results) for case in several]
+    about = pages.About("m", "0" * 64, "some", (0,), "command", {}, seen="the model's card")
+    pages.write_page(tmp_path / "page.md", about, rows, [], several)
+    pages.write_json(tmp_path / "page.json", about, rows, [], several)
+    page = (tmp_path / "page.md").read_text()
+    assert "never saw: 2 cases, 1 of them of files that train (‡), 2 rows" in page
+    assert "saw in training (†): 1 cases, 1 rows" in page
+    assert "| left_out ‡ |" in page
+    assert "| trained † |" in page
+    assert "‡ a file that trains, but these weights never saw it" in page
+    document = json.loads((tmp_path / "page.json").read_text())
+    assert [row["judges"] for row in document["rows"]] == [True, True, False]
+    assert document["summary"]["judging"]["st"]["rows"] == 2
+
+
+def test_marks_do_not_make_kept_results_others() -> None:
+    assert dataclasses.replace(CASE, judges=False, spared=True).digest == CASE.digest
