@@ -4,18 +4,26 @@
     python benchmarks/pretrain.py train runs/archives -o runs/st-small.safetensors --minutes 80
 
 Training needs torch and numpy only, so the packed archives may travel to another machine. Without archives it runs on simulated
-worlds alone. `pretrain.toml` says which files train; the files that only judge (docs/decisions/0014) are not in it.
+worlds alone. `pretrain.toml` says which files train; the files that only judge (docs/decisions/0014) are not in it. `--without` leaves
+more out, by the beginnings of their archives' names; the weights' card lists what was trained on.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from stimpute.errors import InputError, StimputeError
+
+if TYPE_CHECKING:
+    from stimpute.protocols import Layer
+    from stimpute.stack import Stack
 
 RECIPE = Path(__file__).with_suffix(".toml")
 MAX_BYTES = 8e6  # of one archive in float32
@@ -23,7 +31,8 @@ MAX_STEPS = 400
 MAX_WINDOWS = 3
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> int:
+    """Parse, run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,42 +47,58 @@ def main() -> None:
     training.add_argument(
         "--minutes", type=float, required=True, help="the whole budget, interrupted runs included"
     )
+    training.add_argument(
+        "--without", type=_names, default=(), metavar="NAME[,NAME]", help="leave out archives whose file name starts so"
+    )  # fmt: skip
     training.add_argument("--size", choices=("small", "base"), default="small")
     training.add_argument("--start", help="name or path of a model to go on from")
     training.add_argument("--device", default="auto")
     training.add_argument("--threads", type=int, default=1)
     training.add_argument("--workers", type=int, default=0, help="further processes that make batches ahead")
     training.set_defaults(run=train)
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+    arguments = parser.parse_args(given)
+    try:
+        arguments.run(arguments)
+    except StimputeError as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def pack(data: Path, out: Path) -> None:
     """Write windows of every training file as `.npz`: values with NaN in gaps, times, phases."""
-    from stimpute.io import ReadOptions, open_source
-    from stimpute.protocols import Window
-
     out.mkdir(parents=True, exist_ok=True)
     for entry in tomllib.loads(RECIPE.read_text())["archive"]:
         path = data / entry["path"]
         if not path.exists():
             print(f"absent: {path}")
             continue
-        months = [f"{1900 + m // 12}-{m % 12 + 1:02}-15" for m in range(entry.get("months", 0))]
-        options = ReadOptions(tuple(entry["variables"]), force=True, times=tuple(months) or None)
-        with open_source([path], options) as source:
-            for index, layer in enumerate(source.layers):
-                if any(layer.index.values()):  # the first level or member only
-                    continue
-                stack = source.read(Window.whole(layer.shape), index)
-                for number, (steps, rows, columns) in enumerate(windows(stack.valid)):
-                    part = stack.window(steps, rows, columns)
-                    name = f"{path.stem}-{layer.variable}-{number}"
-                    np.savez_compressed(
-                        out / f"{name}.npz", values=part.with_nan(), times=part.times,
-                        year_phase=part.year_phase, day_phase=part.day_phase,
-                    )  # fmt: skip
-                    print(f"{name}: {part.shape}, {1 - part.valid.mean():.0%} missing")
+        for name, _, part in parts(path, entry):
+            np.savez_compressed(
+                out / f"{name}.npz", values=part.with_nan(), times=part.times,
+                year_phase=part.year_phase, day_phase=part.day_phase,
+            )  # fmt: skip
+            print(f"{name}: {part.shape}, {1 - part.valid.mean():.0%} missing")
+
+
+def parts(path: Path, entry: dict[str, Any]) -> Iterator[tuple[str, Layer, Stack]]:
+    """The windows of one training file that are packed: name of the archive, the file's layer, the window in memory."""
+    from stimpute.io import ReadOptions, open_source
+    from stimpute.protocols import Window
+
+    months = [f"{1900 + m // 12}-{m % 12 + 1:02}-15" for m in range(entry.get("months", 0))]
+    options = ReadOptions(tuple(entry["variables"]), force=True, times=tuple(months) or None)
+    with open_source([path], options) as source:
+        for index, layer in enumerate(source.layers):
+            if any(layer.index.values()):  # the first level or member only
+                continue
+            stack = source.read(Window.whole(layer.shape), index)
+            for number, (steps, rows, columns) in enumerate(windows(stack.valid)):
+                yield f"{path.stem}-{layer.variable}-{number}", layer, stack.window(steps, rows, columns)
 
 
 def windows(valid: np.ndarray) -> Iterator[tuple[slice, slice, slice]]:
@@ -103,6 +128,22 @@ def windows(valid: np.ndarray) -> Iterator[tuple[slice, slice, slice]]:
         yield slice(first, first + steps), slice(i, i + h), slice(j, j + w)
 
 
+def archive_paths(folder: Path | None, without: Sequence[str] = ()) -> list[Path]:
+    """The archives of a folder, but those whose file name starts with one of ``without``.
+
+    Raises
+    ------
+    InputError : no archive's name starts so.
+    """
+    paths = sorted(folder.glob("*.npz")) if folder else []
+    for name in without:
+        if not any(path.name.startswith(name) for path in paths):
+            raise InputError(
+                f"--without {name}: the file name of none of the {len(paths)} archives starts so"
+            )
+    return [path for path in paths if not path.name.startswith(tuple(without))]
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Half simulated worlds, half crops of the archives, until the budget is used; call again to go on."""
     import torch
@@ -112,9 +153,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(arguments.threads)
     recipe: dict[str, Any] = tomllib.loads(RECIPE.read_text())["training"]
-    archives = (
-        [read_npz(path) for path in sorted(arguments.archives.glob("*.npz"))] if arguments.archives else []
-    )
+    archives = [read_npz(path) for path in archive_paths(arguments.archives, arguments.without)]
 
     def say(state: TrainProgress) -> None:
         if state.validation is not None:
@@ -146,4 +185,4 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
