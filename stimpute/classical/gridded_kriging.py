@@ -26,6 +26,10 @@ from stimpute.classical.cosine import cosines
 LAGS = (0, 1, 2, 3, 4, 6, 9, 13, 19, 28)  # cells, along y and along x
 STEPS = (0.1, 1.3, 2.5, 4.5, 8.5, 16.5, 32.0, 64.0, 128.0)  # edges of the bins of time, in median steps
 PHASES = (0.06, 0.15, 0.3)  # and of the distance in phase, where there is a cycle
+LONG_WAVES, COUPLED = (
+    8,
+    2000,
+)  # wavenumbers per axis solved together, while squared and times the steps they are no more
 NUGGET_FLOOR = 2e-3  # of the total variance
 _JITTER = 1e-5
 _MAX_NUMBERS = 8_000_000  # of the matrices of all wavenumbers: longer stacks are done in overlapping spells
@@ -57,7 +61,7 @@ def krige(
     year_phase: Tensor,
     day_phase: Tensor,
     *,
-    iterations: int = 80,
+    iterations: int = 140,
 ) -> list[Tensor]:
     """Simple kriging of every cell from all observed cells of its stack, under one covariance fitted to the first target.
 
@@ -325,13 +329,12 @@ def solve(
     """The kriged fields of K targets with mean 0, (K, T, H, W) like ``values`` and ``valid``.
 
     With ``field = root @ z`` it minimises ``|observed - field|^2 / nugget + |z|^2`` by conjugate gradients from z = 0, for all
-    targets side by side. The preconditioner is exact where every frame is either complete or empty. It ends when every residual
-    has fallen to ``tolerance``.
+    targets side by side. It ends when every residual has fallen to ``tolerance``.
     """
     height, width = values.shape[2:]
     rows, columns = (cosines(n, values.dtype, values.device) for n in (height, width))
     seen = valid.to(values.dtype)
-    inverses = [_inverse(roots, covariance.nugget, frames) for frames in seen]
+    preconditioners = [Preconditioner(roots, covariance.nugget, frames) for frames in valid]
     root = roots.to(values.dtype)
 
     def field(z: Tensor) -> Tensor:
@@ -341,7 +344,7 @@ def solve(
         return root.mT @ (rows @ (x @ columns.mT)).permute(2, 3, 1, 0)
 
     def preconditioned(residual: Tensor) -> Tensor:
-        return torch.cat([a @ residual[..., k : k + 1] for k, a in enumerate(inverses)], dim=-1)
+        return torch.stack([p(residual[..., k]) for k, p in enumerate(preconditioners)], dim=-1)
 
     residual = back(values * seen)  # (H, W, T, K)
     z = torch.zeros_like(residual)
@@ -361,9 +364,39 @@ def solve(
     return field(z)
 
 
-def _inverse(roots: Tensor, nugget: float, seen: Tensor) -> Tensor:
-    """The preconditioner (H, W, T, T) of a stack of which ``seen`` (T, H, W) is one where observed, in its dtype."""
-    share = seen.double().mean(dim=(1, 2))
-    inner = roots.mT @ (share[:, None] * roots)
-    inner.diagonal(dim1=2, dim2=3).add_(nugget)
-    return torch.cholesky_inverse(torch.linalg.cholesky(inner)).to(seen.dtype)
+class Preconditioner:
+    """An approximate inverse of the normal equations of one stack of which ``valid`` (T, H, W) is observed.
+
+    The longest waves are solved with all their couplings through the gaps, the others each by itself as if what a frame
+    observed were spread evenly over it. Exact where every frame is either complete or empty.
+    """
+
+    def __init__(self, roots: Tensor, nugget: float, valid: Tensor) -> None:
+        steps, height, width = valid.shape
+        seen = valid.double()
+        share = seen.mean(dim=(1, 2))
+        inner = roots.mT @ (share[:, None] * roots)
+        inner.diagonal(dim1=2, dim2=3).add_(nugget)
+        self.each = torch.cholesky_inverse(torch.linalg.cholesky(inner)).float()
+        side = max(1, min(LONG_WAVES, math.isqrt(COUPLED // steps)))
+        self.size = min(side, height), min(side, width)
+        rows, columns = (
+            cosines(n, torch.float64, valid.device)[:k]
+            for n, k in zip((height, width), self.size, strict=True)
+        )
+        pairs_y = (rows[:, None] * rows[None]).flatten(0, 1)
+        pairs_x = (columns[:, None] * columns[None]).flatten(0, 1)
+        a, b = self.size
+        overlap = (pairs_y @ seen @ pairs_x.mT).view(steps, a, a, b, b)
+        waves = roots[:a, :b]
+        coupled = torch.einsum("yxts,tyvxw,vwtu->yxsvwu", waves, overlap, waves)
+        coupled = coupled.reshape(a * b * steps, a * b * steps)
+        coupled.diagonal().add_(nugget)
+        self.long = torch.cholesky_inverse(torch.linalg.cholesky(coupled)).float()
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        """(H, W, T) -> (H, W, T)."""
+        answer = (self.each @ residual[..., None])[..., 0]
+        a, b = self.size
+        answer[:a, :b] = (self.long @ residual[:a, :b].reshape(-1)).view(a, b, -1)
+        return answer
