@@ -27,7 +27,7 @@ import numpy as np
 from scoring import paper_page, trained, worlds
 from scoring.paper_page import Errors, Findings, errors_of
 from scoring.runs import Key, Result, Store, code_digest
-from scoring.trained import Course, Row
+from scoring.trained import Budget, Course, Row
 
 from stimpute import __version__
 from stimpute.errors import StimputeError, StimputeWarning
@@ -42,7 +42,7 @@ from stimpute.stack import Float32Array
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix(".toml")
-QUICK_MINUTES = 0.015
+MINUTES, QUICK_STEPS = Budget(10.0), Budget(4, "steps")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Task:
     rows: tuple[Row, ...]
     studies: tuple[worlds.Study, ...]
     seeds: tuple[int, ...]
-    minutes: float
+    budget: Budget
     sizes: worlds.Sizes
     batch: int
     digits: Path
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     trained.set_threads()
     try:
         task, partial = _task(options)
-        findings = _findings(task, *measure(task), partial, arguments)
+        scored, courses, failed = measure(task)
+        findings = _findings(task, scored, courses, [*partial, *failed], arguments)
         out = options.out or ROOT / ("runs/paper-quick" if options.quick else "docs/benchmarks")
         report(findings, out)
     except StimputeError as error:
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     names = ", ".join(row.name for row in read_rows())
     parser.add_argument("--minutes", type=float, help="of training per network (default: 10)")
+    parser.add_argument("--steps", type=int, help="of training per network, instead of minutes")
     parser.add_argument("--seeds", type=_numbers, help="with commas (default: 0,1; with --quick 0)")
     parser.add_argument("--rows", type=_names, help=f"some of {names}")
     parser.add_argument(
@@ -117,9 +119,15 @@ def _parser() -> argparse.ArgumentParser:
         "--page-only", action="store_true", help="write the page from what is kept, run nothing"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="tiny stacks and a second per network, to see that it works"
+        "--quick", action="store_true", help="tiny stacks and four steps per network, to see that it works"
     )
     return parser
+
+
+def _budget(options: argparse.Namespace) -> Budget:
+    if options.steps:
+        return Budget(options.steps, "steps")
+    return Budget(options.minutes) if options.minutes else (QUICK_STEPS if options.quick else MINUTES)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -146,8 +154,12 @@ def _task(options: argparse.Namespace) -> tuple[Task, list[str]]:
         for value in given:
             if value not in allowed:
                 raise StimputeError(f"{name} {value}: some of {', '.join(allowed)}")
-    if options.minutes is not None and options.minutes <= 0:
-        raise StimputeError(f"--minutes {options.minutes:g}: more than 0")
+    for name in ("minutes", "steps"):
+        given = getattr(options, name)
+        if given is not None and given <= 0:
+            raise StimputeError(f"--{name} {given:g}: more than 0")
+    if options.minutes and options.steps:
+        raise StimputeError("--minutes and --steps: one of them")
     if options.batch < 1:
         raise StimputeError(f"--batch {options.batch}: at least 1")
     chosen = tuple(row for row in rows if row.name in (options.rows or known))
@@ -163,7 +175,7 @@ def _task(options: argparse.Namespace) -> tuple[Task, list[str]]:
         raise StimputeError(f"nothing to run: no {worlds.DIGITS_FILE} in {options.data}")
     task = Task(
         chosen, tuple(studies), options.seeds or ((0,) if options.quick else (0, 1)),
-        options.minutes or (QUICK_MINUTES if options.quick else 10.0), worlds.QUICK if options.quick else worlds.Sizes(),
+        _budget(options), worlds.QUICK if options.quick else worlds.Sizes(),
         options.batch, digits, options.model, options.device,
         options.cache or ROOT / "runs" / ("paper-quick" if options.quick else "paper"), options.fresh, options.page_only,
     )  # fmt: skip
@@ -176,15 +188,26 @@ Scored = dict[str, dict[str, dict[str, list[Errors]]]]
 Courses = dict[str, dict[str, list[Course]]]
 
 
-def measure(task: Task) -> tuple[Scored, Courses]:
-    """Train and fill whatever is not kept, seed by seed, so that the first seed is complete before the second begins."""
+def measure(task: Task) -> tuple[Scored, Courses, list[str]]:
+    """Train and fill whatever is not kept, seed by seed, so that the first seed is complete before the second begins.
+
+    A row that fails is told at the end and left out; nothing is kept of it, so that the next run tries it again.
+    """
     store = Store(task.cache)
     scored: Scored = {s: {h: {} for h in worlds.HIDDEN[s]} for s in task.studies}
     courses: Courses = {s: {} for s in task.studies}
+    failed = []
     for seed in task.seeds:
         for study in task.studies:
             for row in (r for r in task.rows if study in r.studies):
-                found = _row(task, store, study, row, seed)
+                try:
+                    found = _row(task, store, study, row, seed)
+                except (StimputeError, RuntimeError) as error:  # linear algebra that does not converge is one
+                    failed.append(
+                        f"{row.label} ({study}, seed {seed}) failed: {str(error).splitlines()[0].rstrip('.')}"
+                    )
+                    print(f"  {failed[-1]}", file=sys.stderr, flush=True)
+                    continue
                 if found is None:
                     continue
                 errors, course = found
@@ -192,7 +215,7 @@ def measure(task: Task) -> tuple[Scored, Courses]:
                     scored[study][hidden].setdefault(row.name, []).append(one)
                 if course is not None:
                     courses[study].setdefault(row.name, []).append(course)
-    return scored, courses
+    return scored, courses, failed
 
 
 def _row(
@@ -225,7 +248,7 @@ def _model(task: Task, study: worlds.Study, row: Row, seed: int) -> tuple[Loaded
         return None, None
     if row.kind == "pretrained":
         return load_model(task.model), None
-    plan = trained.Plan(study, row, seed, task.minutes, task.sizes, task.batch, task.digits)
+    plan = trained.Plan(study, row, seed, task.budget, task.sizes, task.batch, task.digits)
     folder = task.cache / "models"
     if task.page_only and not (folder / f"{plan.stem}.safetensors").exists():
         return None, None
@@ -291,9 +314,9 @@ def _findings(
     if not scored:
         raise StimputeError("nothing was scored")
     absent = _absent(task, scored)
-    partial = [*partial, f"not run yet: {', '.join(absent)}"] if absent else partial
+    partial = [*partial, f"without all seeds: {', '.join(absent)}"] if absent else partial
     return Findings(
-        task.rows, task.seeds, task.minutes, scored, {s: c for s, c in courses.items() if c}, _about(task, arguments), partial
+        task.rows, task.seeds, str(task.budget), scored, {s: c for s, c in courses.items() if c}, _about(task, arguments), partial
     )  # fmt: skip
 
 
@@ -317,7 +340,7 @@ def _about(task: Task, arguments: Sequence[str] | None) -> dict[str, object]:
     shown = [Path(a).name if os.path.isabs(a) else a for a in given]  # paths of one machine stay there
     device = choose_device(task.device)
     threads = os.environ["OMP_NUM_THREADS"]
-    plan = trained.Plan("soil_moisture", task.rows[0], 0, task.minutes, task.sizes)
+    plan = trained.Plan("soil_moisture", task.rows[0], 0, task.budget, task.sizes)
     return {
         "command": " ".join(["python benchmarks/paper.py", *shown]),
         "model": model.name, "sha256": model.sha256, "training": str(model.card.get("training", {}).get("data", "unknown")),

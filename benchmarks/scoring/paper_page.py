@@ -72,7 +72,7 @@ class Findings:
 
     rows: Sequence[Row]
     seeds: Sequence[int]
-    minutes: float
+    budget: str
     errors: Mapping[str, Mapping[str, Mapping[str, Sequence[Errors]]]]
     courses: Mapping[str, Mapping[str, Sequence[Course]]]  # study -> row -> one per seed
     about: Mapping[str, Any]
@@ -106,7 +106,7 @@ class Findings:
 def write_json(path: Path, findings: Findings) -> None:
     """Every figure of the page."""
     document = {
-        "about": {**findings.about, "seeds": list(findings.seeds), "minutes": findings.minutes, "partial": list(findings.partial)},
+        "about": {**findings.about, "seeds": list(findings.seeds), "budget": findings.budget, "partial": list(findings.partial)},
         "rows": [asdict(row) for row in findings.rows],
         "errors": {
             study: {
@@ -172,12 +172,12 @@ def _head(findings: Findings) -> str:
     codes |= {c.code for rows in findings.courses.values() for s in rows.values() for c in s}
     lines = [
         "# The paper's study\n",
-        "The configuration of the ST-Transformer's paper (arXiv 2312.00963) and its ablations, trained from nothing for equal times,",
+        "The configuration of the ST-Transformer's paper (arXiv 2312.00963) and its ablations, trained from nothing on equal budgets,",
         "beside the shipped model, which has never seen these stacks, and simple methods. The paper's soil moisture cannot be had",
         "here; a simulation and digits take its place, so that only the order of rows and the size of effects compare with the",
         "paper's figures, not the figures themselves. Written by:\n",
         f"```\n{about['command']}\n```\n",
-        f"- Each network: {findings.minutes:g} minutes on {about['device']}; seeds {', '.join(map(str, findings.seeds))}"
+        f"- Each network: {findings.budget} on {about['device']}; seeds {', '.join(map(str, findings.seeds))}"
         " (of weights, examples, gaps and hidden cells).",
         f"- Pretrained model: `{about['model']}`, sha256 `{about['sha256'][:16]}…`; training: {about['training']}.",
         f"- Software: {', '.join(f'{k} {v}' for k, v in about['versions'].items())}.",
@@ -222,12 +222,10 @@ def _order(findings: Findings, study: str, hidden: str) -> Iterator[str]:
     best = lowest(ours)
     title = f"{'Soil moisture' if study == 'soil_moisture' else 'Healing MNIST'}, {HIDDEN[study][hidden]}"
     first = min((n for n in test if n in ours), key=lambda n: test[n], default="")
-    yield f"**{title}.** Of the rows that the paper has too, {findings.label(best)} has the lowest {by.upper()} ({_mean(ours[best])})"
-    yield (
-        f"{'as in the paper.' if best == first else f'(in the paper: {findings.label(first)}).'}"
-        if first
-        else "."
-    )
+    compared = ""
+    if first:
+        compared = ", as in the paper" if best == first else f"; in the paper {findings.label(first)} has"
+    yield f"**{title}.** Of the rows that the paper has too, {findings.label(best)} has the lowest {by.upper()} ({_mean(ours[best])}){compared}."
     yield _agreement(findings, found)
     if study == "soil_moisture":
         yield from _missed_most(findings, hidden)
@@ -455,9 +453,8 @@ def _training_table(findings: Findings) -> str:
                 _percent([c.still_falling for c in several]),
             ])  # fmt: skip
     note = (
-        "Steps differ because a step of one network takes longer than that of another and because the clock counts everything that ran on\n"
-        "the machine. *Validation*: lowest MAE on cells that training never saw, in standard deviations; *last third*: how much it fell\n"
-        "in the last third of the time.\n\n"
+        "A step of one network takes longer than that of another, and the clock counts everything that ran on the machine. *Validation*:\n"
+        "lowest MAE on cells that training never saw, in standard deviations; *last third*: how much it fell in the last third of the time.\n\n"
     )
     return note + _table(
         ["data", "network", "parameters", "steps", "minutes", "validation", "last third"], lines
@@ -483,7 +480,7 @@ def _differences(findings: Findings) -> str:
         "  for every model; a fifth to four fifths of it is hidden, in seven patterns, not only in that of the evaluation. The second year is filled in"
         " such windows,",
         "  overlapping by half (the paper: a stride of 12 days), normalised by what is seen of the whole year.",
-        f"- **{findings.minutes:g} minutes** per network. No learned embedding per cell; positions are sinusoids.",
+        f"- **{findings.budget}** per network. No learned embedding per cell; positions are sinusoids.",
         "- **Healing MNIST** after Krishnan et al. (2015, arXiv 1511.05121) and GP-VAE (Fortuin et al. 2020), made from the 10,000 test digits, the"
         " only ones at hand:",
         f"  {sizes['learn']} sequences of {sizes['frames']} frames to learn from, {sizes['judge']} other digits to be judged on (there: 60,000 and 10,000)."

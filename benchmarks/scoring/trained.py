@@ -9,9 +9,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,13 +48,40 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """Of one network: minutes of the clock, or steps (the same on any machine, whatever else runs there)."""
+
+    amount: float
+    unit: Literal["minutes", "steps"] = "minutes"
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the training loop is told: the budget, when to validate and when to save."""
+        if self.unit == "steps":
+            return {
+                "steps": int(self.amount),
+                "val_steps": max(1, int(self.amount) // VALIDATIONS),
+                "save_seconds": 20.0,
+            }
+        seconds = 60 * self.amount
+        return {
+            "minutes": self.amount,
+            "val_seconds": seconds / VALIDATIONS,
+            "save_seconds": min(20.0, seconds / 2),
+        }
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to train, on what, and for how long."""
 
     study: worlds.Study
     row: Row
     seed: int
-    minutes: float
+    budget: Budget
     sizes: worlds.Sizes
     batch: int = 1
     digits: Path | None = None  # the file of images
@@ -69,16 +96,17 @@ class Plan:
     @property
     def checked(self) -> int:
         """Examples that it is validated on."""
-        return max(2, min(self.sizes.check, round(CHECKED * self.minutes)))
+        few = round(CHECKED * self.budget.amount) if self.budget.unit == "minutes" else self.sizes.check
+        return max(2, min(self.sizes.check, few))
 
     def options(self, out: Path, covariates: tuple[str, ...], device: str) -> TrainOptions:
         """Of the package's training loop."""
         return TrainOptions(
-            out=out, model=ModelConfig.paper(covariates=covariates, **self.row.model), minutes=self.minutes, seed=self.seed,
+            out=out, model=ModelConfig.paper(covariates=covariates, **self.row.model), seed=self.seed,
             feed=FeedOptions(((self.batch, *self.window),), world_share=0.0, hide=HIDE, augment="none", drop_covariates=0.0),
             loss=LossOptions(scale_weight=0.0, relative=False), lr=LR, lr_floor=LR_FLOOR, weight_decay=0.0,
             val_fraction=0.06 if self.study == "soil_moisture" else 0.0, val_examples=self.checked,
-            val_seconds=60 * self.minutes / VALIDATIONS, save_seconds=20.0, resume=True, device=device,
+            resume=True, device=device, **self.budget.settings,
         )  # fmt: skip
 
     def material(self) -> tuple[list[Archive], list[Archive]]:
@@ -100,7 +128,7 @@ class Plan:
         told = [
             {n: _plain(getattr(options, n)) for n in names},
             self.row.covariates,
-            self.minutes,
+            asdict(self.budget),
             self.sizes.digest,
         ]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
@@ -164,8 +192,7 @@ def trained(
                     f"  {plan.stem}: step {now.step}, {now.elapsed / 60:.1f} min, validation {now.validation.mae:.3f} sd"
                 )
 
-        options = plan.options(out, names, device)
-        run_training(replace(options, save_seconds=min(20.0, 30 * plan.minutes)), archives, progress, check)
+        run_training(plan.options(out, names, device), archives, progress, check)
     model = load_model(str(out))
     return model, _course(model, out, about)
 

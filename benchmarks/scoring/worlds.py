@@ -151,7 +151,7 @@ def chance_of_gap(frames: Float32Array, hidden: str) -> Float32Array:
     """The probability of every cell to be missing; half of all cells either way.
 
     >>> white = np.zeros((1, 2, 2), dtype=np.float32); white[0, 0, 0] = 1
-    >>> chance_of_gap(white, "value").ravel().round(2).tolist(), float(chance_of_gap(white, "value").mean())
+    >>> chance_of_gap(white, "value").ravel().astype(float).round(2).tolist(), float(chance_of_gap(white, "value").mean())
     ([0.8, 0.4, 0.4, 0.4], 0.5)
     """
     weight = np.where(frames > 0, TWICE, 1.0) if hidden == "value" else np.ones(frames.shape)

@@ -62,7 +62,7 @@ def test_rows_are_named_once_and_build_the_papers_configuration() -> None:
     assert len({row.name for row in rows}) == len(rows)
     for row in rows:
         if row.kind == "trained":
-            plan = trained.Plan("soil_moisture", row, 0, 10.0, worlds.Sizes())
+            plan = trained.Plan("soil_moisture", row, 0, trained.Budget(10.0), worlds.Sizes())
             options = plan.options(Path("m.safetensors"), ("clay",) * (row.covariates != "none"), "cpu")
             assert (options.model.head, options.model.embed_dim, options.model.depth) == ("direct", 64, 4)
             assert options.feed.shapes == ((1, 72, 12, 12),)
@@ -71,9 +71,10 @@ def test_rows_are_named_once_and_build_the_papers_configuration() -> None:
 
 def test_whatever_changes_a_model_changes_its_name() -> None:
     row = next(row for row in paper.read_rows() if row.name == "swmsa")
-    plan = trained.Plan("soil_moisture", row, 0, 10.0, worlds.Sizes())
+    plan = trained.Plan("soil_moisture", row, 0, trained.Budget(10.0), worlds.Sizes())
     others = (
-        dataclasses.replace(plan, minutes=5.0),
+        dataclasses.replace(plan, budget=trained.Budget(5.0)),
+        dataclasses.replace(plan, budget=trained.Budget(10, "steps")),
         dataclasses.replace(plan, seed=1),
         dataclasses.replace(plan, batch=4),
         dataclasses.replace(plan, study="digits"),
@@ -165,7 +166,7 @@ def test_figures_the_other_way_round_are_said_to_be() -> None:
     assert ", 0 rank the same way" not in paper_page.verdict(findings(as_in_the_paper()))
     assert text.count(", 0 rank the same way here in every seed") == 2
     assert "has the lowest MAE" in text
-    assert "(in the paper: ST (SW-MSA))" in text
+    assert "; in the paper ST (SW-MSA) has." in text
     assert "here they brought nothing" in text
     assert "other than in the paper" in text
 
@@ -236,7 +237,7 @@ def test_without_digits_the_rest_is_run_and_the_page_says_so(tmp_path: Path) -> 
 
 def test_a_killed_training_goes_on_from_its_state(tmp_path: Path, monkeypatch) -> None:
     row = next(row for row in paper.read_rows() if row.name == "no_space")
-    plan = trained.Plan("soil_moisture", row, 0, 0.03, worlds.QUICK)
+    plan = trained.Plan("soil_moisture", row, 0, trained.Budget(5, "steps"), worlds.QUICK)
 
     def killed(line: str) -> None:
         raise KeyboardInterrupt
@@ -250,13 +251,34 @@ def test_a_killed_training_goes_on_from_its_state(tmp_path: Path, monkeypatch) -
     assert len(states) == 1
     _, course = trained.trained(plan, tmp_path, "cpu", say=lambda line: None)
     assert not states[0].exists()
-    assert course.steps > 2
+    assert course.steps == 5
     log = (tmp_path / f"{plan.stem}.log.jsonl").read_text()
     assert '"event": "resume"' in log
 
 
+def test_a_row_that_fails_is_told_and_tried_again(tmp_path: Path, monkeypatch, capsys) -> None:
+    def fails(*given: object) -> None:
+        raise RuntimeError("did not converge")
+
+    chosen = ("--studies", "soil_moisture", "--rows", "mean,linear")
+    with monkeypatch.context() as patched:
+        original = paper._answer
+        patched.setattr(paper, "_answer", lambda *g: fails() if g[-1].method == "linear" else original(*g))
+        assert run(tmp_path, *chosen) == 0
+    assert "did not converge" in (tmp_path / "out" / "paper.md").read_text()
+    assert run(tmp_path, *chosen) == 0
+    assert "did not converge" not in (tmp_path / "out" / "paper.md").read_text()
+
+
 @pytest.mark.parametrize(
-    "wrong", [("--rows", "atlantis"), ("--studies", "atlantis"), ("--minutes", "0"), ("--batch", "0")]
+    "wrong",
+    [
+        ("--rows", "atlantis"),
+        ("--studies", "atlantis"),
+        ("--minutes", "0"),
+        ("--steps", "0"),
+        ("--batch", "0"),
+    ],
 )
 def test_what_cannot_be_run_is_named(tmp_path: Path, wrong: tuple[str, str], capsys) -> None:
     assert run(tmp_path, *wrong) == 1
