@@ -328,17 +328,35 @@ def _on_pretrained(findings: Findings) -> Iterator[str]:
 
 
 def _on_training(findings: Findings) -> Iterator[str]:
-    """Whether the networks were done."""
+    """How unequal the networks' budgets turned out, and whether they were done."""
     several = [c for rows in findings.courses.values() for s in rows.values() for c in s]
+    if not several:
+        return
+    steps = [c.steps for c in several]
+    yield f"**The budget.** On {findings.budget} the networks made between {min(steps):,} and {max(steps):,} steps"
+    uneven = _uneven(findings)
+    yield (
+        f"({uneven} was far slower in one seed than in another: the machine was busy)." if uneven else "each."
+    )
     known = [c for c in several if math.isfinite(c.still_falling)]
     if not known:
         return
     falling = [c for c in known if c.still_falling > FALLING]
-    yield f"**The budget.** In the last third of its time the validation error of {len(falling)} of {len(known)} networks still fell by more"
+    yield f"In the last third of its time the validation error of {len(falling)} of {len(known)} networks still fell by more"
     yield f"than {FALLING:.0%} (median over all: {np.median([c.still_falling for c in known]):.1%});"
     done = len(falling) <= len(known) / 2
     yield (
         "most no longer improved." if done else "more time would change the figures, and perhaps their order."
+    )
+
+
+def _uneven(findings: Findings) -> str:
+    """Networks that made fewer than half as many steps in one seed as in another."""
+    return ", ".join(
+        findings.label(name)
+        for rows in findings.courses.values()
+        for name, several in rows.items()
+        if min(c.steps for c in several) < 0.5 * max(c.steps for c in several)
     )
 
 

@@ -190,8 +190,17 @@ def test_networks_that_still_improve_are_counted() -> None:
     figures = {"pixel": {"swmsa": [0.02], "msa": [0.03]}}
     text = paper_page.verdict(findings(figures, {"swmsa": [course(0.8)], "msa": [course(1.1)]}))
     assert "of 1 of 2 networks still fell" in text
+    assert "between 90 and 90 steps each" in text
     assert course(1.1).still_falling == 0
     assert "more time would" in paper_page.verdict(findings(figures, {"swmsa": [course(0.8)]}))
+
+
+def test_a_busy_machine_is_noticed() -> None:
+    courses = [trained.Course(steps, 9.0, 1000, (), "code") for steps in (90, 20)]
+    text = paper_page.verdict(
+        findings({"pixel": {"swmsa": [0.02, 0.02], "msa": [0.03, 0.03]}}, {"swmsa": courses})
+    )
+    assert "between 20 and 90 steps (ST (SW-MSA) was far slower in one seed than in another" in text
 
 
 def test_factors_are_of_means() -> None:
