@@ -12,6 +12,8 @@ from torch import Tensor
 from stimpute.classical.mean import observed, overall_mean
 from stimpute.classical.temporal import linear
 
+_RIDGE = 1e-13  # of the largest entry of a Gram matrix
+
 
 def dineof(
     values: Tensor,
@@ -92,7 +94,10 @@ def truncate(matrix: Tensor, rank: int, shrink: float = 0.0) -> Tensor:
     """
     tall = matrix.shape[1] > matrix.shape[2]
     wide = matrix.mT if tall else matrix
-    energy, vectors = torch.linalg.eigh((wide @ wide.mT).to(torch.float64))
+    gram = (wide @ wide.mT).to(torch.float64)
+    # LAPACK may fail to converge where many rows are zero (empty frames): a ridge far below any pattern's energy helps
+    gram.diagonal(dim1=-2, dim2=-1).add_(_RIDGE * gram.abs().amax(dim=(-2, -1))[..., None])
+    energy, vectors = torch.linalg.eigh(gram)
     leading = vectors[..., -rank:]
     if shrink and rank < energy.shape[-1]:
         singular = energy.clamp(min=0).sqrt()

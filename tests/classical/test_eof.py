@@ -75,3 +75,14 @@ def test_alboran_eofs_are_those_of_the_reference_run(shared_data):
     cosines = np.linalg.svd(np.linalg.qr(patterns.T)[0].T @ ours.T, compute_uv=False)
     assert cosines.min() > 0.96
     assert np.sqrt(np.mean((anomaly - reference) ** 2)) < 0.3 * reference.std()
+
+
+def test_many_empty_frames_do_not_stop_the_eigensolver() -> None:
+    """Gram matrices with hundreds of zero rows once failed to converge in LAPACK."""
+    rng = np.random.default_rng(3)
+    for seed in range(3):
+        frames = np.zeros((365, 400), dtype=np.float32)
+        some = rng.choice(365, 40 + seed, replace=False)
+        frames[some] = rng.normal(size=(len(some), 2)) @ rng.normal(size=(2, 400))
+        found = truncate(torch.from_numpy(frames)[None], 2)[0].numpy()
+        np.testing.assert_allclose(found, frames, atol=1e-4)
