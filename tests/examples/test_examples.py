@@ -22,7 +22,7 @@ def run(script: Path, folder: Path) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
-        [*command, str(script), str(folder)], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [*command, str(script), str(folder)], cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )  # fmt: skip
 
 
