@@ -42,6 +42,7 @@ SPLINE_ITERATIONS = 32
 EOF_RANK = 2
 EOF_ITERATIONS = 6
 HIDDEN_SHARE = 0.25
+EVERY_FRAME = 5  # is hidden wholly, where there are empty ones
 PRIOR_POWER = 6.0
 KNOTS = 8
 ERROR_FLOOR = 2e-3
@@ -92,14 +93,25 @@ class Candidates:
 def compute_candidates(batch: Batch) -> Candidates:
     """All candidates, their errors and the features that go with them, for a batch in normalised units."""
     held_out = inner_hold_out(batch.valid)
-    (estimates, densities), (blind, blind_densities) = estimate_candidates(batch, held_out)
+    empty = empty_frames(batch.valid)
+    hidden = [held_out, hidden_frames(batch.valid)] if bool(empty.any()) else [held_out]
+    (estimates, densities), (blind, blind_densities), *frames = estimate_candidates(batch, hidden)
     there, here = proximity(blind_densities), proximity(densities)
     error = local_error((blind - batch.values[:, None]).abs(), held_out, there, here)
+    if frames:
+        in_frames = frame_error((frames[0][0] - batch.values[:, None]).abs(), hidden[1], error)
+        error = torch.where(empty[:, None, :, None, None], in_frames, error)
     log_error = error.log()
     weight = (-PRIOR_POWER * log_error).softmax(dim=1)
     prior = (weight * estimates).sum(dim=1)
     residual = torch.where(held_out, batch.values - (weight * blind).sum(dim=1), batch.values.new_zeros(()))
-    prior_error = local_error(residual.abs()[:, None], held_out, there, here)[:, 0]
+    prior_error = local_error(residual.abs()[:, None], held_out, there, here)
+    if frames:
+        like_empty = (-PRIOR_POWER * in_frames.log()).softmax(dim=1)
+        apart = (batch.values - (like_empty * frames[0][0]).sum(dim=1)).abs()[:, None]
+        in_prior = frame_error(apart, hidden[1], prior_error)
+        prior_error = torch.where(empty[:, None, :, None, None], in_prior, prior_error)
+    prior_error = prior_error[:, 0]
     features = torch.stack(
         (
             torch.asinh(prior),
@@ -118,43 +130,41 @@ def compute_candidates(batch: Batch) -> Candidates:
 Estimated = tuple[Tensor, tuple[Tensor, ...]]
 
 
-def estimate_candidates(batch: Batch, held_out: Tensor) -> tuple[Estimated, Estimated]:
+def estimate_candidates(batch: Batch, hidden: list[Tensor]) -> list[Estimated]:
     """The classical estimates (B, K, T, H, W), with densities near and far and steps to the neighbours, each (B, T, H, W).
 
-    Twice: from all that was observed, and without the cells of ``held_out`` (B, T, H, W).
+    First from all that was observed, then without the cells of each entry of ``hidden`` (B, T, H, W).
     """
-    views = batch, batch.hide(held_out)
-    known = [v.valid for v in views]
-    kriged = krige(batch, [batch.values, batch.values], held_out)
+    views = [batch, *(batch.hide(cells) for cells in hidden)]
+    kriged = krige(views, [v.values for v in views])
     usual = [local_climate(v) for v in views]
-    unusual = krige(batch, [(batch.values - m) / s for m, s in usual], held_out)
+    unusual = krige(views, [(batch.values - m) / s for m, s in usual])
     anomalous = [m + s * z for (m, s), z in zip(usual, unusual, strict=True)]
     drawn = [regress_on_covariates(v) for v in views]
     regressed = [
-        frame_regression.regress_frames(batch.values, valid, field)
-        for valid, field in zip(known, kriged, strict=True)
+        frame_regression.regress_frames(batch.values, view.valid, field)
+        for view, field in zip(views, kriged, strict=True)
     ]
-    frames = krige(batch, [batch.values - r for r in regressed], held_out)
+    frames = krige(views, [batch.values - r for r in regressed])
     framed = [r + f for r, f in zip(regressed, frames, strict=True)]
-    if drawn[0] is None or drawn[1] is None:
-        drifted: list[Tensor] | list[None] = [None, None]
-    else:
-        rest = krige(batch, [batch.values - d for d in drawn if d is not None], held_out)
-        drifted = [d + r for d, r in zip(drawn, rest, strict=True) if d is not None]
-    whole, blind = (
+    drifts = [d for d in drawn if d is not None]
+    drifted: list[Tensor] | list[None] = [None] * len(views)
+    if drifts:
+        rest = krige(views, [batch.values - d for d in drifts])
+        drifted = [d + r for d, r in zip(drifts, rest, strict=True)]
+    return [
         _all_estimates(view, *fields)
         for view, fields in zip(
             views, zip(kriged, anomalous, regressed, framed, drawn, drifted, strict=True), strict=True
         )
-    )
-    return whole, blind
+    ]
 
 
-def krige(batch: Batch, targets: list[Tensor], held_out: Tensor) -> list[Tensor]:
-    """Kriging of the first target from all observed cells, of the second without ``held_out``; the covariance of the first."""
-    return gridded_kriging.krige(
-        targets, [batch.valid, batch.valid & ~held_out], batch.times, batch.year_phase, batch.day_phase
-    )
+def krige(views: list[Batch], targets: list[Tensor]) -> list[Tensor]:
+    """Kriging of one target from what each view observed, under the covariance of the first."""
+    first = views[0]
+    valids = [view.valid for view in views]
+    return gridded_kriging.krige(targets, valids, first.times, first.year_phase, first.day_phase)
 
 
 def local_climate(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -301,6 +311,33 @@ def hats(where: Tensor) -> Tensor:
     """Weights (..., KNOTS) of linear interpolation between evenly spaced knots on [0, 1]."""
     knots = torch.linspace(0, 1, KNOTS, device=where.device)
     return (1 - (where.clamp(0, 1)[..., None] - knots).abs() * (KNOTS - 1)).clamp_min(0)
+
+
+def empty_frames(valid: Tensor) -> Tensor:
+    """Frames (B, T) bool of which nothing was observed, of stacks of which something was."""
+    seen = valid.flatten(2).any(dim=2)
+    return ~seen & seen.any(dim=1, keepdim=True)
+
+
+def hidden_frames(valid: Tensor) -> Tensor:
+    """Every fifth frame that holds observations, wholly (B, T, H, W) bool: how candidates do without a frame."""
+    seen = valid.flatten(2).any(dim=2)
+    number = seen.cumsum(dim=1)
+    return valid & (seen & (number % EVERY_FRAME == EVERY_FRAME // 2 + 1))[:, :, None, None]
+
+
+def frame_error(error: Tensor, hidden: Tensor, otherwise: Tensor) -> Tensor:
+    """Mean error (B, K, 1, 1, 1) on frames that were hidden wholly; drawn towards the mean of ``otherwise`` by a cell's weight.
+
+    Parameters
+    ----------
+    error, otherwise : (B, K, T, H, W).
+    hidden : (B, T, H, W) bool.
+    """
+    total = torch.where(hidden[:, None], error, error.new_zeros(())).flatten(2).sum(dim=2)
+    count = hidden.flatten(1).sum(dim=1)[:, None]
+    mean = (total + otherwise.flatten(2).mean(dim=2)) / (count + 1)
+    return mean.clamp_min(ERROR_FLOOR)[:, :, None, None, None]
 
 
 def inner_hold_out(valid: Tensor) -> Tensor:
