@@ -1,0 +1,33 @@
+"""The candidates: their errors must be those that a gap of this kind would show."""
+
+import torch
+
+from stimpute.model.batch import Batch
+from stimpute.model.candidates import CANDIDATES, compute_candidates, empty_frames, hidden_frames
+
+
+def test_empty_frames_are_judged_on_frames_hidden_wholly() -> None:
+    generator = torch.Generator().manual_seed(5)
+    level = 3 * torch.randn(1, 24, 1, 1, generator=generator)  # unforeseeable from frame to frame
+    pattern = torch.randn(1, 1, 12, 12, generator=generator)
+    values = level + pattern
+    valid = torch.rand(values.shape, generator=generator) < 0.7
+    valid[:, 7] = False
+    batch, _, _ = Batch.plain(torch.where(valid, values, 0.0), valid).renormalised()
+    found = compute_candidates(batch)
+    index = CANDIDATES.index("kriging")
+    empty, other = found.log_error[0, index, 7].exp().mean(), found.log_error[0, index, 8].exp().mean()
+    assert empty > 5 * other
+    assert empty > 0.4
+    assert bool((found.prior_error[0, 7] > 0.4).all())
+
+
+def test_hidden_frames_are_whole_and_leave_most() -> None:
+    valid = torch.rand(2, 20, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.5
+    valid[0, 3:9] = False
+    hidden = hidden_frames(valid)
+    touched = hidden.flatten(2).any(dim=2)
+    assert torch.equal(hidden, valid & touched[:, :, None, None])
+    assert touched.sum(dim=1).tolist() == [3, 4]
+    assert torch.equal(empty_frames(valid)[0], ~valid[0].flatten(1).any(dim=1))
+    assert not bool(empty_frames(torch.zeros_like(valid)).any())
