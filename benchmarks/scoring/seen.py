@@ -35,10 +35,12 @@ class Account:
     ----------
     archives : file names, of the weights and of those that they come from.
     complete : every archive is one of a known file, so that a file of which there is none was not seen.
+    why : it is not complete, in words.
     """
 
     archives: tuple[str, ...]
     complete: bool
+    why: str = ""
 
     def saw(self, file: str) -> bool | None:
         """Whether the weights saw a file; None where the card does not tell.
@@ -57,7 +59,8 @@ class Account:
         count = f"{len(self.archives)} archive{'' if len(self.archives) == 1 else 's'}"
         if self.complete:
             return f"the model's card ({count})"
-        return f"the model's card ({count}) where that names the file, else benchmarks/cases.toml"
+        why = f": {self.why}" if self.why else ""
+        return f"the model's card ({count}) where that names the file, else benchmarks/cases.toml{why}"
 
 
 def account_of(model: LoadedModel) -> Account:
@@ -65,13 +68,17 @@ def account_of(model: LoadedModel) -> Account:
     cards = list(lineage(model))
     known = known_stems()
     archives: list[str] = []
-    complete = cards[-1].get("training", {}).get("from") is None
+    why = ""
+    if cards[-1].get("training", {}).get("from") is not None:
+        why = "the card of the weights that it was trained on from is not at hand"
     for card in cards:
-        training = card.get("training", {})
-        names = archive_names(training)
-        complete &= names is not None and all(any(is_of(name, stem) for stem in known) for name in names)
+        names = archive_names(card.get("training", {}))
+        if names is None:
+            why = "it does not list its archives"
+        elif not all(any(is_of(name, stem) for stem in known) for name in names):
+            why = "it lists archives that are called after no known file"
         archives += names or []
-    return Account(tuple(dict.fromkeys(archives)), complete)
+    return Account(tuple(dict.fromkeys(archives)), not why, why)
 
 
 def archive_names(training: dict[str, Any]) -> list[str] | None:

@@ -242,6 +242,7 @@ def test_weights_saw_what_those_saw_that_they_come_from(tmp_path: Path) -> None:
     assert seen.account_of(second).saw("x/mcd43a4_slovenia.nc") is False
     first.path.unlink()
     assert seen.account_of(second).saw("x/era5_t2m_uk_201903.nc") is None
+    assert "from is not at hand" in seen.account_of(second).told
 
 
 def test_what_the_shipped_model_saw_follows_the_table_or_its_card() -> None:
