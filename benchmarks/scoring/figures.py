@@ -175,16 +175,26 @@ def ratio_interval(
     >>> ratio_interval(np.full(40, 1.0), np.full(40, 2.0), np.arange(40))
     (0.5, 0.5)
     """
+    drawn = ratio_draws(own, other, groups, seed)
+    if not drawn.size:
+        return math.nan, math.nan
+    low, high = np.percentile(drawn, RANGE)
+    return float(low), float(high)
+
+
+def ratio_draws(
+    own: Float64Array, other: Float64Array, groups: npt.NDArray[np.int64], seed: int = 0
+) -> Float64Array:
+    """sum(own) / sum(other) of every draw of :func:`ratio_interval`; empty with fewer than two groups."""
     both = np.isfinite(own) & np.isfinite(other)
     _, index = np.unique(groups[both], return_inverse=True)
     if not both.any() or index.max() < 1:
-        return math.nan, math.nan
+        return np.empty(0)
     sums = np.stack([np.bincount(index, weights=error[both]) for error in (own, other)])
     n = sums.shape[1]
     rng = np.random.default_rng(seed)
     drawn = np.stack([sums @ rng.multinomial(n, np.full(n, 1 / n)) for _ in range(DRAWS)])
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], RANGE)
-    return float(low), float(high)
+    return np.asarray(drawn[:, 0] / drawn[:, 1], dtype=np.float64)
 
 
 def summarise(rows: Sequence[Row], method: str) -> Summary | None:

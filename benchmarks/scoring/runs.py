@@ -60,8 +60,10 @@ class Result:
         return self.mean.size > 0
 
 
-def run(material: Material, trial: Trial, key: Key, make: Callable[[], Method]) -> Result:
-    """Hide, fill through the engine as `evaluate` does, look at what was hidden."""
+def run(
+    material: Material, trial: Trial, key: Key, make: Callable[[], Method], uncertainty: bool = True
+) -> Result:
+    """Hide, fill through the engine as `evaluate` does, look at what was hidden. No scale without ``uncertainty``."""
     source = StackSource(material.stack.hide(trial.held_out), material.layer.name)
     source.layers = (material.layer,)
     sink = ArraySink(material.stack.shape)
@@ -70,9 +72,8 @@ def run(material: Material, trial: Trial, key: Key, make: Callable[[], Method]) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StimputeWarning)
-            summary = fill_source(
-                source, sink, method, FillOptions(fill_never_observed=True, seed=trial.seed)
-            )
+            options = FillOptions(fill_never_observed=True, uncertainty=uncertainty, seed=trial.seed)
+            summary = fill_source(source, sink, method, options)
     except StimputeError as error:
         return skipped(key, f"failed: {error}")
     seconds = time.perf_counter() - started
