@@ -264,7 +264,7 @@ def test_two_processes_end_with_the_same_weights(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     result = subprocess.run(
         [*command, str(script), str(tmp_path), str(Path(__file__).parent)],
-        capture_output=True, text=True, env=environment, timeout=120, check=False,
+        capture_output=True, text=True, env=environment, timeout=400, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     one, other = (safetensors.torch.load_file(tmp_path / f"rank{r}.weights") for r in (0, 1))
