@@ -5,7 +5,7 @@ functions of several ranges, "the same everywhere", "the same at all times", cyc
 weights >= 0 that fit the stack's own semi-variances (Cressie 1993, weighted least squares). In the cosine basis the
 spatial parts are diagonal, so that a stack without gaps is filtered wavenumber by wavenumber; gaps are dealt with by
 conjugate gradients on the penalised least squares problem, preconditioned with what each frame observed. Stopped early
-it is smoother, never wild.
+it is smoother, never wild. Steps without any observation are left out of the system and follow from the others.
 """
 
 from __future__ import annotations
@@ -46,12 +46,19 @@ class Covariance:
 
     Parameters
     ----------
-    spectrum : (H, W, T, T) float64, covariance between steps at each wavenumber of the cosine basis.
+    spectra : (J, H, W) float64, of the spatial parts in the cosine basis.
+    between : (J, T, T) float64, of the temporal part that goes with each.
     nugget : variance of what no neighbour knows, > 0.
     """
 
-    spectrum: Tensor
+    spectra: Tensor
+    between: Tensor
     nugget: float
+
+    def among(self, steps: Tensor) -> Tensor:
+        """Covariance (H, W, t, t) float64 between ``steps`` (indices) at each wavenumber."""
+        between = self.between[:, steps[:, None], steps]
+        return torch.einsum("jyx,jst->yxst", self.spectra, between)
 
 
 def krige(
@@ -77,27 +84,45 @@ def krige(
     One field (B, T, H, W) for each target, without NaN.
     """
     results = [torch.empty_like(target) for target in targets]
-    spells = windows(*targets[0].shape[1:])
+    steps, height, width = targets[0].shape[1:]
     for b in range(len(times)):
         center, scale = _moments(targets[0][b], valids[0][b])
         seen = torch.stack([valid[b] for valid in valids])
         shown = torch.stack([(target[b] - center) / scale for target in targets])
         shown = torch.where(seen, shown, shown.new_zeros(()))
         answer = torch.zeros_like(shown)
-        weight = shown.new_zeros(shown.shape[1], 1, 1)
-        for start, stop in spells:
-            part = slice(start, stop)
+        weight = shown.new_zeros(steps, 1, 1)
+        filled = seen.flatten(2).any(dim=2).any(dim=0).nonzero()[:, 0]
+        for first, last in windows(len(filled), height, width) if len(filled) else ():
+            start = 0 if first == 0 else int(filled[first])
+            stop = steps if last == len(filled) else int(filled[last - 1]) + 1
+            part, inside = slice(start, stop), filled[first:last] - start
             covariance = fit_covariance(
-                shown[0, part], seen[0, part], times[b, part], year_phase[b, part], day_phase[b, part]
+                shown[0, part], seen[0, part], inside, times[b, part], year_phase[b, part], day_phase[b, part]
             )
-            taper = _taper(start, stop, len(weight)).to(weight)
+            taper = _taper(start, stop, steps).to(weight)
             weight[part] += taper
             if covariance is not None:
-                found = solve(shown[:, part], seen[:, part], covariance, _roots(covariance), iterations)
-                answer[:, part] += taper * found
+                answer[:, part] += taper * _solved(shown[:, part], seen[:, part], inside, covariance, iterations)
         for result, field in zip(results, answer, strict=True):
-            result[b] = field / weight * scale + center
+            result[b] = field / weight.clamp_min(1e-6) * scale + center
     return results
+
+
+def _solved(
+    shown: Tensor, seen: Tensor, filled: Tensor, covariance: Covariance, iterations: int
+) -> Tensor:
+    """The kriged fields (K, T, H, W): solved at the steps ``filled``, the others from these."""
+    roots = _roots(covariance.among(filled))
+    waves = solve(shown[:, filled], seen[:, filled], covariance.nugget, roots, iterations)
+    if len(filled) == shown.shape[1]:
+        return _fields(roots.to(waves.dtype) @ waves)
+    weights = torch.linalg.solve_triangular(roots.mT, waves.double(), upper=True).movedim(2, 0)
+    everywhere = weights.new_zeros(len(covariance.between[0]), *weights.shape[1:])
+    for spectrum, between in zip(covariance.spectra, covariance.between, strict=True):
+        everywhere += torch.tensordot(between[:, filled], spectrum[..., None] * weights, dims=1)
+    everywhere[filled] = (roots @ waves.double()).movedim(2, 0)
+    return _fields(everywhere.to(waves.dtype).movedim(0, 2))
 
 
 def windows(steps: int, height: int, width: int) -> list[tuple[int, int]]:
@@ -139,18 +164,24 @@ def _moments(values: Tensor, valid: Tensor) -> tuple[float, float]:
 
 
 def fit_covariance(
-    values: Tensor, valid: Tensor, times: Tensor, year_phase: Tensor, day_phase: Tensor
+    values: Tensor, valid: Tensor, filled: Tensor, times: Tensor, year_phase: Tensor, day_phase: Tensor
 ) -> Covariance | None:
-    """Weights of the dictionary that fit the semi-variances of one stack (T, H, W) of unit variance; None: too few cells."""
-    steps, height, width = values.shape
+    """Weights of the dictionary that fit the semi-variances of one stack (T, H, W) of unit variance; None: too few cells.
+
+    ``filled`` are the indices of the steps that hold observations; the covariance is between all steps.
+    """
+    _, height, width = values.shape
     if int(valid.sum()) < _MIN_CELLS:
         return None
-    days = times.double().cpu().numpy()
-    between = temporal_parts(days, year_phase.double().cpu().numpy(), day_phase.double().cpu().numpy())
+    values, valid, steps = values[filled], valid[filled], len(filled)
+    known = filled.cpu().numpy()
+    days, *phases = (x.double().cpu().numpy() for x in (times, year_phase, day_phase))
+    between = temporal_parts(days, phases[0], phases[1], known)
     ranges = spatial_ranges(height, width)
-    bins, apart = _bins(days, year_phase, day_phase, between)
+    bins, apart = _bins(days[known], phases[0][known], phases[1][known], between)
     rows, gammas, weights = [], [], []
-    stacked = np.stack(list(between.values()))
+    whole = np.stack(list(between.values()))
+    stacked = whole[:, known[:, None], known]
     for lag in LAGS:
         found = semi_variances(values, valid, lag)
         if found is None:
@@ -177,7 +208,7 @@ def fit_covariance(
     weights.append(float(np.median(weights)) if weights else 1.0)
     weight = np.array(weights) / np.median(weights)
     shares = _shares(np.array(rows) * weight[:, None], np.array(gammas) * weight)
-    return _assemble(shares, ranges, stacked, height, width, values.device)
+    return _assemble(shares, ranges, whole, height, width, values.device)
 
 
 def _shares(rows: Float64Array, gammas: Float64Array) -> Float64Array:
@@ -197,30 +228,36 @@ def _assemble(
     width: int,
     device: torch.device,
 ) -> Covariance:
-    steps = between.shape[1]
-    spectrum = torch.zeros(height, width, steps, steps, dtype=torch.float64, device=device)
     table = shares[:-1].reshape(len(ranges), len(between))
+    spectra, parts = [], []
     for (kind, length), row in zip(ranges, table, strict=True):
-        together = torch.from_numpy(np.tensordot(row, between, axes=1)).to(device)
-        if float(together.diagonal().mean()) <= 1e-6:
+        if row.sum() <= 1e-6:
             continue
         if kind == "everywhere":
-            spectrum[0, 0] += together * (height * width)
+            spectrum = torch.zeros(height, width, dtype=torch.float64)
+            spectrum[0, 0] = height * width
         else:
-            spectrum += spatial_spectrum(kind, length, height, width).to(device)[..., None, None] * together
-    return Covariance(spectrum, max(float(shares[-1]), NUGGET_FLOOR * float(shares.sum())))
+            spectrum = spatial_spectrum(kind, length, height, width)
+        spectra.append(spectrum.to(device))
+        parts.append(torch.from_numpy(np.tensordot(row, between, axes=1)).to(device))
+    nugget = max(float(shares[-1]), NUGGET_FLOOR * float(shares.sum()))
+    if not parts:
+        empty = torch.zeros(1, height, width, dtype=torch.float64, device=device)
+        return Covariance(empty, torch.zeros(1, *between.shape[1:], dtype=torch.float64, device=device), nugget)
+    return Covariance(torch.stack(spectra), torch.stack(parts), nugget)
 
 
 def temporal_parts(
-    days: Float64Array, year_phase: Float64Array, day_phase: Float64Array
+    days: Float64Array, year_phase: Float64Array, day_phase: Float64Array, filled: npt.NDArray[np.int64]
 ) -> dict[str, Float64Array]:
-    """Covariances between the steps (T, T), each 1 on the diagonal, positive semi-definite."""
+    """Covariances between the steps (T, T), each 1 on the diagonal, positive semi-definite; ranges as ``filled`` steps lie."""
     steps = len(days)
+    if len(filled) == 1:
+        return {"always": np.ones((steps, steps))}
     parts = {"white": np.eye(steps)}
-    if steps == 1:
-        return parts
     apart = np.abs(days[:, None] - days[None])
-    step, span = float(np.median(np.diff(days))), float(days[-1] - days[0])
+    known = days[filled]
+    step, span = float(np.median(np.diff(known))), float(known[-1] - known[0])
     for length in (1.5, 4.0, 12.0, 40.0, 150.0):
         if length * step < 3 * span:
             parts[f"rough {length:g}"] = np.exp(-apart / (length * step))
@@ -292,14 +329,14 @@ def semi_variances(values: Tensor, valid: Tensor, lag: int) -> tuple[Float64Arra
 
 
 def _bins(
-    days: Float64Array, year_phase: Tensor, day_phase: Tensor, between: dict[str, Float64Array]
+    days: Float64Array, year_phase: Float64Array, day_phase: Float64Array, between: dict[str, Float64Array]
 ) -> tuple[npt.NDArray[np.int64], Float64Array]:
     """Number of the bin of every pair of steps, and how many median steps lie between them, each (T, T)."""
     step = float(np.median(np.diff(days))) if len(days) > 1 else 1.0
     apart = np.abs(days[:, None] - days[None]) / step
     bins = np.digitize(apart, STEPS)
     if "year" in between or "day" in between:
-        phase = (year_phase if "year" in between else day_phase).double().cpu().numpy()
+        phase = year_phase if "year" in between else day_phase
         distance = np.abs((phase[:, None] - phase[None] + 0.5) % 1 - 0.5)
         bins = bins * (len(PHASES) + 1) + np.digitize(distance, PHASES)
     return bins, apart
@@ -308,9 +345,15 @@ def _bins(
 # --- the solution -----------------------------------------------------------------------------------------------------
 
 
-def _roots(covariance: Covariance) -> Tensor:
-    """Cholesky factors (H, W, T, T) of the covariance at each wavenumber, float64."""
-    spectrum = covariance.spectrum
+def _fields(waves: Tensor) -> Tensor:
+    """From the cosine basis (H, W, T, K) to fields (K, T, H, W)."""
+    height, width = waves.shape[:2]
+    rows, columns = (cosines(n, waves.dtype, waves.device) for n in (height, width))
+    return rows.mT @ (waves.permute(3, 2, 0, 1) @ columns)
+
+
+def _roots(spectrum: Tensor) -> Tensor:
+    """Cholesky factors of a covariance (H, W, T, T) float64 at each wavenumber."""
     jitter = _JITTER * spectrum.diagonal(dim1=2, dim2=3).mean() + 1e-12
     roots: Tensor = torch.linalg.cholesky(
         spectrum + jitter * torch.eye(spectrum.shape[-1], dtype=spectrum.dtype, device=spectrum.device)
@@ -321,12 +364,12 @@ def _roots(covariance: Covariance) -> Tensor:
 def solve(
     values: Tensor,
     valid: Tensor,
-    covariance: Covariance,
+    nugget: float,
     roots: Tensor,
     iterations: int,
     tolerance: float = 3e-4,
 ) -> Tensor:
-    """The kriged fields of K targets with mean 0, (K, T, H, W) like ``values`` and ``valid``.
+    """The kriged fields of K targets (K, T, H, W) with mean 0, as ``z`` (H, W, T, K).
 
     With ``field = root @ z`` it minimises ``|observed - field|^2 / nugget + |z|^2`` by conjugate gradients from z = 0, for all
     targets side by side. It ends when every residual has fallen to ``tolerance``.
@@ -334,11 +377,8 @@ def solve(
     height, width = values.shape[2:]
     rows, columns = (cosines(n, values.dtype, values.device) for n in (height, width))
     seen = valid.to(values.dtype)
-    preconditioners = [Preconditioner(roots, covariance.nugget, frames) for frames in valid]
+    preconditioners = [Preconditioner(roots, nugget, frames) for frames in valid]
     root = roots.to(values.dtype)
-
-    def field(z: Tensor) -> Tensor:
-        return rows.mT @ ((root @ z).permute(3, 2, 0, 1) @ columns)
 
     def back(x: Tensor) -> Tensor:
         return root.mT @ (rows @ (x @ columns.mT)).permute(2, 3, 1, 0)
@@ -355,13 +395,13 @@ def solve(
         going = energy > enough
         if not bool(going.any()):
             break
-        pushed = covariance.nugget * direction + back(seen * field(direction))
+        pushed = nugget * direction + back(seen * _fields(root @ direction))
         length = torch.where(going, energy / (direction * pushed).sum(dim=(0, 1, 2)), 0.0)
         z, residual = z + length * direction, residual - length * pushed
         ahead = preconditioned(residual)
         energy, before = torch.where(going, (residual * ahead).sum(dim=(0, 1, 2)), energy), energy
         direction = torch.where(going, ahead + energy / before.clamp_min(1e-30) * direction, direction)
-    return field(z)
+    return z
 
 
 class Preconditioner:
