@@ -28,7 +28,7 @@ STEPS = (0.1, 1.3, 2.5, 4.5, 8.5, 16.5, 32.0, 64.0, 128.0)  # edges of the bins 
 PHASES = (0.06, 0.15, 0.3)  # and of the distance in phase, where there is a cycle
 LONG_WAVES, COUPLED = (
     8,
-    2000,
+    1000,
 )  # wavenumbers per axis solved together, while squared and times the steps they are no more
 NUGGET_FLOOR = 2e-3  # of the total variance
 _JITTER = 1e-5
@@ -68,7 +68,7 @@ def krige(
     year_phase: Tensor,
     day_phase: Tensor,
     *,
-    iterations: int = 140,
+    iterations: int = 100,
 ) -> list[Tensor]:
     """Simple kriging of every cell from all observed cells of its stack, under one covariance fitted to the first target.
 
@@ -103,26 +103,27 @@ def krige(
             taper = _taper(start, stop, steps).to(weight)
             weight[part] += taper
             if covariance is not None:
-                answer[:, part] += taper * _solved(shown[:, part], seen[:, part], inside, covariance, iterations)
+                answer[:, part] += taper * _solved(
+                    shown[:, part], seen[:, part], inside, covariance, iterations
+                )
         for result, field in zip(results, answer, strict=True):
             result[b] = field / weight.clamp_min(1e-6) * scale + center
     return results
 
 
-def _solved(
-    shown: Tensor, seen: Tensor, filled: Tensor, covariance: Covariance, iterations: int
-) -> Tensor:
+def _solved(shown: Tensor, seen: Tensor, filled: Tensor, covariance: Covariance, iterations: int) -> Tensor:
     """The kriged fields (K, T, H, W): solved at the steps ``filled``, the others from these."""
     roots = _roots(covariance.among(filled))
-    waves = solve(shown[:, filled], seen[:, filled], covariance.nugget, roots, iterations)
+    whitened = solve(shown[:, filled], seen[:, filled], covariance.nugget, roots, iterations)
     if len(filled) == shown.shape[1]:
-        return _fields(roots.to(waves.dtype) @ waves)
-    weights = torch.linalg.solve_triangular(roots.mT, waves.double(), upper=True).movedim(2, 0)
-    everywhere = weights.new_zeros(len(covariance.between[0]), *weights.shape[1:])
+        return _fields(_lower(_by_steps(roots).to(whitened.dtype), whitened))
+    z = whitened.double().permute(2, 3, 0, 1)  # (H, W, t, K)
+    weights = torch.linalg.solve_triangular(roots.mT, z, upper=True).permute(2, 3, 0, 1)
+    waves = weights.new_zeros(shown.shape[1], *weights.shape[1:])
     for spectrum, between in zip(covariance.spectra, covariance.between, strict=True):
-        everywhere += torch.tensordot(between[:, filled], spectrum[..., None] * weights, dims=1)
-    everywhere[filled] = (roots @ waves.double()).movedim(2, 0)
-    return _fields(everywhere.to(waves.dtype).movedim(0, 2))
+        waves += torch.tensordot(between[:, filled], spectrum * weights, dims=1)
+    waves[filled] = (roots @ z).permute(2, 3, 0, 1)
+    return _fields(waves.to(whitened.dtype))
 
 
 def windows(steps: int, height: int, width: int) -> list[tuple[int, int]]:
@@ -243,7 +244,9 @@ def _assemble(
     nugget = max(float(shares[-1]), NUGGET_FLOOR * float(shares.sum()))
     if not parts:
         empty = torch.zeros(1, height, width, dtype=torch.float64, device=device)
-        return Covariance(empty, torch.zeros(1, *between.shape[1:], dtype=torch.float64, device=device), nugget)
+        return Covariance(
+            empty, torch.zeros(1, *between.shape[1:], dtype=torch.float64, device=device), nugget
+        )
     return Covariance(torch.stack(spectra), torch.stack(parts), nugget)
 
 
@@ -346,10 +349,41 @@ def _bins(
 
 
 def _fields(waves: Tensor) -> Tensor:
-    """From the cosine basis (H, W, T, K) to fields (K, T, H, W)."""
-    height, width = waves.shape[:2]
-    rows, columns = (cosines(n, waves.dtype, waves.device) for n in (height, width))
-    return rows.mT @ (waves.permute(3, 2, 0, 1) @ columns)
+    """From the cosine basis (T, K, H, W) to fields (K, T, H, W)."""
+    rows, columns = (cosines(n, waves.dtype, waves.device) for n in waves.shape[2:])
+    return (rows.mT @ (waves @ columns)).transpose(0, 1)
+
+
+def _by_steps(matrices: Tensor) -> Tensor:
+    """From one matrix per wavenumber (H, W, T, T) to a contiguous (T, T, 1, H, W)."""
+    return matrices.permute(2, 3, 0, 1)[:, :, None].contiguous()
+
+
+# Products over the steps at every wavenumber, as sums over whole planes: the matrices are far too small to be multiplied singly.
+
+
+def _lower(roots: Tensor, waves: Tensor) -> Tensor:
+    """Lower triangular ``roots`` (T, T, 1, H, W) times ``waves`` (T, K, H, W)."""
+    total = torch.zeros_like(waves)
+    for s, plane in enumerate(waves):
+        total[s:].addcmul_(roots[s:, s], plane)
+    return total
+
+
+def _lower_transposed(roots: Tensor, waves: Tensor) -> Tensor:
+    """The transposed of lower triangular ``roots`` (T, T, 1, H, W) times ``waves`` (T, K, H, W)."""
+    total = torch.zeros_like(waves)
+    for s, plane in enumerate(waves):
+        total[: s + 1].addcmul_(roots[s, : s + 1], plane)
+    return total
+
+
+def _full(matrices: Tensor, waves: Tensor) -> Tensor:
+    """Symmetric ``matrices`` (T, T, K, H, W) times ``waves`` (T, K, H, W)."""
+    total = torch.zeros_like(waves)
+    for s, plane in enumerate(waves):
+        total.addcmul_(matrices[s], plane)
+    return total
 
 
 def _roots(spectrum: Tensor) -> Tensor:
@@ -369,74 +403,78 @@ def solve(
     iterations: int,
     tolerance: float = 3e-4,
 ) -> Tensor:
-    """The kriged fields of K targets (K, T, H, W) with mean 0, as ``z`` (H, W, T, K).
+    """The kriged fields of K targets (K, T, H, W) with mean 0, whitened in the cosine basis: ``z`` (T, K, H, W).
 
     With ``field = root @ z`` it minimises ``|observed - field|^2 / nugget + |z|^2`` by conjugate gradients from z = 0, for all
     targets side by side. It ends when every residual has fallen to ``tolerance``.
     """
-    height, width = values.shape[2:]
-    rows, columns = (cosines(n, values.dtype, values.device) for n in (height, width))
+    rows, columns = (cosines(n, values.dtype, values.device) for n in values.shape[2:])
     seen = valid.to(values.dtype)
-    preconditioners = [Preconditioner(roots, nugget, frames) for frames in valid]
-    root = roots.to(values.dtype)
+    preconditioned = Preconditioner(roots, nugget, valid)
+    root = _by_steps(roots).to(values.dtype)
 
     def back(x: Tensor) -> Tensor:
-        return root.mT @ (rows @ (x @ columns.mT)).permute(2, 3, 1, 0)
+        return _lower_transposed(root, (rows @ (x @ columns.mT)).transpose(0, 1).contiguous())
 
-    def preconditioned(residual: Tensor) -> Tensor:
-        return torch.stack([p(residual[..., k]) for k, p in enumerate(preconditioners)], dim=-1)
-
-    residual = back(values * seen)  # (H, W, T, K)
+    residual = back(values * seen)
     z = torch.zeros_like(residual)
     ahead = preconditioned(residual)
-    direction, energy = ahead, (residual * ahead).sum(dim=(0, 1, 2))
+    direction, energy = ahead, (residual * ahead).sum(dim=(0, 2, 3))
     enough = tolerance**2 * energy
     for _ in range(iterations):
         going = energy > enough
         if not bool(going.any()):
             break
-        pushed = nugget * direction + back(seen * _fields(root @ direction))
-        length = torch.where(going, energy / (direction * pushed).sum(dim=(0, 1, 2)), 0.0)
+        pushed = nugget * direction + back(seen * _fields(_lower(root, direction)))
+        length = torch.where(going, energy / (direction * pushed).sum(dim=(0, 2, 3)), 0.0)[:, None, None]
         z, residual = z + length * direction, residual - length * pushed
         ahead = preconditioned(residual)
-        energy, before = torch.where(going, (residual * ahead).sum(dim=(0, 1, 2)), energy), energy
-        direction = torch.where(going, ahead + energy / before.clamp_min(1e-30) * direction, direction)
+        energy, before = torch.where(going, (residual * ahead).sum(dim=(0, 2, 3)), energy), energy
+        turn = (energy / before.clamp_min(1e-30))[:, None, None]
+        direction = torch.where(going[:, None, None], ahead + turn * direction, direction)
     return z
 
 
 class Preconditioner:
-    """An approximate inverse of the normal equations of one stack of which ``valid`` (T, H, W) is observed.
+    """An approximate inverse of the normal equations of stacks of which ``valid`` (K, T, H, W) is observed.
 
     The longest waves are solved with all their couplings through the gaps, the others each by itself as if what a frame
     observed were spread evenly over it. Exact where every frame is either complete or empty.
     """
 
     def __init__(self, roots: Tensor, nugget: float, valid: Tensor) -> None:
-        steps, height, width = valid.shape
-        seen = valid.double()
-        share = seen.mean(dim=(1, 2))
-        inner = roots.mT @ (share[:, None] * roots)
-        inner.diagonal(dim1=2, dim2=3).add_(nugget)
-        self.each = torch.cholesky_inverse(torch.linalg.cholesky(inner)).float()
+        count, steps, height, width = valid.shape
         side = max(1, min(LONG_WAVES, math.isqrt(COUPLED // steps)))
         self.size = min(side, height), min(side, width)
+        self.each = torch.empty(steps, steps, count, height, width, dtype=torch.float32, device=roots.device)
+        self.long: list[Tensor] = []
+        for k, seen in enumerate(valid.double()):
+            inner = roots.mT @ (seen.mean(dim=(1, 2))[:, None] * roots)
+            inner.diagonal(dim1=2, dim2=3).add_(nugget)
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
+            self.each[:, :, k] = inverse.permute(2, 3, 0, 1)
+            self.long.append(self._coupled(roots, nugget, seen))
+
+    def _coupled(self, roots: Tensor, nugget: float, seen: Tensor) -> Tensor:
+        """Inverse, (t y x, t y x), for the longest waves of one stack."""
+        (steps, *sizes), (a, b) = seen.shape, self.size
         rows, columns = (
-            cosines(n, torch.float64, valid.device)[:k]
-            for n, k in zip((height, width), self.size, strict=True)
+            cosines(n, torch.float64, seen.device)[:k] for n, k in zip(sizes, self.size, strict=True)
         )
         pairs_y = (rows[:, None] * rows[None]).flatten(0, 1)
         pairs_x = (columns[:, None] * columns[None]).flatten(0, 1)
-        a, b = self.size
         overlap = (pairs_y @ seen @ pairs_x.mT).view(steps, a, a, b, b)
         waves = roots[:a, :b]
-        coupled = torch.einsum("yxts,tyvxw,vwtu->yxsvwu", waves, overlap, waves)
+        coupled = torch.einsum("yxts,tyvxw,vwtu->syxuvw", waves, overlap, waves)
         coupled = coupled.reshape(a * b * steps, a * b * steps)
         coupled.diagonal().add_(nugget)
-        self.long = torch.cholesky_inverse(torch.linalg.cholesky(coupled)).float()
+        return torch.cholesky_inverse(torch.linalg.cholesky(coupled)).float()
 
     def __call__(self, residual: Tensor) -> Tensor:
-        """(H, W, T) -> (H, W, T)."""
-        answer = (self.each @ residual[..., None])[..., 0]
+        """(T, K, H, W) -> (T, K, H, W)."""
+        answer = _full(self.each, residual)
         a, b = self.size
-        answer[:a, :b] = (self.long @ residual[:a, :b].reshape(-1)).view(a, b, -1)
+        for k, inverse in enumerate(self.long):
+            part = residual[:, k, :a, :b]
+            answer[:, k, :a, :b] = (inverse @ part.reshape(-1)).view(part.shape)
         return answer
