@@ -1,9 +1,9 @@
-"""Filling an awkward file the way a user would, keeping what was said about it; every success is verified."""
+"""Filling an awkward file the way a user would: the real command line, its exit code, what it said; every success is verified."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,8 @@ import netCDF4
 import numpy as np
 import pytest
 
-from stimpute import api
-from stimpute.errors import StimputeWarning
-from stimpute.inference.summary import FillSummary
-from stimpute.io.verify import VerifyReport
+from stimpute.cli import run
+from stimpute.io.verify import LayerCount
 
 
 @dataclass(frozen=True)
@@ -23,14 +21,18 @@ class Outcome:
     """A fill that went through: its output, summary, proof, and everything it warned of."""
 
     out: Path
-    summary: FillSummary
-    proof: VerifyReport
+    summary: dict[str, Any]
+    layers: tuple[LayerCount, ...]
     warned: str
 
     @property
     def counts(self) -> tuple[int, int, int]:
         """(observed, filled, refused) over all layers, as the verification counts them."""
-        return self.proof.total("observed"), self.proof.total("filled"), self.proof.total("refused")
+        return self.total("observed"), self.total("filled"), self.total("refused")
+
+    def total(self, count: str) -> int:
+        """Sum over the layers."""
+        return sum(getattr(layer, count) for layer in self.layers)
 
     def stored(self, name: str) -> np.ndarray:
         """A variable of a NetCDF output as it is stored."""
@@ -39,41 +41,64 @@ class Outcome:
             return np.asarray(file[name][...])
 
 
-@pytest.fixture
-def fill(tmp_path) -> Callable[..., Outcome]:
-    """``fill(inputs, "out.nc", **options)`` with a quick method; then ``verify``, which must find nothing."""
+def words(inputs: Any, out: Path | None = None, **options: Any) -> list[str]:
+    """Inputs, output and keywords as a user types them."""
+    many = isinstance(inputs, Iterable) and not isinstance(inputs, str | Path)
+    typed = [str(item) for item in (inputs if many else [inputs])]
+    typed += [] if out is None else [str(out)]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            typed += [flag] if value else []
+        elif name in ("nodata", "var", "covariate"):  # may be repeated
+            for item in value if isinstance(value, list | tuple) else [value]:
+                typed += [flag, str(item)]
+        else:
+            typed += [flag, ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
+    return typed
 
-    def run(
+
+@pytest.fixture
+def fill(tmp_path, capsys) -> Callable[..., Outcome]:
+    """``fill(inputs, "out.nc", **options)``: the command with a quick method, then ``verify``; both must exit 0."""
+
+    def call(
         inputs: Any, out: str = "out.nc", *, proof: dict[str, Any] | None = None, **options: Any
     ) -> Outcome:
         target = tmp_path / out
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            summary = api.fill(inputs, target, **{"method": "linear", **options})
-        strangers = [str(w.message) for w in caught if not issubclass(w.category, StimputeWarning)]
-        assert not [s for s in strangers if "matmul" not in s]
+        capsys.readouterr()
+        code = run(["fill", *words(inputs, target, **{"method": "linear", **options}), "--json"])
+        filled = capsys.readouterr()
+        assert code == 0, filled.err
+        assert "Traceback" not in filled.err
         named = {k: options[k] for k in ("nodata",) if k in options} | (proof or {})
-        report = api.verify(inputs, target, **named)
-        assert report.differences == ()
-        said = "\n".join(str(w.message) for w in caught if issubclass(w.category, StimputeWarning))
-        return Outcome(target, summary, report, said)
+        code = run(["verify", *words(inputs, target, **named), "--json"])
+        verified = capsys.readouterr()
+        assert code == 0, verified.err + verified.out
+        report = json.loads(verified.out)
+        assert report["differences"] == []
+        layers = tuple(LayerCount(**layer) for layer in report["layers"])
+        said = [line for line in filled.err.splitlines() if line.startswith("warning: ")]
+        return Outcome(target, json.loads(filled.out), layers, "\n".join(said))
 
-    return run
+    return call
 
 
 @pytest.fixture
-def refuses(tmp_path) -> Callable[..., str]:
-    """``refuses(inputs, **options)``: the one-line error, after checking that nothing was written."""
+def refuses(tmp_path, capsys) -> Callable[..., str]:
+    """``refuses(inputs, **options)``: exit code 1 (or 2), one error line, nothing written; returns the line."""
 
-    def run(inputs: Any, out: str = "out.nc", **options: Any) -> str:
-        from stimpute.errors import StimputeError
-
+    def call(inputs: Any, out: str = "out.nc", **options: Any) -> str:
         before = set(tmp_path.rglob("*"))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with pytest.raises(StimputeError) as caught:
-                api.fill(inputs, tmp_path / out, **{"method": "linear", **options})
+        capsys.readouterr()
+        code = run(["fill", *words(inputs, tmp_path / out, **{"method": "linear", **options})])
+        said = capsys.readouterr()
+        errors = [line for line in said.err.splitlines() if line.startswith("stimpute: error: ")]
+        assert code in (1, 2), said.err
+        assert len(errors) == 1, said.err
+        assert "Traceback" not in said.err
+        assert said.out == ""
         assert set(tmp_path.rglob("*")) == before
-        return str(caught.value)
+        return errors[0]
 
-    return run
+    return call

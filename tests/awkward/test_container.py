@@ -26,9 +26,9 @@ def test_55_several_variables_are_listed(gappy, write_netcdf, refuses, fill):
     )
     said = refuses(source)
     assert all(word in said for word in ("sst", "chl", "--var"))
-    assert fill(source, "one.nc", var="chl").proof.layers[0].name == "chl"
-    assert len(fill(source, "two.nc", var=["sst", "chl"]).proof.layers) == 2
-    assert len(fill(source, "all.nc", var="all").proof.layers) == 2
+    assert fill(source, "one.nc", var="chl").layers[0].name == "chl"
+    assert len(fill(source, "two.nc", var=["sst", "chl"]).layers) == 2
+    assert len(fill(source, "all.nc", var="all").layers) == 2
 
 
 def test_56_everything_else_in_the_file_is_kept(gappy, write_netcdf, fill):

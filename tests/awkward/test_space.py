@@ -113,7 +113,7 @@ def test_30_a_global_grid_has_no_seam(tmp_path, fill):
 def test_31_a_box_across_the_antimeridian(tmp_path, gappy, fill):
     values = gappy(nx=36)
     source = write(tmp_path / "in.nc", values, np.linspace(40, 33, 8), np.arange(-175, 180, 10))
-    outcome = fill(source, bbox=(160, 30, -160, 45), command="stimpute fill --bbox 160,30,-160,45")
+    outcome = fill(source, bbox=(160, 30, -160, 45))
     assert outcome.counts[0] == np.isfinite(values[:, :, [34, 35, 0, 1]]).sum()
     assert len(outcome.stored("x")) == 4
 

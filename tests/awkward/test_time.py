@@ -30,7 +30,7 @@ def test_45_duplicate_steps_need_a_decision(gappy, write_netcdf, refuses, fill):
     source = write_netcdf(gappy(t=4), times=[0, 1, 1, 2])
     assert "--dedupe" in refuses(source)
     for choice in ("first", "last", "mean"):
-        outcome = fill(source, f"{choice}.nc", dedupe=choice, command=f"stimpute fill --dedupe {choice}")
+        outcome = fill(source, f"{choice}.nc", dedupe=choice)
         assert outcome.stored("sst").shape[0] == 3
 
 
@@ -74,7 +74,7 @@ def test_50_missing_steps_become_gaps_only_when_asked(gappy, write_netcdf, fill)
     values = gappy()[[0, 1, 3, 4, 5]]
     source = write_netcdf(values, times=[0, 1, 3, 4, 5])
     assert fill(source, "as_it_is.nc").stored("sst").shape[0] == 5
-    outcome = fill(source, "regular.nc", regular=True, command="stimpute fill --regular")
+    outcome = fill(source, "regular.nc", regular=True)
     assert outcome.stored("time").tolist() == [0, 1, 2, 3, 4, 5]
     assert (outcome.stored("sst_fill_flag")[2] == 1).all()
 
