@@ -18,6 +18,7 @@ from scipy.ndimage import distance_transform_edt
 
 from stimpute.errors import InputError, StimputeWarning, VariogramError
 from stimpute.grid import Grid
+from stimpute.inference.level_shift import level_shift
 from stimpute.inference.memory import Read, StackSource, wrapped
 from stimpute.inference.options import FillOptions, Progress
 from stimpute.protocols import Layer, Method, Source, Window
@@ -124,7 +125,7 @@ def survey_layer(
         raise InputError(
             f"{_where(source, layer)}: no observed value at all, so there is nothing to fill from"
         )
-    notes = _remarks(layer, scan)
+    notes = _remarks(layer, scan) + _jump(source, layer, scan)
     complete = bool((scan.per_cell == layer.shape[0]).all())
     variogram, remark = (None, "") if complete else _variogram(scan.whole or scan.overview, options.seed)
     range_km, range_days = _ranges(variogram)
@@ -236,6 +237,18 @@ def _remarks(layer: Layer, scan: Scan) -> list[str]:
     if int((scan.per_cell > 0).sum()) == 1 and scan.per_cell.size > 1:
         notes.append(f"{layer.name}: only one cell was ever observed")
     return notes
+
+
+def _jump(source: Source, layer: Layer, scan: Scan) -> list[str]:
+    """The warning of a sensor step: another offset, calibration or product version from one date on."""
+    found = level_shift(scan.overview)
+    if found is None:
+        return []
+    step = int(np.searchsorted(source.times, scan.overview.times[found[0]]))
+    return [
+        f"{_where(source, layer)} jumps by {found[1]:+.4g} {layer.units}".rstrip()
+        + f" at {source.time_labels[step]} and stays there; another offset or sensor? Bring both parts to one scale first"
+    ]
 
 
 def _variogram(stack: Stack, seed: int) -> tuple[VariogramAnalysis | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import netCDF4
@@ -371,3 +372,25 @@ def test_info_says_what_a_run_would_refuse(gappy, write_geotiffs):
     except Exception as error:
         said = str(error)
     assert "--nodata" in said
+
+
+def test_24_an_outlier_at_a_cloud_edge_is_kept_or_screened_and_said(gappy, write_netcdf, fill):
+    values = gappy(t=12, missing=0.2)
+    values[5, 3, 4] = 90.0
+    source = write_netcdf(values)
+    assert fill(source, "as_it_is.nc").stored("sst")[5, 3, 4] == 90
+    outcome = fill(source, "screened.nc", qc=True)
+    assert outcome.stored("sst")[5, 3, 4] < 25
+    assert "1 outliers" in outcome.warned
+    assert "stack.nc: sst" in outcome.warned
+    assert outcome.total("altered") == 1
+
+
+def test_26_a_sensor_step_is_said(gappy, write_netcdf, fill):
+    values = gappy(t=16, ny=12, nx=14) * 50
+    assert "jumps" not in fill(write_netcdf(values, "one.nc", dtype="i2"), "a.nc").warned
+    values[10:] += 1000
+    outcome = fill(write_netcdf(values, "two.nc", dtype="i2"), "b.nc")
+    assert re.search(r"two.nc: sst jumps by \+(9|10)\d\d ", outcome.warned)
+    assert "two.nc" in outcome.warned
+    assert "2020-01-11" in outcome.warned
