@@ -183,6 +183,9 @@ class _Reader:
         out = np.full((len(before), window.shape[1], window.shape[2]), np.nan, dtype=np.float32)
         for at in np.flatnonzero(known):
             first, share = fields[int(before[at])], float(weight[at])
+            if share >= 1:  # the very step: its gaps stay gaps
+                out[at] = fields[int(before[at]) + 1]
+                continue
             second = fields[int(before[at]) + 1] if share > 0 else first
             mixed = first * np.float32(1 - share) + second * np.float32(share)
             if self.nearest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from stimpute.errors import ModelError
+from stimpute.errors import ModelError, StimputeWarning
 from stimpute.estimate import Estimate
 from stimpute.model.batch import Batch, covariate_moments, observed_moments
 from stimpute.model.candidates import compute_candidates
@@ -40,6 +42,7 @@ class STMethod:
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self.precision = precision
+        self._on_cpu: STTransformer | None = None  # for what does not fit on the device
         self.multiple = network.config.patch_size * network.config.window_size
 
     def prepare(self, overview: Stack) -> STImputer:
@@ -64,6 +67,42 @@ class STMethod:
         return STImputer(self, float(center), float(scale), moments)
 
 
+    def predict(self, batch: Batch) -> Prediction:
+        """The network on a batch; where the accelerator's memory is too small for it, on the CPU, with a warning.
+
+        Raises
+        ------
+        MemoryError : the memory of the machine itself is too small.
+        """
+        try:
+            return predict(self.network, batch.to(self.device), self.precision)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.device.type == "cpu":
+                raise MemoryError(str(error).splitlines()[0]) from error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self._on_cpu is None:
+            warnings.warn(
+                f"{self.device} has too little free memory for a tile; computed on the CPU (a smaller --tile would fit)",
+                StimputeWarning,
+                stacklevel=2,
+            )
+            self._on_cpu = copy.deepcopy(self.network).to("cpu").eval()
+        return predict(self._on_cpu, batch.to("cpu"), self.precision)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator gave up: CUDA's and MPS's own errors, or torch's and Python's for the CPU.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes do not match"))
+    (True, False)
+    """
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in words)
+
+
 @dataclass(frozen=True)
 class STImputer:
     """A network with the normalisation of one stack."""
@@ -75,9 +114,8 @@ class STImputer:
 
     def impute(self, stack: Stack) -> Estimate:
         """Mean and standard error of every cell of a stack, in its units."""
-        method = self.method
-        batch = Batch.from_stacks([stack], self.center, self.scale, self.covariates).to(method.device)
-        prediction = predict(method.network, batch, method.precision)
+        batch = Batch.from_stacks([stack], self.center, self.scale, self.covariates)
+        prediction = self.method.predict(batch)
         mean = prediction.mean[0].double().cpu().numpy() * self.scale + self.center
         scale = prediction.scale[0].double().cpu().numpy() * self.scale
         return Estimate(mean.astype(np.float32), scale.astype(np.float32))
