@@ -59,7 +59,7 @@ def fill(
     out : where to write; None returns the filled Dataset (with ``NAME_fill_flag`` and ``NAME_standard_error``).
     progress : called with (stage, done, total).
     command : recorded in ``history``.
-    options : as on the command line, with ``_`` for ``-``; ``max_gap`` in days, ``memory`` in bytes, ``co`` a mapping,
+    options : as on the command line, with ``_`` for ``-``; ``max_gap`` and ``max_extrapolation`` in days (``math.inf``: any), ``max_distance`` in km or as ``"50km"``, ``"3cells"``, ``memory`` in bytes, ``co`` a mapping,
         ``adapt`` in minutes or as ``"300steps"``.
 
     Returns

@@ -46,6 +46,8 @@ class FillKeywords(ReadKeywords, total=False):
     adapt: float | str | None
     fill_never_observed: bool
     max_gap: float | None
+    max_distance: float | str | None
+    max_extrapolation: float | None
     min_obs: float | None
     uncertainty: bool
     quantiles: Sequence[float]
@@ -172,7 +174,9 @@ def sink_options(options: FillKeywords) -> SinkOptions:
 def fill_options(options: FillKeywords) -> FillOptions:
     """How the engine fills."""
     from stimpute.inference.options import FillOptions
+    from stimpute.inference.refusal import Distance
 
+    distance = options.get("max_distance")
     quantiles, uncertainty = tuple(options.get("quantiles", ())), options.get("uncertainty", True)
     if quantiles and not uncertainty:
         raise UsageError("--quantiles need the uncertainty; leave out --no-uncertainty")
@@ -180,7 +184,8 @@ def fill_options(options: FillKeywords) -> FillOptions:
         tile=options.get("tile"), overlap=options.get("overlap"), memory=options.get("memory"),
         bounds=options.get("bounds", "auto"), quantiles=quantiles, uncertainty=uncertainty,
         fill_never_observed=options.get("fill_never_observed", False), max_gap_days=options.get("max_gap"),
-        min_obs=options.get("min_obs"), seed=options.get("seed", 0),
+        max_distance=None if distance is None else Distance.of(distance),
+        max_extrapolation_days=options.get("max_extrapolation"), min_obs=options.get("min_obs"), seed=options.get("seed", 0),
     )  # fmt: skip
 
 

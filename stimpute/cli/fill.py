@@ -53,6 +53,25 @@ def fill(
             help="Refuse longer gaps (min, h, d, w, mo, y).",
         ),
     ] = None,
+    max_distance: Annotated[
+        str | None,
+        o.option(
+            "--max-distance",
+            panel=o.REFUSAL,
+            metavar="50km",
+            help="Refuse cells farther from all observations of their step (km, m, cells).",
+        ),
+    ] = None,
+    max_extrapolation: Annotated[
+        Any,
+        o.option(
+            "--max-extrapolation",
+            panel=o.REFUSAL,
+            parser=parse.days_or_none,
+            metavar="10d|none",
+            help="Fill no farther past a cell's first or last observation (default: the temporal range).",
+        ),
+    ] = None,
     min_obs: Annotated[
         float | None,
         o.option("--min-obs", panel=o.REFUSAL, metavar="SHARE", help="Refuse cells observed in fewer steps."),
@@ -144,6 +163,7 @@ def fill(
     )  # fmt: skip
     options = {
         "method": method, "model": model, "adapt": adapt, "fill_never_observed": fill_never_observed, "max_gap": max_gap,
+        "max_distance": max_distance, "max_extrapolation": max_extrapolation,
         "min_obs": min_obs, "uncertainty": uncertainty, "quantiles": quantiles or (), "flags": flags, "plot": plot,
         "bounds": parse.bounds(bounds), "dtype": dtype, "of": of, "co": parse.creation(co or []), "device": device,
         "precision": precision, "threads": threads, "tile": tile, "overlap": overlap, "memory": memory,
@@ -170,10 +190,12 @@ def _print_summary(summary: FillSummary) -> None:
             else f"; expected error {layer.expected_error:.3g} {layer.units}".rstrip()
         )
         outside = f", {layer.outside_domain:,} outside the domain" if layer.outside_domain else ""
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in layer.refusals.items())
+        why = f" ({reasons})" if reasons else ""
         clipped = f" ({layer.clipped:,} clipped into bounds)" if layer.clipped else ""
         console.say(
             f"{layer.name}: {cells:,} cell-steps: {layer.observed:,} observed, {layer.filled:,} filled{clipped},"
-            f" {layer.refused:,} refused{outside}{error}"
+            f" {layer.refused:,} refused{why}{outside}{error}"
         )
         if not layer.filled and not layer.refused:
             console.say(f"{layer.name}: no gaps; copied")

@@ -96,6 +96,15 @@ def days(text: str) -> float:
         return float(_refuse(text, "a duration such as 10d or 36h"))
 
 
+def days_or_none(text: str) -> float:
+    """A duration as :func:`days` reads it, or ``none`` for any.
+
+    >>> days_or_none("2w"), days_or_none("none")
+    (14.0, inf)
+    """
+    return float("inf") if text.strip() == "none" else days(text)
+
+
 def levels(text: str) -> tuple[float, ...]:
     """``0.05,0.5,0.95``."""
     return _numbers(text, "levels such as 0.05,0.5,0.95")

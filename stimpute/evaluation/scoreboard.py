@@ -16,9 +16,10 @@ from scipy.ndimage import distance_transform_edt
 from stimpute.errors import InputError, StimputeError, StimputeWarning, UsageError
 from stimpute.grid import Grid
 from stimpute.holdout import KINDS, Kind, hold_out
-from stimpute.inference.engine import fill_source, gap_days
+from stimpute.inference.engine import fill_source
 from stimpute.inference.memory import ArraySink, StackSource
 from stimpute.inference.options import FillOptions, Progress
+from stimpute.inference.refusal import gap_days
 from stimpute.inference.summary import FillSummary
 from stimpute.inference.survey import cell_km
 from stimpute.metrics import BinScores, Scores, by_bins, score

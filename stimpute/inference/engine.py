@@ -7,16 +7,17 @@ protocols only; neither files nor networks.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
 from stimpute import __version__
 from stimpute.inference.options import Bounds, FillOptions, Progress
+from stimpute.inference.refusal import count_reasons, refused_gaps
 from stimpute.inference.summary import FillSummary, LayerSummary
 from stimpute.inference.survey import Survey, survey_layer
 from stimpute.inference.trust import Trust, earn_trust
@@ -104,6 +105,7 @@ def _fill_layer(
 ) -> LayerSummary:
     counts = np.zeros(4, dtype=np.int64)
     clipped, claimed = 0, 0.0
+    reasons: Counter[str] = Counter()
     bounds = resolve_bounds(survey.layer, options)
     gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
     if gaps:
@@ -115,7 +117,7 @@ def _fill_layer(
         trust = Trust()
         bands = _untouched(survey)
     for window, answer in bands:
-        filled, changed = _filled(survey, window, answer, bounds, options)
+        filled, changed = _filled(survey, window, answer, bounds, options, reasons)
         sink.write(window, filled, survey.index)
         counts += np.bincount(filled.flag.ravel(), minlength=4)
         clipped += changed
@@ -130,7 +132,7 @@ def _fill_layer(
         refused=int(counts[REFUSED]), outside_domain=int(counts[OUTSIDE_DOMAIN]), clipped=clipped,
         expected_error=trust.expected_error(claimed, int(counts[FILLED])), coverage=trust.coverage, whole=survey.plan is None, tiles=len(survey.tiles),
         tile={} if survey.plan is None else survey.plan.to_dict(), range_km=survey.range_km,
-        range_days=survey.range_days, notes=notes,
+        range_days=survey.range_days, notes=notes, refusals=dict(reasons),
     )  # fmt: skip
 
 
@@ -259,17 +261,24 @@ def _untouched(survey: Survey) -> Iterator[tuple[Window, Answer]]:
 
 
 def _filled(
-    survey: Survey, window: Window, answer: Answer, bounds: Bounds, options: FillOptions
+    survey: Survey,
+    window: Window,
+    answer: Answer,
+    bounds: Bounds,
+    options: FillOptions,
+    reasons: Counter[str],
 ) -> tuple[Filled, int]:
-    """Decide cell by cell; returns what goes to the sink and how many filled values were clipped."""
+    """Decide cell by cell; returns what goes to the sink and how many filled values were clipped; adds to ``reasons``."""
     rows = window.slices[1]
     allowed = survey.fillable[rows][None] & np.isfinite(answer.mean) & ~answer.valid
-    if options.max_gap_days is not None:
-        allowed &= gap_days(answer.valid, survey.times) <= options.max_gap_days
+    refused = refused_gaps(survey, window, answer.valid, options)
+    for gaps in refused.values():
+        allowed &= ~gaps
     flag = np.full(window.shape, REFUSED, dtype=np.uint8)
     flag[np.broadcast_to(survey.outside[rows][None], flag.shape)] = OUTSIDE_DOMAIN
     flag[allowed] = FILLED
     flag[answer.valid] = OBSERVED
+    reasons.update(count_reasons(survey, window, flag == REFUSED, refused))
     low, high = bounds
     values = np.clip(answer.mean, low, high) if (low, high) != (None, None) else answer.mean
     clipped = int(((values != answer.mean) & allowed).sum())
@@ -284,24 +293,6 @@ def _filled(
     return Filled(
         np.asarray(np.where(allowed, values, np.float32(np.nan)), np.float32), flag, error, quantiles
     ), clipped
-
-
-def gap_days(valid: BoolArray, times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Length in days of the gap every cell-step lies in, from the observation before to the one after. (time, y, x)
-
-    A gap open at one end counts from its observation to the end of the series; 0 where observed, inf where the cell
-    was never observed.
-
-    >>> gap_days(np.array([True, False, False, True, False])[:, None, None], np.arange(5.0)).ravel().tolist()
-    [0.0, 3.0, 3.0, 0.0, 1.0]
-    """
-    at = np.where(valid, times[:, None, None], np.nan)
-    before = np.fmax.accumulate(at, axis=0)
-    after = np.flip(np.fmin.accumulate(np.flip(at, 0), axis=0), 0)
-    length = np.where(np.isnan(after), times[-1], after) - np.where(np.isnan(before), times[0], before)
-    length[np.broadcast_to(~valid.any(axis=0), valid.shape)] = np.inf
-    length[valid] = 0.0
-    return np.asarray(length)
 
 
 def resolve_bounds(layer: Layer, options: FillOptions) -> Bounds:

@@ -65,6 +65,10 @@ def open_method(
             raise UsageError(
                 f"--model {model}: method {name} has no model; leave --model out or use --method st"
             )
+        if precision != "fp32":
+            raise UsageError(
+                f"--precision {precision}: only the network of method st computes in it, {name} is not one; leave it out"
+            )
         choose_device("cpu" if device == "auto" else device, threads)
         return METHODS[name]()
     where = choose_device(device, threads)

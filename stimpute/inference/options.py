@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stimpute.errors import UsageError
+from stimpute.inference.refusal import Distance
 
 Bounds = tuple[float | None, float | None]
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -24,8 +25,11 @@ class FillOptions:
         what its ``standard_name`` allows (no negative rain, NDVI in -1..1). None: never clipped.
     quantiles : levels in (0, 1) to estimate besides mean and standard error.
     uncertainty : False skips the calibration and the standard error.
-    fill_never_observed : fill cells without any observation too.
+    fill_never_observed : fill cells without any observation too; then nothing is too far past an observation either.
     max_gap_days : gaps longer than this, from observation to observation of the cell, are refused.
+    max_distance : cells farther than this from every observation of the same step are refused.
+    max_extrapolation_days : how far past a cell's first or last observation is filled; None: the temporal range of the
+        variogram, at least one step, and farther where an observation of the same step lies within the spatial range.
     min_obs : cells observed in a smaller share of the steps are refused.
     seed : of everything sampled.
 
@@ -42,6 +46,8 @@ class FillOptions:
     uncertainty: bool = True
     fill_never_observed: bool = False
     max_gap_days: float | None = None
+    max_distance: Distance | None = None
+    max_extrapolation_days: float | None = None
     min_obs: float | None = None
     seed: int = 0
 
@@ -56,6 +62,8 @@ class FillOptions:
             raise UsageError(f"--min-obs {self.min_obs}: a share between 0 and 1")
         if self.max_gap_days is not None and self.max_gap_days <= 0:
             raise UsageError(f"--max-gap {self.max_gap_days:g} d: longer than 0")
+        if self.max_extrapolation_days is not None and not self.max_extrapolation_days >= 0:
+            raise UsageError(f"--max-extrapolation {self.max_extrapolation_days:g} d: 0 or longer, or none")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: 0 or more")
         if isinstance(self.bounds, tuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -29,6 +29,9 @@ class LayerSummary:
     range_km: float | None
     range_days: float | None
     notes: tuple[str, ...] = ()
+    refusals: dict[str, int] = field(
+        default_factory=dict
+    )  # why, and how many cell-steps; their sum is ``refused``
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class Survey:
     observed_per_cell: npt.NDArray[np.int64]
     observed_per_step: npt.NDArray[np.int64]
     times: npt.NDArray[np.float64]  # days, of every step
+    grid: Grid
     fillable: BoolArray  # (y, x): may be filled
     outside: BoolArray  # (y, x): outside the domain
     variogram: VariogramAnalysis | None
@@ -131,12 +132,12 @@ def survey_layer(
     range_km, range_days = _ranges(variogram)
     if not complete and (remark or range_km is None):
         notes.append(remark or f"{layer.name}: no spatial range could be fitted; tiles of the fallback size")
-    fillable, outside, refusal = _fillable(source, layer, scan, range_km, options)
+    fillable, outside, refusal = _fillable(source, layer, scan, _reach(variogram, range_km), options)
     notes += refusal
     survey = Survey(
         index=index, layer=layer, shape=layer.shape, read=scan.read, margin=0, in_memory=scan.whole is not None,
         overview=scan.overview, observed_per_cell=scan.per_cell, observed_per_step=scan.per_step,
-        times=source.times, fillable=fillable, outside=outside, variogram=variogram, range_km=range_km, range_days=range_days,
+        times=source.times, grid=source.grid, fillable=fillable, outside=outside, variogram=variogram, range_km=range_km, range_days=range_days,
         plan=None, tiles=(), bytes_per_cell=int(getattr(method, "bytes_per_cell", TILE_BYTES if hasattr(method, "multiple") else WHOLE_BYTES)), notes=tuple(notes),
     )  # fmt: skip
     for note in notes:
@@ -269,6 +270,13 @@ def _ranges(variogram: VariogramAnalysis | None) -> tuple[float | None, float | 
     return ranges[0], ranges[1]
 
 
+def _reach(variogram: VariogramAnalysis | None, range_km: float | None) -> float | None:
+    """How far space alone may be trusted: the range, but never beyond the largest lag that was compared."""
+    if variogram is None or range_km is None:
+        return range_km
+    return min(range_km, variogram.spatial.max_lag)
+
+
 def cell_km(grid: Grid) -> float:
     """Typical distance in km (cells on an index grid) between neighbouring cells; 1 where there is one cell only."""
     spacing = [s for s in grid.spacing_km() if s > 0]
@@ -276,7 +284,7 @@ def cell_km(grid: Grid) -> float:
 
 
 def _fillable(
-    source: Source, layer: Layer, scan: Scan, range_km: float | None, options: FillOptions
+    source: Source, layer: Layer, scan: Scan, reach_km: float | None, options: FillOptions
 ) -> tuple[BoolArray, BoolArray, list[str]]:
     """Which cells may be filled, which lie outside the domain, and what the user should know about it."""
     notes: list[str] = []
@@ -287,7 +295,7 @@ def _fillable(
     if options.fill_never_observed:
         fillable[:] = True
     elif layer.shape[0] < FEW_STEPS and not ever.all():
-        reach = range_km if range_km is not None else FALLBACK_RANGE_CELLS * cell_km(source.grid)
+        reach = reach_km if reach_km is not None else FALLBACK_RANGE_CELLS * cell_km(source.grid)
         fillable |= _distance_to_cells_km(source, ever) <= reach
         unit = "cells" if source.grid.units == "cells" else "km"
         notes.append(

@@ -11,6 +11,7 @@ import netCDF4
 import numpy as np
 
 from stimpute.errors import InputError
+from stimpute.io.classic_size import is_classic, missing_bytes
 from stimpute.io.raw import Array, Key, RawFile, RawVariable
 
 LOCK = threading.RLock()  # the HDF5 library below is not safe in threads
@@ -23,18 +24,39 @@ def open_netcdf(path: str | Path) -> RawFile:
     ------
     InputError : the file cannot be opened: absent, truncated, not NetCDF.
     """
+    _refuse_cut(path)
     try:
         with LOCK:
             dataset = netCDF4.Dataset(str(path), "r")
             dataset.set_auto_maskandscale(False)
             dataset.set_auto_chartostring(False)
-            return _raw_file(path, dataset)
+            raw = _raw_file(path, dataset)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"{path}: cannot be read as NetCDF ({error}); is it truncated or damaged?"
         ) from error
+    if not raw.variables:
+        raw.close()
+        raise InputError(f"{path}: holds no variables at all; is it truncated or damaged?")
+    return raw
+
+
+def _refuse_cut(path: str | Path) -> None:
+    """The library itself reads zeros where a classic file ends too early."""
+    if not is_classic(path):
+        return
+    try:
+        missing = missing_bytes(path)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: cannot be read as NetCDF ({error}); is it truncated or damaged?"
+        ) from error
+    if missing:
+        raise InputError(
+            f"{path}: {missing:,} bytes shorter than its header declares; is it truncated or damaged?"
+        )
 
 
 def _raw_file(path: str | Path, dataset: Any) -> RawFile:

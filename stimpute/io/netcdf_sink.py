@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class NetCDFSink:
     def __init__(self, out: str | Path, source: CFSource, options: SinkOptions) -> None:
         self.source, self.options = source, options
         self.layout: Layout = layout_of(source, options)
+        if options.format == "NetCDF3":
+            self.layout = _in_classic_types(source, self.layout)
         self.variant, self.defaults = _variant(source, self.layout, options)
         self._later: list[tuple[Any, Any]] = []
         self._target = AtomicTarget(out, overwrite=options.overwrite)
@@ -280,6 +283,39 @@ def _variant(source: CFSource, layout: Layout, options: SinkOptions) -> tuple[st
     if wanted in ("NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET"):
         wanted = _roomy_classic(layout, wanted)
     return wanted, {} if wanted.startswith("NETCDF3") else defaults
+
+
+def _in_classic_types(source: CFSource, layout: Layout) -> Layout:
+    """Copied integers that NetCDF-3 does not know, in the smallest type it knows that holds every one of their numbers."""
+    changed = []
+    for variable in layout.variables:
+        if variable.dtype.kind not in "iu" or variable.dtype.str[1:] in _CLASSIC_TYPES:
+            changed.append(variable)
+            continue
+        fitting = None if variable.role == "filled" else _classic_type(source, variable)
+        if fitting is None:
+            advice = "; --dtype chooses a smaller one" if variable.role == "filled" else ""
+            warnings.warn(
+                f"{source.paths[0]}: {variable.name} is {variable.dtype}, which only NetCDF-3's 64-bit data variant (CDF5)"
+                f" holds, and few programs read{advice}",
+                StimputeWarning,
+                stacklevel=2,
+            )
+        changed.append(variable if fitting is None else replace(variable, dtype=fitting))
+    return replace(layout, variables=tuple(changed))
+
+
+def _classic_type(source: CFSource, variable: OutVariable) -> np.dtype[Any] | None:
+    if variable.role != "copied":
+        return None
+    low, high = 0, 0
+    for _, data in slabs(source, variable):
+        if data.size:
+            low, high = min(low, int(data.min())), max(high, int(data.max()))
+    for dtype in (np.dtype("i2"), np.dtype("i4")):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return dtype
+    return np.dtype("f8") if low >= -(2**53) and high <= 2**53 else None
 
 
 def _roomy_classic(layout: Layout, wanted: str) -> str:

@@ -62,6 +62,25 @@ def test_57_truncated_files_are_named(gappy, write_netcdf, refuses, part):
     assert "broken.nc" in refuses(broken)
 
 
+@pytest.mark.parametrize("kind", ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"])
+@pytest.mark.parametrize("lost", [1, 100, 4000])
+def test_57_a_cut_classic_file_is_never_read_as_zeros(gappy, write_netcdf, refuses, kind, lost):
+    source = write_netcdf(gappy(ny=16, nx=20), file_format=kind)
+    source.write_bytes(source.read_bytes()[:-lost])
+    said = refuses(source)
+    assert "stack.nc" in said
+    assert "truncated" in said
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 500, b"rubbish" * 99, b""])
+def test_57_a_magic_number_alone_is_damage(tmp_path, refuses, behind):
+    source = tmp_path / "magic.nc"
+    source.write_bytes(b"CDF\x01" + behind)
+    said = refuses(source)
+    assert "magic.nc" in said
+    assert "damaged" in said
+
+
 def test_57_a_truncated_raster_is_named(gappy, write_geotiffs, refuses):
     paths = write_geotiffs(gappy(ny=64, nx=64), compress="deflate")
     paths[2].write_bytes(paths[2].read_bytes()[:900])

@@ -394,3 +394,46 @@ def test_26_a_sensor_step_is_said(gappy, write_netcdf, fill):
     assert re.search(r"two.nc: sst jumps by \+(9|10)\d\d ", outcome.warned)
     assert "two.nc" in outcome.warned
     assert "2020-01-11" in outcome.warned
+
+
+def test_22_with_few_steps_a_range_that_was_only_extrapolated_does_not_reach_everywhere(write_netcdf, fill):
+    y, x = np.mgrid[0:20, 0:80]
+    field = np.stack([0.01 * x + 0.02 * y + t for t in range(3)]).astype("f4")
+    field += np.random.default_rng(0).normal(size=field.shape).astype("f4") * 0.02
+    field[:, :, 20:] = np.nan
+    outcome = fill(write_netcdf(field), method="dct-pls")
+    flag = outcome.stored("sst_fill_flag")
+    reached = int((flag[0, 10] == 1).sum())
+    assert 5 <= reached <= 20  # columns: not beyond half of what is observed
+    assert (flag[:, :, 60:] == 2).all()
+
+
+def test_22_a_cell_is_not_filled_far_past_its_last_observation(write_netcdf, fill):
+    from scipy.ndimage import gaussian_filter
+
+    values = gaussian_filter(np.random.default_rng(0).normal(size=(60, 16, 18)), (4, 1.2, 1.2))[10:50].astype(
+        "f4"
+    )
+    values[20:, :9, :10] = np.nan
+    source = write_netcdf(values)
+    outcome = fill(source, "default.nc")
+    refused = outcome.summary["layers"][0]["refusals"]
+    assert refused == {"past the first or last observation": outcome.counts[2]}
+    assert (outcome.stored("sst_fill_flag")[-1, :4, :4] == 2).all()
+    assert np.isnan(outcome.stored("sst")[-1, :4, :4]).all()
+    assert fill(source, "asked.nc", max_extrapolation="none").counts[2] == 0
+    assert fill(source, "near.nc", max_extrapolation="1d").counts[2] > outcome.counts[2]
+
+
+def test_22_cells_far_from_every_observation_of_their_step_are_refused_on_request(
+    gappy, write_netcdf, fill, refuses
+):
+    values = gappy(t=6, ny=10, nx=20, missing=0.0)
+    values[2, :, 5:] = np.nan
+    source = write_netcdf(values)  # a cell is about 8 by 11 km
+    outcome = fill(source, max_distance="20km")
+    flag = outcome.stored("sst_fill_flag")[2]
+    assert (flag[:, 5:7] == 1).all()
+    assert (flag[:, 7:] == 2).all()
+    assert outcome.summary["layers"][0]["refusals"] == {"beyond --max-distance": 130}
+    assert "--max-distance" in refuses(source, max_distance="far")

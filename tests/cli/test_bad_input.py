@@ -159,3 +159,11 @@ def test_a_picture_is_never_drawn_onto_an_input(refused: Callable, small: Path, 
     refused(1, "fill", stack, tmp_path / "out.nc", "--plot", stack, "--overwrite", "--method", "linear")
     refused(1, "variogram", stack, "--plot", stack, "--overwrite")
     assert stack.read_bytes() == small.read_bytes()
+
+
+def test_half_precision_is_not_ignored_where_it_has_no_effect(
+    refused: Callable, small: Path, tmp_path: Path
+) -> None:
+    line = refused(2, "fill", small, tmp_path / "out.nc", "--method", "linear", "--precision", "bf16")
+    assert "--precision bf16" in line
+    assert "linear" in line

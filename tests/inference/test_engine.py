@@ -11,9 +11,10 @@ from scipy.ndimage import gaussian_filter
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.estimate import Estimate
 from stimpute.grid import Grid
-from stimpute.inference.engine import fill_source, gap_days, resolve_bounds
+from stimpute.inference.engine import fill_source, resolve_bounds
 from stimpute.inference.memory import ArraySink, RecordingSink, StackSource
 from stimpute.inference.options import FillOptions
+from stimpute.inference.refusal import gap_days
 from stimpute.inference.summary import FillSummary
 from stimpute.protocols import FILLED, OBSERVED, OUTSIDE_DOMAIN, REFUSED, Filled, Layer, Window
 from stimpute.stack import Stack

@@ -6,11 +6,12 @@ mistake with the code that wrote the output. Works slab by slab; files of any si
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from stimpute.errors import InputError
-from stimpute.io.inputs import expand_inputs, is_remote, kind_of
+from stimpute.io.inputs import TIFF_SUFFIXES, expand_inputs, is_remote, kind_of
 from stimpute.io.verify.cf import compare_files
 from stimpute.io.verify.cross import cf_to_raster, rasters_to_cf
 from stimpute.io.verify.rasters import compare_merged, compare_rasters
@@ -45,7 +46,8 @@ def verify(
     ------
     InputError : a file that cannot be read, or two that cannot be compared.
     """
-    sources = [Path(path) for path in expand_inputs([inputs] if isinstance(inputs, str | Path) else inputs)]
+    listed = expand_inputs([inputs] if isinstance(inputs, str | Path) else inputs)
+    sources = [Path(inner) for path in listed for inner in _members(path)]
     target = Path(out)
     if not target.exists() and not is_remote(str(target)):
         raise InputError(f"{target}: no such file")
@@ -53,6 +55,16 @@ def verify(
     for part, whole in _pairs(ledger, sources, target):
         _compare(ledger, part, whole, nodata, variables)
     return ledger.report(sources, target)
+
+
+def _members(path: str) -> list[str]:
+    """The rasters inside a zip archive; anything else is itself."""
+    if is_remote(path) or not zipfile.is_zipfile(path) or is_zarr(path):
+        return [path]
+    names = sorted(zipfile.ZipFile(path).namelist())
+    hidden = [name for name in names if Path(name).name.startswith(".")]
+    inside = [n for n in names if n.lower().endswith(TIFF_SUFFIXES) and n not in hidden]
+    return [f"/vsizip/{{{Path(path).resolve()}}}/{name}" for name in inside] or [path]
 
 
 def _pairs(ledger: Ledger, sources: list[Path], target: Path) -> list[tuple[list[Path], Path]]:

@@ -246,7 +246,8 @@ class _Comparison:
         target = self._is_target(a)
         what = f"variable {a.name}"
         self.ledger.expect(f"{what}, dimensions", a.dims, b.dims)
-        self.ledger.expect(f"{what}, dtype", a.dtype, b.dtype, target and (self.declared.dtype or self.later))
+        may_change = self.declared.dtype or self.later if target else self._to_classic(a, b)
+        self.ledger.expect(f"{what}, dtype", a.dtype, b.dtype, may_change)
         if not self.later:
             self.attributes(f"{what}, attribute ", a.attributes, b.attributes, target and self.declared.dtype)
             if a.shape == b.shape and self.before.kind == self.after.kind:
@@ -264,10 +265,17 @@ class _Comparison:
         if target:
             self.targets.add(a.name)
             self.filled(a, b)
+        elif self._to_classic(a, b):
+            self.untouched(a, b, by_value=True)
         elif a.dtype != b.dtype or moves or a.name in self.turned or (self.later and not self._own(a)):
             return
         else:
             self.untouched(a, b)
+
+    def _to_classic(self, a: RawArray, b: RawArray) -> bool:
+        """Whether integers that NetCDF-3 does not know were stored as others, on request (``--of NetCDF3``)."""
+        numbers = "string" not in (a.dtype, b.dtype) and np.dtype(a.dtype).kind in "iu"
+        return numbers and a.dtype != b.dtype and self.declared.format and "NETCDF3" in str(self.after.kind)
 
     def _own(self, a: RawArray) -> bool:
         """In a later file only what lies along the merged dimension is its own."""
@@ -303,10 +311,11 @@ class _Comparison:
             old, new = part.cut(a), b.read(part.where)
             compare(self.ledger, rules, old, new, claimed, part.place, altered=part.altered)
 
-    def untouched(self, a: RawArray, b: RawArray) -> None:
-        """A variable that must be bit for bit the same."""
+    def untouched(self, a: RawArray, b: RawArray, by_value: bool = False) -> None:
+        """A variable that must be bit for bit the same (``by_value``: the same numbers)."""
         for part in self._parts(a):
-            wrong = np.asarray(~same_bits(part.cut(a), b.read(part.where)) & ~part.altered)
+            old, new = part.cut(a), b.read(part.where)
+            wrong = np.asarray(~(old == new if by_value else same_bits(old, new)) & ~part.altered)
             if wrong.any():
                 first = (
                     part.place(tuple(int(i) for i in np.argwhere(wrong)[0]))
@@ -345,7 +354,7 @@ class _Comparison:
                 (self.ledger.note if declared else self.ledger.differ)(
                     f"{what}{name}: absent from the output"
                 )
-            elif not _same_attribute(value, b[name], self.converted):
+            elif not _same_attribute(value, b[name], self.converted or self.declared.format):
                 self.ledger.expect(f"{what}{name}", _plain(value), _plain(b[name]), declared)
         for name in b:
             if name not in a and name not in NOT_COMPARED:
