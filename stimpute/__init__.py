@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "evaluate", "fill", "info", "models", "simulate", "train", "variogram", "verify"]
+__all__ = [
+    "__version__",
+    "evaluate",
+    "fill",
+    "forecast",
+    "info",
+    "models",
+    "simulate",
+    "train",
+    "variogram",
+    "verify",
+]
 
 if TYPE_CHECKING:
-    from stimpute.api import evaluate, fill, info, models, simulate, train, variogram, verify
+    from stimpute.api import evaluate, fill, forecast, info, models, simulate, train, variogram, verify
 
 
 def __getattr__(name: str) -> Any:

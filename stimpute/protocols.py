@@ -148,7 +148,23 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class Forecaster(Protocol):
+    """A way of saying what comes next."""
+
+    name: str
+
+    def forecast(
+        self, past: Stack, steps: int, slots: npt.NDArray[np.int64] | None = None, step: float | None = None
+    ) -> Estimate:
+        """Mean and scale of the next ``steps`` steps, (steps, y, x); NaN where a cell was never observed. Deterministic.
+
+        ``slots`` are the places of the past steps in a regular series that ends at 0, ``step`` days apart; None: by distance.
+        """
+        ...
+
+
 __all__: Sequence[str] = [
-    "FILLED", "FLAG_MEANINGS", "OBSERVED", "OUTSIDE_DOMAIN", "REFUSED", "Filled", "Imputer", "Layer", "Method",
+    "FILLED", "FLAG_MEANINGS", "OBSERVED", "OUTSIDE_DOMAIN", "REFUSED", "Filled", "Forecaster", "Imputer", "Layer", "Method",
     "Sink", "Source", "Window",
 ]  # fmt: skip

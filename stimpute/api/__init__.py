@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from stimpute.api.forecasting import ForecastKeywords, forecast
 from stimpute.api.keywords import (
     FillKeywords,
     Progress,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from stimpute.synthetic.archives import SimulatedStack
 
 __all__ = [
-    "FillKeywords", "ReadKeywords", "TrainKeywords", "evaluate", "fill", "info", "models", "plan", "simulate", "train",
+    "FillKeywords", "ForecastKeywords", "ReadKeywords", "TrainKeywords", "evaluate", "fill", "forecast", "info", "models", "plan", "simulate", "train",
     "variogram", "verify",
 ]  # fmt: skip
 

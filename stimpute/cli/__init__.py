@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import typer
 
-from stimpute.cli import console, evaluate, fill, info, models, simulate, train, variogram, verify
+from stimpute.cli import console, evaluate, fill, forecast, info, models, simulate, train, variogram, verify
 from stimpute.cli import options as o
 from stimpute.errors import StimputeError
 
@@ -39,6 +39,7 @@ def _stimpute(version: o.Version = False) -> None:
 
 
 app.command(epilog=fill.EPILOG)(fill.fill)
+app.command(epilog=forecast.EPILOG)(forecast.forecast)
 app.command(epilog=info.EPILOG)(info.info)
 app.command(epilog=variogram.EPILOG)(variogram.variogram)
 app.command(epilog=train.EPILOG)(train.train)

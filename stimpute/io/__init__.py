@@ -21,6 +21,7 @@ __all__ = [
     "check_output",
     "create_sink",
     "describe",
+    "open_future",
     "open_source",
     "output_format",
 ]
@@ -226,6 +227,20 @@ def _as_geotiff(source: Any) -> Any:
     from stimpute.io.convert import as_geotiff
 
     return as_geotiff(source)
+
+
+def open_future(source: Any, steps: int, every: float | None = None) -> tuple[Any, Any]:
+    """What comes after a source: the stack to be forecast, as a source of nothing but gaps, and its steps.
+
+    Raises
+    ------
+    InputError : a single step, or times so uneven that nothing says when the next one is.
+    """
+    from stimpute.io.future import future_of, future_source
+
+    cf = _as_cf(source)
+    ahead = future_of(cf, steps, every)
+    return future_source(cf, ahead), ahead
 
 
 def check_spared(written: str | Path | None, read: Sequence[str | Path]) -> None:

@@ -43,6 +43,25 @@ _X_NAMES = {
 }
 _Y_NAMES = {"y", "yc", "lat", "latitude", "northing", "ydim", "south_north", "eta_rho", "nj", "row", "rows"}
 _VERTEX_NAMES = {"bnds", "bounds", "nv", "nv4", "nb2", "nbnd", "vertices", "vertex", "nvertex", "corners"}
+NO_ROWS = ""  # the y of stations: a dimension of length one that no variable has
+_STATION_NAMES = {
+    "station",
+    "stations",
+    "site",
+    "sites",
+    "node",
+    "nodes",
+    "location",
+    "locations",
+    "sensor",
+    "sensors",
+    "point",
+    "points",
+    "cell",
+    "cells",
+    "ncells",
+    "stid",
+}
 _REFERENCES = (
     "coordinates",
     "bounds",
@@ -57,7 +76,10 @@ _FLAG_NAMES = ("status_flag", "quality_flag")
 
 @dataclass(frozen=True)
 class Axes:
-    """Which dimension of a variable is what. ``extra`` are levels, members and the like."""
+    """Which dimension of a variable is what. ``extra`` are levels, members and the like.
+
+    Stations lie along ``x``; their ``y`` is ``NO_ROWS``.
+    """
 
     time: str | None
     y: str
@@ -66,7 +88,7 @@ class Axes:
 
 
 def axes_of(raw: RawFile, variable: RawVariable) -> Axes | None:
-    """The axes of a variable; None if it has no two horizontal ones."""
+    """The axes of a variable; None if it has neither two horizontal ones nor one along which stations lie."""
     roles = {dim: _role(raw, dim) for dim in variable.dims}
     if len(roles) < len(variable.dims):  # a dimension twice: a covariance matrix, no map
         return None
@@ -82,9 +104,37 @@ def axes_of(raw: RawFile, variable: RawVariable) -> Axes | None:
         if wanted not in taken and open_dims:
             taken[wanted] = open_dims.pop()
     if "x" not in taken or "y" not in taken:
-        return None
+        return _stations(raw, variable, taken.get("time"))
     extra = tuple(d for d in variable.dims if d not in taken.values())
     return Axes(taken.get("time"), taken["y"], taken["x"], extra)
+
+
+def _stations(raw: RawFile, variable: RawVariable, time: str | None) -> Axes | None:
+    """The axes of (time, station): one dimension besides time that is called so, or along which positions are given."""
+    others = [d for d in variable.dims if d != time]
+    if len(others) != 1 or time is None:
+        return None
+    named = others[0].rpartition("/")[2].lower() in _STATION_NAMES
+    if not named and len(positions(raw, variable, others[0])) < 2:
+        return None
+    return Axes(time, NO_ROWS, others[0])
+
+
+def positions(raw: RawFile, variable: RawVariable, dim: str) -> dict[str, RawVariable]:
+    """The variables that say where stations along ``dim`` are: by ``lon`` and ``lat``, or by ``x`` and ``y``."""
+    named = [raw.find(n, variable.group) for n in variable.text("coordinates").split()]
+    near = [v for v in raw.variables.values() if v.group == variable.group]
+    found: dict[str, RawVariable] = {}
+    for candidate in (*named, *near):
+        if candidate is None or candidate.dims != (dim,) or candidate.dtype.kind not in "iuf":
+            continue
+        kind = horizontal(candidate) or ("x" if candidate.short.lower() in _X_NAMES else "y" if candidate.short.lower() in _Y_NAMES else None)  # fmt: skip
+        if kind is not None:
+            found.setdefault(kind, candidate)
+    for pair in (("lon", "lat"), ("x", "y")):
+        if all(k in found for k in pair):
+            return {k: found[k] for k in pair}
+    return {}
 
 
 def _role(raw: RawFile, dim: str) -> str | None:

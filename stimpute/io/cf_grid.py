@@ -165,6 +165,25 @@ def build_grid(raw: RawFile, variable: RawVariable, y_dim: str, x_dim: str, *, w
     return Grid("affine" if even else "rectilinear", shape, x, y, units, km, wkt, wraps)
 
 
+def station_grid(raw: RawFile, variable: RawVariable, dim: str, at: Mapping[str, RawVariable]) -> Grid:
+    """The grid of stations: one row of points, at the positions found for them (:func:`stimpute.io.cf.positions`)."""
+    wkt, mapping = crs_of(raw, variable)
+    shape = (1, raw.dims[dim])
+    numbers = np.arange(shape[1], dtype=np.float64)
+    if not at:
+        _warn(raw, variable, f"no positions along {dim}; its members are taken as one cell apart")
+        return Grid("points", shape, numbers, np.zeros_like(numbers), "cells", crs_wkt=wkt)
+    x_var, y_var = at.values()
+    x, y = decoded(x_var), decoded(y_var)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        _warn(raw, variable, f"positions along {dim} have missing values; taken as one cell apart")
+        return Grid("points", shape, numbers, np.zeros_like(numbers), "cells", crs_wkt=wkt)
+    units, km = _units(x_var, y_var, "lon" in at, mapping, wkt)
+    if units == "degrees" and wkt is None:
+        wkt = str(pyproj.CRS.from_epsg(4326).to_wkt())
+    return Grid("points", shape, x, y, units, km, wkt)
+
+
 def _cells(shape: tuple[int, int], wkt: str | None) -> Grid:
     ny, nx = shape
     return Grid(

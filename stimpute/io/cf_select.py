@@ -52,6 +52,14 @@ def select(grid: Grid, bbox: Box | None, bbox_crs: str | None = None, *, label: 
             raise _nothing(grid, bbox, label)
         y, x = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
         return Selection(np.arange(y.start, y.stop), np.arange(x.start, x.stop), grid.window(y, x))
+    if grid.kind == "points":
+        cols = np.flatnonzero(_inside_x(grid, grid.x, box) & (grid.y >= box[1]) & (grid.y <= box[3]))
+        if cols.size == 0:
+            raise _nothing(grid, bbox, label)
+        kept = Grid(
+            "points", (1, cols.size), grid.x[cols], grid.y[cols], grid.units, grid.km_per_unit, grid.crs_wkt
+        )
+        return Selection(rows, cols, kept)
     rows = np.flatnonzero((grid.y >= box[1]) & (grid.y <= box[3]))
     cols = np.flatnonzero(_inside_x(grid, grid.x, box))
     if rows.size == 0 or cols.size == 0:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.grid import Grid
-from stimpute.io.cf import Axes, axes_of, choose, time_variable
-from stimpute.io.cf_grid import build_grid
+from stimpute.io.cf import NO_ROWS, Axes, axes_of, choose, positions, time_variable
+from stimpute.io.cf_grid import build_grid, station_grid
 from stimpute.io.cf_select import Selection, select
 from stimpute.io.cf_steps import Steps, arrange
 from stimpute.io.cf_time import TimeAxis, decode_times, from_labels, index_axis, short_labels
@@ -68,7 +68,7 @@ class CFSource:
         self.axes = tuple({v: _axes(f, _variable(f, v, first)) for v in self.variables} for f in self.files)
         lead = self.variables[0]
         axes = self.axes[0][lead]
-        whole = build_grid(first, first.variables[lead], axes.y, axes.x, wrap=options.wrap)
+        whole = _grid(first, first.variables[lead], axes, options.wrap)
         self._refuse_different_grids(whole)
         self.selection: Selection = select(whole, options.bbox, options.bbox_crs, label=str(first.path))
         self.grid: Grid = self.selection.grid
@@ -153,7 +153,8 @@ class CFSource:
         axes = self.axes[0][self.variables[0]]
         first = self.files[0]
         whole = (
-            self.selection.rows.size == first.dims[axes.y] and self.selection.cols.size == first.dims[axes.x]
+            self.selection.rows.size == first.dims.get(axes.y, 1)
+            and self.selection.cols.size == first.dims[axes.x]
         )
         steps = axes.time is None or sorted(self.steps.places) == [
             ((0, i),) for i in range(first.dims[axes.time])
@@ -219,9 +220,8 @@ class CFSource:
         if axes.time is not None:
             at[axes.time] = np.array(block.indices)
         data = variable.read_at(at)
-        order = [
-            variable.dims.index(d) for d in (*axes.extra, *([axes.time] if axes.time else []), axes.y, axes.x)
-        ]
+        kept = [d for d in (*axes.extra, axes.time, axes.y, axes.x) if d in variable.dims]
+        order = [variable.dims.index(d) for d in kept]
         return np.ascontiguousarray(data.transpose(order)).reshape(len(block.indices), *window.shape[1:])
 
     def _mean(self, places: Sequence[tuple[int, int]], window: Window, layer: int) -> tuple[Array, Array]:
@@ -284,7 +284,7 @@ class CFSource:
             axes = self.axes[number][lead]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", StimputeWarning)
-                other = build_grid(file, file.variables[lead], axes.y, axes.x, wrap=self.options.wrap)
+                other = _grid(file, file.variables[lead], axes, self.options.wrap)
             difference = grid_difference(grid, other)
             if difference:
                 raise InputError(
@@ -423,6 +423,12 @@ def _variable(file: RawFile, name: str, first: RawFile) -> RawVariable:
     if name not in file.variables:
         raise InputError(f"{file.path}: no variable {name}, which {first.path} has: they cannot be one stack")
     return file.variables[name]
+
+
+def _grid(file: RawFile, variable: RawVariable, axes: Axes, wrap: bool) -> Grid:
+    if axes.y == NO_ROWS:
+        return station_grid(file, variable, axes.x, positions(file, variable, axes.x))
+    return build_grid(file, variable, axes.y, axes.x, wrap=wrap)
 
 
 def _axes(file: RawFile, variable: RawVariable) -> Axes:

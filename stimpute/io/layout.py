@@ -72,7 +72,8 @@ def layout_of(source: CFSource, options: SinkOptions) -> Layout:
             f"{first.path} and the others have no time dimension, so they cannot be merged into one file; "
             "give a folder as the output, which gets one file per input"
         )
-    dims = dict(first.dims) | {lead.y: source.selection.rows.size, lead.x: source.selection.cols.size}
+    sizes = {lead.y: source.selection.rows.size, lead.x: source.selection.cols.size}
+    dims = {d: sizes.get(d, n) for d, n in first.dims.items()}
     if lead.time is not None:
         dims[lead.time] = len(source.steps.days)
     packings = {v: _packing(source, v, options) for v in source.variables}
@@ -197,14 +198,19 @@ def _new_variables(
             "standard_error",
             "f4",
             "error",
-            {"_FillValue": ERROR_FILL, "long_name": f"standard error of filled {title}", **named, **units},
+            {
+                "_FillValue": ERROR_FILL,
+                "long_name": f"standard error of {options.made} {title}",
+                **named,
+                **units,
+            },
         )
     for level in options.quantiles:
         yield new(
             f"q{level * 100:04.1f}".replace(".0", "").replace(".", "_"),
             "f4",
             "quantile",
-            {"_FillValue": ERROR_FILL, "long_name": f"{level:g} quantile of filled {title}", **units},
+            {"_FillValue": ERROR_FILL, "long_name": f"{level:g} quantile of {options.made} {title}", **units},
             level,
         )
 
@@ -339,14 +345,12 @@ def placements(
 ) -> Iterator[tuple[slice, tuple[int | slice, ...], tuple[int, ...]]]:
     """Where a window of a layer lies in a variable of the output.
 
-    Yields (steps of the window, key into the variable, axes to transpose (time, y, x) by); without a time dimension
-    the first axis is to be dropped and the transposition is of (y, x).
+    Yields (steps of the window, key into the variable, which of the axes time, y, x make up the variable's, in its order).
     """
     axes = source.axes[0][variable.of]
     index = source.layers[layer].index
-    kept = [d for d in variable.dims if d in (axes.time, axes.y, axes.x)]
-    order = [d for d in (axes.time, axes.y, axes.x) if d is not None]
-    transpose = tuple(order.index(d) for d in kept)
+    order = (axes.time, axes.y, axes.x)
+    transpose = tuple(order.index(d) for d in variable.dims if d in order)
     positions = source.steps.position[slice(*window.time)]
     breaks = np.flatnonzero(np.diff(positions) != 1) + 1
     for start, stop in zip([0, *breaks], [*breaks, len(positions)]):
@@ -366,8 +370,10 @@ def placements(
 
 def arranged(data: Array, steps: slice, transpose: tuple[int, ...]) -> Array:
     """A (time, y, x) array as ``placements`` wants it."""
-    part = data[steps] if len(transpose) == 3 else data[0]
-    return np.ascontiguousarray(part.transpose(transpose))
+    absent = tuple(axis for axis in range(3) if axis not in transpose)
+    kept = sorted(transpose)
+    part = data[steps][tuple(0 if axis in absent else slice(None) for axis in range(3))]
+    return np.ascontiguousarray(part.transpose([kept.index(axis) for axis in transpose]))
 
 
 def contents(

@@ -85,6 +85,7 @@ class MemorySink:
         places = self.source.steps.places
         return (
             self.source.format == "memory"
+            and self.source.files[0].native is not None
             and all(len(p) == 1 for p in places)
             and len(self.source.files) == 1
         )

@@ -216,8 +216,8 @@ class NetCDFSink:
         return self.source.format == "NetCDF"
 
     def _native(self, variable: OutVariable) -> Any:
-        if variable.role != "copied" or not self._same_format():
-            return None
+        if variable.role != "copied" or not self._same_format() or variable.dtype.kind == "f":
+            return None  # numbers that the source holds in memory (the times of a forecast) have no native either
         return self.source.files[0].native[variable.name]
 
     # -- data ---------------------------------------------------------------------------------------------------

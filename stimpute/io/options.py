@@ -87,6 +87,7 @@ class SinkOptions:
     dtype : stored dtype of the filled variable instead of the input's (a declared alteration).
     creation : format-specific creation options (``--co K=V``).
     overwrite : replace an existing output.
+    made : what the new values are, in words for attributes.
 
     Raises
     ------
@@ -100,6 +101,7 @@ class SinkOptions:
     dtype: str | None = None
     creation: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
+    made: Literal["filled", "forecast"] = "filled"
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in get_args(OutputFormat):

@@ -165,18 +165,78 @@ def window_reverse(windows: Tensor, window_size: int) -> Tensor:
     return joined.reshape(b, t, rows * s, cols * s, c)
 
 
-class Windows:
+class Division:
+    """How tokens (B, T, H, W, C) fall into parts of equal size, the smaller ones padded.
+
+    Attributes
+    ----------
+    real : bool (rows, cols, S), which tokens of each part are not padding; None where all are.
+    places : (rows * cols, S, 3), or (1, S, 3) where all parts look alike: where tokens are, in neighbour distances; None: not told.
+    centres : (rows * cols, 3): where parts are.
+    shape : (H, W) of the raster they cut; None for a graph, a raster of one row.
+    """
+
+    shape: tuple[int, int] | None = None
+
+    real: Tensor | None = None
+    places: Tensor | None = None
+    centres: Tensor | None = None
+
+    def cut(self, tokens: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> (B, T, rows, cols, S, C), zeros where padded."""
+        raise NotImplementedError
+
+    def join(self, parts: Tensor) -> Tensor:
+        """The inverse of :meth:`cut`, padding removed."""
+        raise NotImplementedError
+
+    def attn_bias(self, repeats: int) -> Tensor | None:
+        """(repeats * rows * cols, 1, 1, S): padded keys are excluded; None where there are none."""
+        if self.real is None:
+            return None
+        rows, cols, cells = self.real.shape
+        bias = torch.zeros(self.real.shape, device=self.real.device).masked_fill(~self.real, _EXCLUDED)
+        return bias.view(1, rows * cols, 1, 1, cells).expand(repeats, -1, -1, -1, -1).reshape(-1, 1, 1, cells)
+
+    def mean(self, parts: Tensor) -> Tensor:
+        """Mean over the real tokens of each part, (B, T, rows, cols, C); 0 for a part of padding only."""
+        if self.real is None:
+            return parts.mean(dim=4)
+        weight = self.real.to(parts.dtype)[..., None]
+        return (parts * weight).sum(dim=4) / weight.sum(dim=2).clamp_min(1)
+
+
+class Windows(Division):
     """How an (H, W) raster falls into windows: padding, and which tokens of each window are real."""
 
-    def __init__(self, height: int, width: int, window_size: int, shift: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        window_size: int,
+        shift: int,
+        device: torch.device,
+        *,
+        places: bool = False,
+    ) -> None:
         self.size, self.height, self.width = window_size, height, width
+        self.shape = (height, width)
         self.top, self.bottom = window_padding(height, window_size, shift)
         self.left, self.right = window_padding(width, window_size, shift)
         padded = any((self.top, self.bottom, self.left, self.right))
-        self.real: Tensor | None = None  # rows, cols, window_size**2; None where nothing was added
         if padded:
             ones = torch.ones(1, 1, height, width, 1, device=device)
             self.real = self.cut(ones)[0, 0, ..., 0] > 0
+        if places:
+            self._place(device)
+
+    def _place(self, device: torch.device) -> None:
+        """Rows and columns as places, the same in every window."""
+        s = self.size
+        rows = (self.height + self.top + self.bottom) // s
+        cols = (self.width + self.left + self.right) // s
+        cells, corners = grid_places(s, s, device), grid_places(rows, cols, device) * s
+        self.places, self.centres = cells[None], corners
 
     def cut(self, tokens: Tensor) -> Tensor:
         """(B, T, H, W, C) -> (B, T, rows, cols, window_size**2, C), zeros where padded."""
@@ -184,25 +244,42 @@ class Windows:
             F.pad(tokens, (0, 0, self.left, self.right, self.top, self.bottom)), self.size
         )
 
-    def join(self, windows: Tensor) -> Tensor:
+    def join(self, parts: Tensor) -> Tensor:
         """The inverse of :meth:`cut`, padding removed."""
-        whole = window_reverse(windows, self.size)
+        whole = window_reverse(parts, self.size)
         return whole[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
 
-    def attn_bias(self, repeats: int) -> Tensor | None:
-        """(repeats * rows * cols, 1, 1, window_size**2): padded keys are excluded; None where there are none."""
-        if self.real is None:
-            return None
-        rows, cols, cells = self.real.shape
-        bias = torch.zeros(self.real.shape, device=self.real.device).masked_fill(~self.real, _EXCLUDED)
-        return bias.view(1, rows * cols, 1, 1, cells).expand(repeats, -1, -1, -1, -1).reshape(-1, 1, 1, cells)
 
-    def mean(self, windows: Tensor) -> Tensor:
-        """Mean over the real tokens of each window, (B, T, rows, cols, C); 0 for a window of padding only."""
-        if self.real is None:
-            return windows.mean(dim=4)
-        weight = self.real.to(windows.dtype)[..., None]
-        return (windows * weight).sum(dim=4) / weight.sum(dim=2).clamp_min(1)
+def grid_places(height: int, width: int, device: torch.device) -> Tensor:
+    """(height * width, 3): row, column and 0 of every cell."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack((y, x, torch.zeros_like(y)), dim=-1).reshape(-1, 3).float().to(device)
+
+
+class Parts(Division):
+    """How the nodes of a graph fall into parts: ``members`` (P, S) of node numbers, -1 where padded. Tokens are (B, T, 1, N, C)."""
+
+    def __init__(self, members: Tensor, places: Tensor | None = None) -> None:
+        inside = members >= 0
+        self.members = members.clamp_min(0)
+        self.real = None if bool(inside.all()) else inside[None]
+        if places is not None:
+            weight = inside[..., None].to(places.dtype)
+            self.places = places[self.members]
+            self.centres = (self.places * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
+        flat = torch.arange(members.numel(), device=members.device)[inside.flatten()]
+        order = members.flatten()[inside.flatten()]
+        self.home = torch.empty_like(flat)
+        self.home[order] = flat
+
+    def cut(self, tokens: Tensor) -> Tensor:
+        """(B, T, 1, N, C) -> (B, T, 1, P, S, C), zeros where padded."""
+        parts = tokens[:, :, :, self.members]
+        return parts if self.real is None else parts * self.real[..., None].to(parts.dtype)
+
+    def join(self, parts: Tensor) -> Tensor:
+        """The inverse of :meth:`cut`."""
+        return parts.flatten(3, 4)[:, :, :, self.home]
 
 
 class WindowAttention(nn.Module):
@@ -223,45 +300,99 @@ class WindowAttention(nn.Module):
         return in_parts(frames, tokens, dim=1)
 
 
-def within_windows(attention: MultiHeadAttention, windows: Windows, cut: Tensor) -> Tensor:
-    """Attention among the real tokens of each window of (B, T, rows, cols, window_size**2, C)."""
+def within_windows(
+    attention: MultiHeadAttention, division: Division, cut: Tensor, nearness: Nearness | None = None
+) -> Tensor:
+    """Attention among the real tokens of each part of (B, T, rows, cols, S, C), near ones first if ``nearness`` is given."""
     frames = cut.shape[0] * cut.shape[1]
-    mixed: Tensor = attention(cut.view(-1, *cut.shape[-2:]), windows.attn_bias(frames))
-    return mixed.view_as(cut)
+    bias = division.attn_bias(1 if nearness is not None else frames)
+    if nearness is None or division.places is None:
+        mixed: Tensor = attention(cut.view(-1, *cut.shape[-2:]), bias)
+        return mixed.view_as(cut)
+    count = cut.shape[2] * cut.shape[3]
+    places = division.places.expand(count, -1, -1)
+    excluded = places.new_zeros(count, 1, 1, cut.shape[4]) if bias is None else bias
+
+    def parts(some: Tensor, at: Tensor, without: Tensor) -> Tensor:
+        both = nearness(at) + without
+        one: Tensor = attention(some.flatten(0, 2), both.repeat(frames, 1, 1, 1))
+        return one.view_as(some)
+
+    # parts first, so that they can be taken a few at a time
+    flat = cut.reshape(frames, 1, count, *cut.shape[-2:])
+    turned = in_parts(
+        lambda some, at, without: parts(some.transpose(0, 2), at, without).transpose(0, 2),
+        flat.transpose(0, 2), places, excluded, dim=0,
+    )  # fmt: skip
+    return turned.transpose(0, 2).reshape(cut.shape)
+
+
+class Nearness(nn.Module):
+    """A bias of attention, per head, that favours neighbours and fades with the logarithm of distance; both learned."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.neighbour = nn.Parameter(torch.zeros(num_heads))
+        self.fade = nn.Parameter(torch.linspace(-3.0, 1.0, num_heads))
+
+    def forward(self, places: Tensor) -> Tensor:
+        """(P, S, 3) in neighbour distances -> (P, heads, S, S)."""
+        apart = torch.cdist(places, places)[:, None]
+        heads = (-1, 1, 1)
+        close = torch.exp(-0.5 * apart.square())
+        return self.neighbour.view(heads) * close - F.softplus(self.fade).view(heads) * torch.log1p(apart)
 
 
 class BalancedAttention(nn.Module):
-    """Spatial Balance Attention on a raster (arXiv 2509.18115): inside parts, and between parts, joined.
+    """Spatial Balance Attention (arXiv 2509.18115): inside parts, and between parts, joined.
 
-    The parts are windows. Inside, tokens attend to their window; between, the mean of each window (padding excluded) attends
-    to the means of all windows *at all steps*, so that a cell sees beyond its window and beyond its frame. Where steps x windows
-    exceed ``MAX_POOLED_TOKENS`` neighbouring steps share one mean.
+    The parts are windows of a raster, or those of a graph that is handed in. Inside, tokens attend to their part; between, the
+    mean of each part (padding excluded) attends to the means of all parts *at all steps*, so that a cell sees beyond its part
+    and beyond its frame. Where steps x parts exceed ``MAX_POOLED_TOKENS`` neighbouring steps share one mean.
+
+    Parameters
+    ----------
+    nearness : learn a bias by distance (the adjacency bias of the paper); the division must then tell places.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, window_size: int, shift_size: int) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        window_size: int = 4,
+        shift_size: int = 0,
+        *,
+        nearness: bool = False,
+    ) -> None:
         super().__init__()
         self.window_size, self.shift_size = window_size, shift_size
         self.inside = MultiHeadAttention(embed_dim, num_heads)
         self.between = MultiHeadAttention(embed_dim, num_heads)
         self.balance = nn.Linear(2 * embed_dim, embed_dim)
+        self.near = Nearness(num_heads) if nearness else None
+        self.far = Nearness(num_heads) if nearness else None
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, positions: Tensor | None = None, division: Division | None = None
+    ) -> Tensor:
         """(B, T, H, W, C) -> the same shape; ``positions`` (B, T) rotate the pooled tokens in time."""
-        windows = Windows(tokens.shape[2], tokens.shape[3], self.window_size, self.shift_size, tokens.device)
-        means = in_parts(lambda part: windows.mean(windows.cut(part)), tokens, dim=1)
-        between = self._between(means, windows.real, positions)
+        parts = division or Windows(
+            tokens.shape[2], tokens.shape[3], self.window_size, self.shift_size, tokens.device
+        )
+        means = in_parts(lambda part: parts.mean(parts.cut(part)), tokens, dim=1)
+        between = self._between(means, parts, positions)
 
         def frames(part: Tensor, outside: Tensor) -> Tensor:
-            inside = within_windows(self.inside, windows, windows.cut(part))
+            inside = within_windows(self.inside, parts, parts.cut(part), self.near)
             joined = torch.cat((inside, outside[:, :, :, :, None].expand_as(inside)), dim=-1)
-            result: Tensor = self.balance(windows.join(joined))
+            result: Tensor = self.balance(parts.join(joined))
             return result
 
         return in_parts(frames, tokens, between, dim=1)
 
-    def _between(self, means: Tensor, real: Tensor | None, positions: Tensor | None) -> Tensor:
+    def _between(self, means: Tensor, parts: Division, positions: Tensor | None) -> Tensor:
         b, t, rows, cols, c = means.shape
-        group = max(1, math.ceil(t * rows * cols / MAX_POOLED_TOKENS))
+        group = max(1, math.ceil(t * rows * cols / MAX_POOLED_TOKENS)) if t > 1 else 1
         pooled = pool_steps(means, group)
         steps = pooled.shape[1]
         angles = None
@@ -269,11 +400,14 @@ class BalancedAttention(nn.Module):
             when = pool_steps(positions, group)
             angles = rotary_angles(when, self.between.head_dim).repeat_interleave(rows * cols, dim=1)
         bias = None
-        if real is not None:
-            empty = ~real.any(dim=-1).view(-1).repeat(steps)
+        if parts.real is not None:
+            empty = ~parts.real.any(dim=-1).view(-1).repeat(steps)
             bias = torch.zeros(empty.shape, device=empty.device).masked_fill(empty, _EXCLUDED)[
                 None, None, None
             ]
+        if self.far is not None and parts.centres is not None:
+            apart = self.far(parts.centres[None].repeat(1, steps, 1))
+            bias = apart if bias is None else apart + bias
         mixed = self.between(pooled.reshape(b, -1, c), bias, angles).view(b, steps, rows, cols, c)
         result: Tensor = mixed.repeat_interleave(group, dim=1)[:, :t]
         return result

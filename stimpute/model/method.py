@@ -13,9 +13,10 @@ import torch
 
 from stimpute.errors import ModelError, StimputeWarning
 from stimpute.estimate import Estimate
+from stimpute.layers.prediction import Prediction
 from stimpute.model.batch import Batch, covariate_moments, observed_moments
 from stimpute.model.candidates import compute_candidates
-from stimpute.model.st_transformer import Prediction, STTransformer
+from stimpute.model.st_transformer import STTransformer
 from stimpute.stack import Stack
 
 Precision = Literal["fp32", "bf16"]

@@ -5,8 +5,6 @@ Pure mathematics on a :class:`~stimpute.model.batch.Batch` in normalised units; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -28,6 +26,7 @@ from stimpute.layers.embeddings import (
     perceptron,
 )
 from stimpute.layers.positions import median_step, space_encoding, time_encoding
+from stimpute.layers.prediction import Prediction
 from stimpute.model.batch import Batch
 from stimpute.model.candidates import CANDIDATES, CLIP, FEATURES, PRIOR_POWER, Candidates
 from stimpute.model.config import ModelConfig
@@ -35,14 +34,6 @@ from stimpute.model.config import ModelConfig
 RELATIONS = 2  # what a covariate is described by: its correlation with the target, overall and within frames
 HEAD_DIM = 32
 PART_CELLS = 65536
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """Mean and scale (one standard error, > 0) of every cell, each (B, T, H, W), in normalised units."""
-
-    mean: Tensor
-    scale: Tensor
 
 
 class STTransformer(nn.Module):

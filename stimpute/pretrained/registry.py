@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from stimpute.errors import ModelError
+from stimpute.forecasting.config import TASK, ForecastConfig
+from stimpute.forecasting.network import SBATransformer
 from stimpute.model.config import ModelConfig
 from stimpute.model.st_transformer import STTransformer
 from stimpute.pretrained.checkpoint import read_card, read_header, read_tensors
 
 DEFAULT_MODEL = "st-small"
+DEFAULT_FORECASTER = "forecast-small"
 _SHIPPED = Path(__file__).parent
 
 
@@ -80,16 +85,57 @@ def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> LoadedModel:
 
     Raises
     ------
-    ModelError : missing, a pickle, damaged, another version, or weights that do not fit the config.
+    ModelError : missing, a pickle, damaged, another version or task, or weights that do not fit the config.
     """
     path = find_model(name_or_path)
     card = read_card(path)
+    if card["config"].get("task", "fill") == TASK:
+        raise ModelError(f"{path}: this model forecasts (stimpute forecast), it does not fill gaps")
     config = ModelConfig.from_dict(card["config"])
+    network = _built(path, card, lambda: STTransformer(config))
+    return LoadedModel(str(card.get("name", path.stem)), path, config, network, card)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedForecaster:
+    """A forecasting network in eval mode on the CPU, with what its card says."""
+
+    name: str
+    path: Path
+    config: ForecastConfig
+    network: SBATransformer
+    card: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights' file."""
+        return str(self.card["sha256"])
+
+
+def load_forecaster(name_or_path: str | Path = DEFAULT_FORECASTER) -> LoadedForecaster:
+    """A shipped forecasting model by name, or any by path: checked, in eval mode, float32, on the CPU.
+
+    Raises
+    ------
+    ModelError : missing, a pickle, damaged, another version or task, or weights that do not fit the config.
+    """
+    path = find_model(name_or_path)
+    card = read_card(path)
+    config = ForecastConfig.from_dict(card["config"])
+    network = _built(path, card, lambda: SBATransformer(config))
+    return LoadedForecaster(str(card.get("name", path.stem)), path, config, network, card)
+
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def _built(path: Path, card: dict[str, Any], build: Callable[[], _Network]) -> _Network:
+    """The network with the weights of a file, once they were found to be what its architecture expects."""
     read_header(path)  # a damaged file is named before anything is built
     with torch.device("meta"):  # the architecture's shapes, without its memory
-        expected = {name: tuple(t.shape) for name, t in STTransformer(config).state_dict().items()}
+        expected = {name: tuple(t.shape) for name, t in build().state_dict().items()}
     tensors = read_tensors(path, expected, card["sha256"])
     with torch.random.fork_rng(devices=()):
-        network = STTransformer(config)
+        network = build()
     network.load_state_dict(tensors)
-    return LoadedModel(str(card.get("name", path.stem)), path, config, network.eval(), card)
+    return network.eval()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stimpute.layers.prediction import Prediction
 from stimpute.model.candidates import Candidates
-from stimpute.model.st_transformer import Prediction
 from stimpute.training.feed import Example
 
 

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stimpute.layers.prediction import Prediction
 from stimpute.model.candidates import CANDIDATES, Candidates, compute_candidates
-from stimpute.model.st_transformer import Prediction, STTransformer
+from stimpute.model.st_transformer import STTransformer
 from stimpute.training.archive import Archive
 from stimpute.training.feed import Example, Feed, FeedOptions, Shape4, filled, validation_example
 from stimpute.training.loss import candidate_errors, per_example

@@ -23,8 +23,8 @@ def generator():
     return module
 
 
-def test_the_eight_commands_exist():
-    assert {"fill", "info", "variogram", "train", "evaluate", "verify", "models", "simulate"} <= set(COMMANDS)
+def test_the_commands_exist():
+    assert {"fill", "forecast", "info", "variogram", "train", "evaluate", "verify", "models", "simulate"} <= set(COMMANDS)
 
 
 def test_the_command_reference_is_up_to_date():

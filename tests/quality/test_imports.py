@@ -9,7 +9,7 @@ import pytest
 
 HEAVY = ("torch", "xarray", "rasterio", "dask", "matplotlib")
 GEODATA = ("rasterio", "rioxarray", "xarray", "netCDF4", "zarr", "pyproj", "cftime")
-TRAINING_ROOMS = ("training", "model", "layers", "classical", "synthetic", "pretrained")
+TRAINING_ROOMS = ("training", "model", "forecasting", "layers", "classical", "synthetic", "pretrained")
 
 
 def run(code: str) -> str:

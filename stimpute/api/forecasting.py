@@ -1,0 +1,129 @@
+"""Where reading, forecasting and writing meet: what comes after a stack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Unpack
+
+from stimpute.api.keywords import (
+    FillKeywords,
+    Progress,
+    ReadKeywords,
+    as_inputs,
+    check_known,
+    paths_of,
+    read_besides,
+    read_options,
+    sink_options,
+)
+from stimpute.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stimpute.api.keywords import Inputs
+    from stimpute.protocols import Forecaster
+
+METHODS = ("sba", "blend", "persistence", "climate", "last-cycle", "damped-anomaly", "linear")
+
+
+class ForecastKeywords(ReadKeywords, total=False):
+    """How a stack is forecast and written; the command line's options of the same names."""
+
+    method: str
+    model: str | None
+    every: float | None
+    uncertainty: bool
+    quantiles: Sequence[float]
+    bounds: tuple[float | None, float | None] | Literal["auto"] | None
+    dtype: str | None
+    of: Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"] | None
+    co: Mapping[str, str]
+    device: str
+    threads: int | None
+    memory: int | None
+    overwrite: bool
+
+
+def forecast(
+    x: Inputs,
+    out: str | Path | None = None,
+    *,
+    steps: int = 14,
+    progress: Progress | None = None,
+    command: str = "",
+    **options: Unpack[ForecastKeywords],
+) -> Any:
+    """Say the next steps of a stack; gaps in it are left out, never filled.
+
+    Parameters
+    ----------
+    x : a path, several paths of one stack, or an xarray object.
+    out : where to write; None returns the Dataset to come (with ``NAME_standard_error``).
+    steps : how many, at the stack's own cadence.
+    progress : called with (stage, done, total).
+    command : recorded in ``history``.
+    options : as on the command line, with ``_`` for ``-``; ``every`` in days, ``memory`` in bytes.
+
+    Returns
+    -------
+    xarray.Dataset where ``out`` is None, else a :class:`~stimpute.inference.forecasting.ForecastSummary`.
+
+    Raises
+    ------
+    StimputeError : what was wrong, in which file, what to do.
+    """
+    check_known(options, ForecastKeywords, "forecast")
+    from dataclasses import replace
+
+    from stimpute import io
+    from stimpute.inference.forecasting import ForecastOptions, check_steps, forecast_source
+
+    check_steps(steps)
+    every = options.get("every")
+    if every is not None and not every > 0:
+        raise UsageError(f"--every {every:g}: more than 0 days")
+    if options.get("quantiles") and not options.get("uncertainty", True):
+        raise UsageError("--quantiles need the uncertainty; leave out --no-uncertainty")
+    written: FillKeywords = {k: v for k, v in options.items() if k in FillKeywords.__annotations__}  # type: ignore[assignment]
+    writing = replace(sink_options(written), flags=False, made="forecast")
+    reading = read_options(options)
+    inputs = as_inputs(x)
+    if out is not None:
+        io.check_output(out, paths_of(inputs), writing.overwrite)
+        io.check_spared(out, read_besides(reading))
+    run = ForecastOptions(tuple(writing.quantiles), options.get("bounds", "auto"), options.get("memory"))
+    forecaster = open_forecaster(
+        options.get("method", "sba"),
+        options.get("model"),
+        options.get("device", "auto"),
+        options.get("threads"),
+    )
+    with io.open_source(inputs, reading) as source:
+        future, ahead = io.open_future(source, steps, every)
+        if writing.format is None and io.output_format(out, source, writing) in ("GeoTIFF", "COG"):
+            writing = replace(writing, format="GeoTIFF")
+        with io.create_sink(out, future, writing) as sink:
+            summary = forecast_source(source, ahead, sink, forecaster, run, progress, command)
+    return getattr(sink, "dataset") if out is None else summary  # noqa: B009
+
+
+def open_forecaster(
+    method: str = "sba", model: str | Path | None = None, device: str = "auto", threads: int | None = None
+) -> Forecaster:
+    """A forecaster by name.
+
+    Raises
+    ------
+    UsageError : an unknown method, or a model for a method that has none.
+    ModelError, DeviceError : the model or the device cannot be used.
+    """
+    if method not in METHODS:
+        raise UsageError(f"--method {method}: one of {', '.join(METHODS)}")
+    if model is not None and method != "sba":
+        raise UsageError(
+            f"--model {model}: method {method} has no model; leave --model out or use --method sba"
+        )
+    from stimpute.inference.forecasters import named_forecaster
+
+    return named_forecaster(method, model, device, threads)

@@ -1,0 +1,149 @@
+"""`stimpute forecast`: parse, call :func:`stimpute.api.forecast`, print the summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stimpute.cli import console, parse
+from stimpute.cli import options as o
+
+if TYPE_CHECKING:
+    from stimpute.inference.forecasting import ForecastSummary
+
+EPILOG = "Example: stimpute forecast sst.nc next_two_weeks.nc --steps 14"
+
+
+def forecast(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="IN... OUT", help="Inputs (one stack), then the output. - streams.")
+    ],
+    steps: Annotated[
+        int,
+        o.option("--steps", panel=o.WHAT, metavar="N", help="Steps to forecast, at the stack's own cadence."),
+    ] = 14,
+    var: o.Var = None,
+    bbox: o.BBox = None,
+    bbox_crs: o.BBoxCRS = None,
+    time: o.Time = None,
+    nodata: o.NoData = None,
+    date_format: o.DateFormat = None,
+    times: o.Times = None,
+    dedupe: o.Dedupe = None,
+    domain: o.Domain = None,
+    qc: o.QC = False,
+    force: o.Force = False,
+    no_wrap: o.NoWrap = False,
+    every: Annotated[
+        Any,
+        o.option(
+            "--every",
+            panel=o.READING,
+            parser=parse.days,
+            metavar="1d",
+            help="Distance of the steps (min, h, d, w), where they are irregular.",
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        o.option(
+            "--method",
+            panel=o.METHOD,
+            metavar="sba|blend|persistence|climate|last-cycle|damped-anomaly|linear",
+            help="The network, the blend it starts from, or one guess alone.",
+        ),
+    ] = "sba",
+    model: Annotated[
+        str | None,
+        o.option("--model", panel=o.METHOD, metavar="NAME|PATH", help="Forecasting model of method sba."),
+    ] = None,
+    uncertainty: Annotated[
+        bool, o.option("--uncertainty/--no-uncertainty", panel=o.RESULT, help="Write the standard error.")
+    ] = True,
+    quantiles: Annotated[
+        Any,
+        o.option(
+            "--quantiles",
+            panel=o.RESULT,
+            parser=parse.levels,
+            metavar="Q,...",
+            help="Write quantiles, e.g. 0.05,0.95.",
+        ),
+    ] = None,
+    bounds: Annotated[
+        str,
+        o.option(
+            "--bounds",
+            panel=o.RESULT,
+            metavar="MIN,MAX|auto|none",
+            help="Clip forecasts; auto: valid_range, standard_name.",
+        ),
+    ] = "auto",
+    dtype: Annotated[
+        str | None,
+        o.option("--dtype", panel=o.RESULT, metavar="DTYPE", help="Stored dtype, if not the input's."),
+    ] = None,
+    of: Annotated[
+        str | None,
+        o.option("--of", panel=o.RESULT, metavar="NetCDF|NetCDF3|Zarr|GeoTIFF|COG", help="Output format."),
+    ] = None,
+    co: Annotated[
+        list[str] | None, o.option("--co", panel=o.RESULT, metavar="K=V", help="Creation option; repeatable.")
+    ] = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    memory: Annotated[
+        Any, o.option("--memory", panel=o.RUN, parser=parse.size, metavar="2GB", help="Memory for arrays.")
+    ] = None,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> int:
+    """Forecast the next steps of a stack or of stations; gaps in it are allowed.
+
+    The output goes on where the input ends: same grid, CRS, attributes, packing and calendar, later times. Cells never
+    observed among the steps looked back on stay nodata.
+    """
+    if len(paths) < 2:
+        raise typer.BadParameter("an input and an output are needed: stimpute forecast IN... OUT")
+    *inputs, out = paths
+    if json and out == "-":
+        raise typer.BadParameter("--json and the output cannot both go to stdout")
+    from stimpute import api
+
+    read = o.reading(
+        var=var, bbox=bbox, bbox_crs=bbox_crs, time=time, nodata=nodata, date_format=date_format, times=times, dedupe=dedupe,
+        domain=domain, qc=qc, force=force, no_wrap=no_wrap,
+    )  # fmt: skip
+    options = {
+        "method": method, "model": model, "every": every, "uncertainty": uncertainty, "quantiles": quantiles or (),
+        "bounds": parse.bounds(bounds), "dtype": dtype, "of": of, "co": parse.creation(co or []), "device": device,
+        "threads": threads, "memory": memory, "overwrite": overwrite,
+    }  # fmt: skip
+    with console.progress() as progress:
+        summary = api.forecast(
+            inputs, out, steps=steps, progress=progress, command=console.talk.command, **read, **options
+        )
+    if json:
+        console.write_json(summary)
+    _print(summary)
+    return 0
+
+
+def _print(summary: ForecastSummary) -> None:
+    console.say(f"{summary.steps} steps, {summary.first} to {summary.last}")
+    for layer in summary.layers:
+        error = ""
+        if layer.expected_error:
+            first, last = layer.expected_error[0], layer.expected_error[-1]
+            error = f"; expected error {first:.3g} at the first step, {last:.3g} at the last {layer.units}".rstrip()
+        clipped = f" ({layer.clipped:,} values clipped into bounds)" if layer.clipped else ""
+        console.say(
+            f"{layer.name}: {layer.cells:,} cells forecast{clipped}, {layer.refused:,} never observed in the"
+            f" {layer.looked_back} steps looked back on{error}"
+        )
+    model = f" ({summary.model})" if summary.model else ""
+    where = ", ".join(summary.outputs) or "stdout"
+    console.say(f"{summary.method}{model}: {summary.seconds:.1f} s -> {where}")

@@ -1,0 +1,241 @@
+"""The good guesses a forecast starts from, each with its own error at earlier origins of the same series.
+
+Persistence, climate (the node's mean with its cycle), the last cycle again, damped anomalies, and one linear map from the last
+steps to the next, shared by all nodes and fitted on the series itself. What each got wrong when asked at earlier origins says how
+far to trust it; a blend weighted by these errors is the prior which the network reweighs and corrects. Gaps are left out of
+every sum, never filled. Knows nothing about networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from stimpute.forecasting.series import History
+
+GUESSES = ("persistence", "climate", "last cycle", "damped anomaly", "linear")
+PRIOR_POWER = 4.0
+ERROR_FLOOR = 5e-3
+CYCLE_MEMORY = 0.75  # weight of a cycle beside that of the one after it
+SHRINK = 0.5  # observations that the shape of the cycle shared by all nodes counts for
+LAGS = 24
+ROWS, NODES = 8000, 200  # examples that the linear map is fitted on, and nodes they are from, at most
+RIDGE = 0.02
+ORIGINS = 2  # earlier origins asked
+
+
+@dataclass(frozen=True, eq=False)
+class Guesses:
+    """Guesses of a batch in its normalised units; (B, K, H, 1, N) like candidates of a raster of one row.
+
+    Parameters
+    ----------
+    estimates : (B, K, H, 1, N), finite everywhere, in the order of ``GUESSES``.
+    log_error : (B, K, H, 1, N), log of the mean absolute error at earlier origins.
+    prior : (B, H, 1, N), the estimates weighted by ``error ** -PRIOR_POWER``.
+    prior_error : (B, H, 1, N), mean absolute error of the prior there, > 0.
+    anomalies : (B, C, N), the past without its cycle, 0 in gaps.
+    """
+
+    estimates: Tensor
+    log_error: Tensor
+    prior: Tensor
+    prior_error: Tensor
+    anomalies: Tensor
+
+    def to(self, device: torch.device | str) -> Guesses:
+        """All tensors on ``device``."""
+        return Guesses(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+@torch.no_grad()
+def make_guesses(history: History, steps: int) -> Guesses:
+    """All guesses for the next ``steps`` slots of a normalised past, their errors and their blend."""
+    each = [_one(sample, steps) for sample in _samples(history)]
+    return Guesses(*(torch.stack([getattr(g, f.name) for g in each]) for f in fields(Guesses)))
+
+
+def _samples(history: History) -> list[History]:
+    return [
+        History(history.values[i : i + 1], history.valid[i : i + 1], (period,), history.phases[i : i + 1], history.step[i : i + 1])
+        for i, period in enumerate(history.period)
+    ]  # fmt: skip
+
+
+def _one(history: History, steps: int) -> Guesses:
+    """One sample; tensors without the batch axis."""
+    estimates, anomalies = estimate(history, steps)
+    asked = []
+    for back in origins(history, steps):
+        past = history.earlier(back)
+        start = past.values.shape[1]
+        truth, known = (t[0, start : start + steps] for t in (history.values, history.valid))
+        asked.append((estimate(past, steps)[0], truth, known))
+    error, log_error = _trust(asked, estimates)
+    weight = (-PRIOR_POWER * log_error).softmax(dim=0)
+    prior = (weight * estimates).sum(dim=0)
+    prior_error = _blend_error(asked, log_error, error)
+    return Guesses(
+        estimates[:, :, None], log_error[:, :, None], prior[:, None], prior_error[:, None], anomalies
+    )
+
+
+def origins(history: History, steps: int) -> list[int]:
+    """Slots before the origin at which guesses are asked: what follows is known, what precedes is long enough."""
+    length, period = history.values.shape[1], history.period[0]
+    needed = max(steps, 2 * period if length >= 3 * period + steps else round(1.5 * period), 8)
+    return [k * steps for k in range(1, ORIGINS + 1) if length - k * steps >= needed]
+
+
+def estimate(history: History, steps: int) -> tuple[Tensor, Tensor]:
+    """(K, steps, N) of one sample, and its anomalies (C, N)."""
+    values, valid, period = history.values[0], history.valid[0], history.period[0]
+    ring = _cycle(values, valid, period)
+    slots = torch.arange(len(values) + steps, device=values.device) % max(period, 1)
+    climate = ring[slots]
+    anomalies = torch.where(valid, values - climate[: len(values)], 0.0)
+    ahead = climate[len(values) :]
+    last, age = _latest(values, valid)
+    persistence = last.expand(steps, -1)
+    again = _again(values, valid, period, ahead, persistence)
+    last_anomaly, _ = _latest(anomalies, valid)
+    memory = _memory(anomalies, valid, steps + LAGS)
+    lead = torch.arange(1, steps + 1, device=values.device)[:, None] + age.clamp_max(LAGS)[None]
+    damped = ahead + memory[lead - 1] * last_anomaly
+    linear = ahead + _linear(anomalies, valid, steps)
+    return torch.stack((persistence, ahead, again, damped, linear)), anomalies
+
+
+def _cycle(values: Tensor, valid: Tensor, period: int) -> Tensor:
+    """(max(period, 1), N): each node's mean at each phase, recent cycles first; thin phases lean on what all nodes show."""
+    count = valid.sum(dim=0).clamp_min(1)
+    mean = values.sum(dim=0) / count
+    if not period:
+        return mean[None]
+    length, nodes = values.shape
+    pad = -length % period
+    apart = torch.where(valid, values - mean, 0.0)
+    weight = valid.to(values.dtype)
+    cycles = (length + pad) // period
+    apart, weight = (
+        torch.cat((t.new_zeros(pad, nodes), t)).view(cycles, period, nodes) for t in (apart, weight)
+    )
+    recent = CYCLE_MEMORY ** torch.arange(cycles - 1, -1, -1, device=values.device, dtype=values.dtype)
+    weight = weight * recent[:, None, None]
+    total, seen = (weight * apart).sum(dim=0), weight.sum(dim=0)
+    shared = total.sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    ring = mean + (total + SHRINK * shared) / (seen + SHRINK)
+    return ring.roll(-pad, dims=0)  # so that slot 0 has phase 0
+
+
+def _latest(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """The last observation of each node (N,) and how many slots before the origin it was; 0 where never observed."""
+    length = len(values)
+    steps = torch.arange(length, device=values.device)[:, None]
+    at = torch.where(valid, steps, -1).amax(dim=0)
+    last = values.gather(0, at.clamp_min(0)[None])[0]
+    return torch.where(at >= 0, last, 0.0), length - 1 - at.clamp_min(0)
+
+
+def _again(values: Tensor, valid: Tensor, period: int, climate: Tensor, persistence: Tensor) -> Tensor:
+    """The last observation at the same phase, climate where there is none; persistence without a cycle."""
+    if not period:
+        return persistence
+    result, found = climate.clone(), torch.zeros_like(climate, dtype=torch.bool)
+    length, steps = len(values), len(climate)
+    for back in range(1, length // period + 1):
+        at = torch.arange(length, length + steps, device=values.device) - back * period
+        there = (at >= 0) & (at < length)
+        at = at.clamp(0, length - 1)
+        use = valid[at] & there[:, None] & ~found
+        result = torch.where(use, values[at], result)
+        found |= use
+        if bool(found.all()):
+            break
+    return result
+
+
+def _memory(anomalies: Tensor, valid: Tensor, lags: int) -> Tensor:
+    """(lags,): regression of anomalies on those 1, 2, ... slots before, over all nodes; falls off, never negative."""
+    kept = []
+    chosen = _spread(anomalies.shape[1], min(anomalies.shape[1], NODES), anomalies.device)
+    anomalies, valid = anomalies[:, chosen], valid[:, chosen]
+    weight = valid.to(anomalies.dtype)
+    for lag in range(1, lags + 1):
+        if lag >= len(anomalies):
+            kept.append(anomalies.new_zeros(()))
+            continue
+        both = weight[lag:] * weight[:-lag]
+        before = anomalies[:-lag] * both
+        kept.append(
+            (anomalies[lag:] * before).sum() / ((before * anomalies[:-lag]).sum() + 1e-3 * both.sum() + 1e-6)
+        )
+    memory = torch.stack(kept).clamp(0, 1)
+    return memory.cummin(dim=0).values
+
+
+def _linear(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
+    """(steps, N): ridge regression of the next anomalies on the last ``LAGS``, one map for all nodes; gaps count as 0."""
+    length, nodes = anomalies.shape
+    lags = min(LAGS, max(1, length // 4))
+    room = length - lags - steps + 1
+    if room < 4:
+        return torch.zeros(steps, nodes, device=anomalies.device)
+    chosen = _spread(nodes, min(nodes, NODES), anomalies.device)
+    starts = _spread(room, min(room, max(ROWS // len(chosen), 1)), anomalies.device)
+    window = starts[:, None] + torch.arange(lags + steps, device=anomalies.device)
+    rows, known = (
+        t[window][:, :, chosen].permute(0, 2, 1).reshape(-1, lags + steps) for t in (anomalies, valid)
+    )
+    x, y, w = rows[:, :lags], rows[:, lags:], known[:, lags:].to(rows.dtype)
+    weights = []
+    eye = torch.eye(lags, device=x.device, dtype=torch.float64)
+    for h in range(steps):
+        weighted = x * w[:, h : h + 1]
+        gram = (weighted.T @ x).double()
+        strength = RIDGE * (gram.diagonal().mean() + 1e-9) + 1e-6
+        weights.append(torch.linalg.solve(gram + strength * eye, (weighted.T @ y[:, h]).double()).float())
+    return torch.stack(weights) @ anomalies[-lags:]
+
+
+def _spread(size: int, count: int, device: torch.device) -> Tensor:
+    """``count`` numbers below ``size``, evenly spread, the last one among them."""
+    return (
+        torch.linspace(0, size - 1, count, device=device).round().long()
+        if count > 1
+        else torch.tensor([size - 1], device=device)
+    )
+
+
+def _trust(asked: list[tuple[Tensor, Tensor, Tensor]], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean absolute error of every guess by lead time (K, H), and its log for every node (K, H, N)."""
+    k, steps, nodes = like.shape
+    if not asked:
+        level = like.new_ones(k, steps)
+        return level, level.log()[:, :, None].expand(-1, -1, nodes)
+    missed = torch.stack(
+        [torch.where(known, (guess - truth).abs(), 0.0) for guess, truth, known in asked]
+    ).sum(dim=0)
+    count = torch.stack([known for _, _, known in asked]).sum(dim=0).to(like.dtype)
+    by_lead = (missed.sum(dim=2) + ERROR_FLOOR) / (count.sum(dim=1) + 1)
+    seen = count.sum(dim=1) > 0
+    overall = missed.sum(dim=(1, 2)) / count.sum().clamp_min(1)
+    by_lead = torch.where(seen, by_lead, overall[:, None]).clamp_min(ERROR_FLOOR)
+    expected = (by_lead[:, :, None] * count).sum(dim=1)
+    prior = 8.0 * overall.clamp_min(ERROR_FLOOR)[:, None]
+    ratio = (missed.sum(dim=1) + prior) / (expected + prior)
+    error = by_lead[:, :, None] * ratio[:, None]
+    return by_lead, error.clamp_min(ERROR_FLOOR).log()
+
+
+def _blend_error(asked: list[tuple[Tensor, Tensor, Tensor]], log_error: Tensor, by_lead: Tensor) -> Tensor:
+    """Mean absolute error of the blend (H, N); without earlier origins as large as the spread."""
+    if not asked:
+        return torch.ones_like(log_error[0])
+    weight = (-PRIOR_POWER * log_error).softmax(dim=0)
+    blended = [((weight * guess).sum(dim=0), truth, known) for guess, truth, known in asked]
+    blind = [(guess[None], truth, known) for guess, truth, known in blended]
+    _, log_blend = _trust(blind, log_error[:1])
+    return log_blend[0].exp()

@@ -1,0 +1,118 @@
+"""Pasts as regular series, and the guesses made from them: closed-form answers, gaps left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stimpute.forecasting.guesses import GUESSES, make_guesses, origins
+from stimpute.forecasting.series import History, regular
+
+HOUR = 1 / 24
+
+
+def history(values, step=HOUR, valid=None):
+    array = np.asarray(values, dtype=np.float32)
+    seen = np.isfinite(array) if valid is None else valid
+    slots = np.arange(len(array)) - len(array) + 1
+    return regular(np.where(seen, array, 0).astype(np.float32), seen, slots, step)
+
+
+def guess(name, past, steps=6):
+    return make_guesses(past, steps).estimates[0, GUESSES.index(name), :, 0]
+
+
+def test_gaps_between_stored_steps_are_slots_without_observation():
+    past = regular(np.ones((3, 2), np.float32), np.ones((3, 2), bool), np.array([-5, -1, 0]), HOUR)
+    assert past.valid[0, :, 0].tolist() == [True, False, False, False, True, True]
+
+
+def test_of_several_steps_in_one_slot_the_last_observed_counts():
+    values = np.array([[1.0], [2.0], [3.0]], np.float32)
+    past = regular(values, np.array([[True], [True], [False]]), np.array([-1, 0, 0]), HOUR)
+    assert past.values[0, :, 0].tolist() == [1.0, 2.0]
+
+
+def test_normalised_nodes_have_zero_mean_and_common_unit_spread_and_gaps_hold_zero():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(200, 5)) * 3 + np.arange(5) * 100
+    values[rng.random(values.shape) < 0.3] = np.nan
+    past, center, unit = history(values).normalised()
+    count = past.valid.sum(dim=1)
+    assert torch.allclose(past.values.sum(dim=1) / count, torch.zeros(5), atol=1e-4)
+    assert (past.values.square().sum() / count.sum()).item() == pytest.approx(1, abs=1e-4)
+    assert not past.values[~past.valid].any()
+    back = past.values * unit.float() + center.float()[:, None]
+    assert np.allclose(
+        back[past.valid].numpy(), np.nan_to_num(values[-200:])[past.valid[0].numpy()], atol=1e-2
+    )
+
+
+def test_a_pure_daily_cycle_is_forecast_exactly_in_the_limit():
+    hours = np.arange(24 * 20 + 6)
+    wave = np.sin(2 * np.pi * hours / 24)[:, None] * np.array([1.0, 2.0])
+    past = history(wave[:-6])
+    truth = torch.from_numpy(wave[-6:]).float()
+    assert torch.allclose(guess("last cycle", past), truth, atol=1e-4)
+    assert (guess("climate", past) - truth).abs().max() < 0.1
+    assert (make_guesses(past, 6).prior[0, :, 0] - truth).abs().max() < 0.1
+
+
+def test_a_random_walk_trusts_persistence_more_than_climate():
+    walk = np.random.default_rng(1).normal(size=(300, 8)).cumsum(axis=0)
+    past = history(walk, step=1.0).normalised()[0]
+    error = make_guesses(past, 3).log_error[0, :, :, 0].mean(dim=(1, 2))
+    assert error[GUESSES.index("persistence")] < error[GUESSES.index("climate")]
+
+
+def test_an_autoregression_is_found_by_the_linear_map():
+    rng = np.random.default_rng(2)
+    x = np.zeros((400, 30))
+    for t in range(2, 400):
+        x[t] = 1.6 * x[t - 1] - 0.8 * x[t - 2] + 0.1 * rng.normal(size=30)
+    past = history(x[:-1], step=1.0).normalised()
+    linear = guess("linear", past[0], 1)[0] * past[2].float() + past[1][0].float()
+    known = 1.6 * x[-2] - 0.8 * x[-3]
+    assert np.abs(linear.numpy() - known).mean() < 0.15 * np.abs(known).mean()
+
+
+def test_what_stands_in_a_gap_is_never_read():
+    rng = np.random.default_rng(3)
+    values, seen = rng.normal(size=(120, 4)).astype(np.float32), rng.random((120, 4)) < 0.6
+    clean = history(np.where(seen, values, 0), valid=seen)
+    dirty = History(
+        torch.where(clean.valid, clean.values, torch.tensor(1e6)),
+        clean.valid,
+        clean.period,
+        clean.phases,
+        clean.step,
+    )
+    one, other = (make_guesses(h.normalised()[0], 5).prior for h in (clean, dirty))
+    assert torch.isfinite(one).all()
+    # normalised() zeroes gaps, so that nothing downstream can see them
+    assert torch.allclose(one, make_guesses(clean.normalised()[0], 5).prior)
+    assert not dirty.normalised()[0].values[~dirty.valid].any()
+    del other
+
+
+def test_a_node_hardly_observed_leans_on_the_cycle_all_share():
+    hours = np.arange(24 * 10)
+    wave = np.repeat(np.sin(2 * np.pi * hours / 24)[:, None], 20, axis=1)
+    wave[:, 0] = np.nan
+    wave[-30, 0] = wave[-30, 1]
+    past = history(wave).normalised()[0]
+    climate = guess("climate", past, 24)
+    assert np.corrcoef(climate[:, 0], climate[:, 1])[0, 1] > 0.9
+
+
+def test_earlier_origins_leave_enough_to_guess_from():
+    past = history(np.random.default_rng(0).normal(size=(100, 2)))
+    assert origins(past, 10) == [10, 20]
+    assert origins(history(np.zeros((9, 2)) + 1), 8) == []
+
+
+def test_constant_series_stay_constant():
+    past, center, unit = history(np.full((50, 3), 7.0)).normalised()
+    prior = make_guesses(past, 4).prior[0, :, 0] * unit.float() + center[0].float()
+    assert torch.allclose(prior, torch.full((4, 3), 7.0))

@@ -1,0 +1,171 @@
+"""What comes after a stack: its times in every calendar, and the file that would come next."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from stimpute import io
+from stimpute.errors import InputError
+from stimpute.io.future import cadence_of, future_of
+from stimpute.protocols import FILLED, REFUSED, Filled, Window
+
+
+def stack(times, shape=(3, 4), dtype="float32", **more):
+    values = np.random.default_rng(0).normal(size=(len(times), *shape)).astype(np.float32) + 10
+    fields = {"v": (("time", "lat", "lon"), values, {"units": "K", "ancillary_variables": "quality"}), **more}
+    coords = {"time": times, "lat": ("lat", np.arange(shape[0]) * 1.0, {"units": "degrees_north"}),
+              "lon": ("lon", np.arange(shape[1]) * 1.0, {"units": "degrees_east"})}  # fmt: skip
+    return xr.Dataset(fields, coords, {"title": "a stack", "history": "made"})
+
+
+def stamps(dataset, steps=3, every=None):
+    with io.open_source(dataset) as source:
+        return [s.removesuffix("T00:00:00") for s in future_of(source, steps, every).stamps]
+
+
+def test_steps_go_on_at_the_median_distance():
+    assert stamps(stack(np.arange("2020-02-26", "2020-02-29", dtype="M8[D]").astype("M8[ns]"))) == [
+        "2020-02-29", "2020-03-01", "2020-03-02",
+    ]  # fmt: skip
+
+
+def test_hours_go_on_over_midnight():
+    times = np.datetime64("2020-01-01T18:30", "ns") + np.arange(5) * np.timedelta64(1, "h")
+    assert stamps(stack(times), 2) == ["2020-01-01T23:30:00", "2020-01-02T00:30:00"]
+
+
+def test_months_go_on_as_calendar_months():
+    times = np.arange("2019-10", "2020-01", dtype="M8[M]").astype("M8[ns]")
+    assert stamps(stack(times)) == ["2020-01-01", "2020-02-01", "2020-03-01"]
+
+
+def test_ends_of_months_stay_ends_of_months():
+    assert stamps(stack(np.array(["2019-10-31", "2019-11-30", "2019-12-31"], dtype="M8[ns]"))) == [
+        "2020-01-31", "2020-02-29", "2020-03-31",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("calendar", "expected"), [("360_day", "2001-02-30"), ("noleap", "2001-03-01")])
+def test_other_calendars_are_kept(calendar, expected):
+    times = xr.date_range("2001-02-26", periods=3, freq="D", calendar=calendar, use_cftime=True)
+    assert stamps(stack(times), 2 if calendar == "360_day" else 1)[-1] == expected
+
+
+def test_missing_steps_are_places_left_empty():
+    times = np.array(["2020-01-01", "2020-01-02", "2020-01-05", "2020-01-06"], dtype="M8[ns]")
+    with io.open_source(stack(times)) as source:
+        assert future_of(source, 1).slots.tolist() == [-5, -4, -1, 0]
+
+
+def test_a_single_step_is_refused():
+    with pytest.raises(InputError, match="one time step"):
+        stamps(stack(np.array(["2020-01-01"], dtype="M8[ns]")))
+
+
+def test_irregular_times_are_refused_and_every_settles_them():
+    days = np.cumsum([0, 1.4, 2.5, 0.6, 3.3, 1.5, 2.45, 0.4])
+    times = np.datetime64("2020-01-01", "ns") + (days * 86400).astype("m8[s]")
+    with pytest.raises(InputError, match="--every"):
+        stamps(stack(times))
+    assert len(stamps(stack(times), 2, every=1.0)) == 2
+
+
+def test_a_shorter_step_now_and_then_is_no_irregularity():
+    """MODIS composites: every 8 days, but 5 at the end of a year."""
+    days = np.concatenate([np.arange(0, 361, 8), 365 + np.arange(0, 100, 8)]).astype(float)
+    labels = [str(np.datetime64("2019-01-01") + np.timedelta64(int(d), "D")) + "T00:00:00" for d in days]
+    assert cadence_of(labels, days, "standard", "").seconds == 8 * 86400
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr", ".tif"])
+def test_the_future_file_is_the_input_with_later_times(tmp_path, suffix):
+    given = stack(
+        np.arange("2020-01-01", "2020-01-11", dtype="M8[D]").astype("M8[ns]"),
+        quality=(("time", "lat", "lon"), np.zeros((10, 3, 4), np.int8), {"flag_values": np.int8(0)}),
+        height=((), 2.0),
+    )
+    path, out = tmp_path / "in.nc", tmp_path / f"out{suffix}"
+    given.to_netcdf(
+        path, encoding={"v": {"dtype": "int16", "scale_factor": 0.01, "add_offset": 5.0, "_FillValue": -9}}
+    )
+    with io.open_source(path) as source:
+        future, _ = io.open_future(source, 2)
+        assert future.layers[0].shape == (2, 3, 4)
+        flag = np.full((2, 3, 4), FILLED, np.uint8)
+        flag[:, 0, 0] = REFUSED
+        options = io.SinkOptions(flags=False, made="forecast")
+        with io.create_sink(out, future, options) as sink:
+            values = np.full((2, 3, 4), 12.34, np.float32)
+            sink.write(Window.whole((2, 3, 4)), Filled(values, flag, np.ones_like(values)))
+            sink.commit("forecast")
+    if suffix == ".tif":
+        with io.open_source(out) as made:
+            assert made.time_labels == ("2020-01-11", "2020-01-12")
+        return
+    made = xr.open_dataset(out) if suffix == ".nc" else xr.open_zarr(out)
+    raw = xr.open_dataset(out, decode_cf=False) if suffix == ".nc" else xr.open_zarr(out, decode_cf=False)
+    assert made.time.values.astype("M8[D]").astype(str).tolist() == ["2020-01-11", "2020-01-12"]
+    assert np.isnan(made.v.values[:, 0, 0]).all()
+    assert np.nanmax(np.abs(made.v.values - 12.34)) < 0.006
+    assert raw.v.dtype == np.int16
+    assert raw.v.attrs["scale_factor"] == pytest.approx(0.01)
+    assert raw.v.attrs["ancillary_variables"] == "v_standard_error"
+    assert "quality" not in made
+    assert made.attrs["title"] == "a stack"
+    assert made.attrs["history"] == "made\nforecast"
+    assert made.v_standard_error.attrs["long_name"] == "standard error of forecast v"
+    assert float(made.height) == 2.0
+    assert str(made.forecast_reference_time.values)[:10] == "2020-01-10"
+
+
+def test_bounds_of_time_go_on_with_it(tmp_path):
+    times = np.arange("2020-01", "2020-05", dtype="M8[M]").astype("M8[ns]")
+    edges = np.stack((times, np.arange("2020-02", "2020-06", dtype="M8[M]").astype("M8[ns]")), axis=1)
+    given = stack(times, time_bnds=(("time", "nv"), edges))
+    given = given.assign_coords(time=("time", times, {"bounds": "time_bnds"}))
+    given.to_netcdf(tmp_path / "in.nc", encoding={"time": {"units": "days since 2020-01-01"}})
+    with io.open_source(tmp_path / "in.nc") as source:
+        future, _ = io.open_future(source, 2)
+        with io.create_sink(tmp_path / "out.nc", future, io.SinkOptions(flags=False)) as sink:
+            sink.commit("")
+    made = xr.open_dataset(tmp_path / "out.nc")
+    assert made.time_bnds.values.astype("M8[D]").astype(str).tolist() == [
+        ["2020-05-01", "2020-06-01"], ["2020-06-01", "2020-07-01"],
+    ]  # fmt: skip
+
+
+# --- stations ---------------------------------------------------------------------------------------------------------
+
+
+def stations(order=slice(None)):
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(30, 7)).astype(np.float32)
+    at = {"lon": ("station", rng.uniform(5, 6, 7)[order], {"units": "degrees_east"}),
+          "lat": ("station", rng.uniform(50, 51, 7)[order], {"units": "degrees_north"})}  # fmt: skip
+    times = np.arange("2020-01-01", "2020-01-31", dtype="M8[D]").astype("M8[ns]")
+    fields = {"v": (("time", "station"), values[:, order], {"coordinates": "lon lat"}), **at}
+    return xr.Dataset(fields, {"time": times, "station": np.arange(7)[order]})
+
+
+def test_stations_are_a_row_of_points_and_come_back_as_stations(tmp_path):
+    stations().to_netcdf(tmp_path / "in.nc")
+    with io.open_source(tmp_path / "in.nc") as source:
+        assert source.grid.kind == "points"
+        assert source.layers[0].shape == (30, 1, 7)
+        window = Window.whole((30, 1, 7))
+        stack = source.read(window)
+        assert np.array_equal(stack.values[:, 0], stations().v.values)
+        with io.create_sink(tmp_path / "out.nc", source) as sink:
+            flag = np.zeros(window.shape, np.uint8)
+            sink.write(window, Filled(stack.values, flag, np.ones_like(stack.values)))
+            sink.commit("")
+    made = xr.open_dataset(tmp_path / "out.nc")
+    assert made.v.dims == ("time", "station")
+    assert np.array_equal(made.v.values, stations().v.values)
+
+
+def test_a_box_picks_stations_by_both_coordinates():
+    with io.open_source(stations(), io.ReadOptions(bbox=(5.0, 50.0, 5.5, 51.0))) as source:
+        assert source.grid.shape == (1, int((stations().lon < 5.5).sum()))
