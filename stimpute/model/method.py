@@ -67,7 +67,6 @@ class STMethod:
         center, scale = observed_moments(values, valid)
         return STImputer(self, float(center), float(scale), moments)
 
-
     def predict(self, batch: Batch) -> Prediction:
         """The network on a batch; where the accelerator's memory is too small for it, on the CPU, with a warning.
 

@@ -24,7 +24,17 @@ def generator():
 
 
 def test_the_commands_exist():
-    assert {"fill", "forecast", "info", "variogram", "train", "evaluate", "verify", "models", "simulate"} <= set(COMMANDS)
+    assert {
+        "fill",
+        "forecast",
+        "info",
+        "variogram",
+        "train",
+        "evaluate",
+        "verify",
+        "models",
+        "simulate",
+    } <= set(COMMANDS)
 
 
 def test_the_command_reference_is_up_to_date():
