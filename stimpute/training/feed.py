@@ -73,7 +73,7 @@ class Example:
 
     Parameters
     ----------
-    given : normalised per sample by what is visible.
+    given : normalised per sample by what is visible, or as a part of a larger stack (:func:`in_larger_stacks`).
     target : (B, T, H, W) in the same units; meaningful where ``wanted``.
     wanted : (B, T, H, W) bool, the cells that count; disjoint from ``given.valid``.
     """
@@ -164,7 +164,7 @@ class Feed:
         joined = parts[0] if len(parts) == 1 else _joined(parts)
         if not self.covariates and generator.random() < self.options.drop_covariates:
             joined = replace(joined, given=without_covariates(joined.given))
-        return joined
+        return in_larger_stacks(joined, generator) if self.options.augment == "all" else joined
 
     def _crop(self, generator: np.random.Generator, window: tuple[int, int, int]) -> Crop:
         archive = self._choose(generator, window)
@@ -293,6 +293,26 @@ def without_covariates(batch: Batch) -> Batch:
         static=batch.static[:, :0],
         static_valid=batch.static_valid[:, :0],
     )
+
+
+def in_larger_stacks(
+    example: Example, generator: np.random.Generator, share: float = 0.4, smallest: float = 0.1
+) -> Example:
+    """Some samples as they look inside a stack that varies more than they do: a fill normalises stacks, not tiles.
+
+    ``share`` of them are shrunk, by at most ``smallest``, and moved so that the stack around them would have unit variance.
+    """
+    count = len(example.target)
+    shrunk = generator.random(count) < share
+    scale = np.where(shrunk, np.exp(generator.uniform(np.log(smallest), 0, count)), 1.0)
+    offset = generator.normal(size=count) * np.sqrt(1 - scale**2)
+    s, o = (torch.from_numpy(x.astype(np.float32)).view(-1, 1, 1, 1) for x in (scale, offset))
+
+    def moved(values: Tensor, where: Tensor) -> Tensor:
+        return torch.where(where, values * s + o, values.new_zeros(()))
+
+    given = replace(example.given, values=moved(example.given.values, example.given.valid))
+    return replace(example, given=given, target=moved(example.target, example.wanted))
 
 
 def _order(present: list[set[str]], fixed: tuple[str, ...]) -> list[str]:

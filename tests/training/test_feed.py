@@ -16,6 +16,7 @@ from stimpute.training.feed import (
     Feed,
     FeedOptions,
     crops_example,
+    in_larger_stacks,
     set_aside,
     validation_example,
     whole_grid_shapes,
@@ -68,8 +69,23 @@ def test_examples_are_consistent(share: float) -> None:
         assert given.dynamic.shape == given.dynamic_valid.shape
         if given.shape[1] > 1:
             assert bool((given.times.diff(dim=1) > 0).all())
-        mean = (given.values.flatten(1).sum(1) / given.valid.flatten(1).sum(1)).abs().max()
-        assert float(mean) < 1e-3
+
+
+def test_some_samples_look_like_parts_of_a_larger_stack() -> None:
+    feed = Feed([], FeedOptions(((8, 4, 12, 12),)), seed=1)
+    example = next(
+        e for e in map(feed.example, range(9)) if bool(e.given.valid.flatten(1).sum(1).ge(20).all())
+    )
+    spread = torch.stack(
+        [v[seen].std() for v, seen in zip(example.given.values, example.given.valid, strict=True)]
+    )
+    assert float(spread.min()) < 0.9
+    assert float(spread.max()) > 0.99
+    same = in_larger_stacks(example, np.random.default_rng(0), share=1.0)
+    changed, before = (e.target[0][e.wanted[0]] for e in (same, example))
+    assert float(torch.corrcoef(torch.stack((changed, before)))[0, 1]) > 0.999
+    assert float((changed - before).abs().max()) > 0.01
+    assert bool((same.given.values[~same.given.valid] == 0).all())
 
 
 def test_targets_are_in_the_units_of_what_is_visible() -> None:
