@@ -111,7 +111,10 @@ def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeyword
     if options.get("batch") is not None:
         feed["shapes"] = tuple((options["batch"], *shape[1:]) for shape in FeedOptions().shapes)
     try:
-        return TrainOptions(out, _model_config(archives, options), feed=FeedOptions(**feed), **settings)
+        config = _model_config(archives, options)
+        if config.covariates or config.spatial_embedding:  # made for these archives, as they are
+            feed["augment"] = "none"
+        return TrainOptions(out, config, feed=FeedOptions(**feed), **settings)
     except (ValueError, ModelError) as error:
         raise UsageError(f"train: {error}") from error
 

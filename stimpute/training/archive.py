@@ -126,6 +126,25 @@ class Archive:
         """The same archive with the cells of ``held_out`` turned into gaps."""
         return replace(self, values=np.where(held_out, np.float32(np.nan), self.values))
 
+    def standardised(self) -> Archive:
+        """Values and covariates with mean 0 and variance 1 over all that is known of them, as a fill of the whole sees them."""
+        return replace(
+            self,
+            values=_standardised(self.values),
+            dynamic={k: _standardised(v) for k, v in self.dynamic.items()},
+            static={k: _standardised(v) for k, v in self.static.items()},
+        )
+
+
+def _standardised(values: Float32Array) -> Float32Array:
+    """NaN stays NaN; what does not vary becomes 0."""
+    known = values[np.isfinite(values)].astype(np.float64)
+    if not known.size:
+        return values
+    center, spread = known.mean(), known.std()
+    scale = spread if spread > 1e-12 * (1 + abs(center)) else 1.0
+    return np.asarray((values - center) / scale, dtype=np.float32)
+
 
 def read_npz(path: Path) -> Archive:
     """An archive from ``.npz``: ``values`` (time, y, x), optional ``valid``, ``times`` (days), ``year_phase``, ``day_phase``,

@@ -50,7 +50,8 @@ class FeedOptions:
     shapes : (B, T, H, W), one is drawn for every step.
     world_share : part of the examples that are simulated; 1 without archives, 0 for archives only.
     hide : smallest and largest part of an archive's observed cells that is hidden.
-    augment : ``all``: flips, turns, changes of sign, time, cadence and marginal; ``none``: crops only.
+    augment : ``all``: flips, turns, changes of sign, time, cadence and marginal, every crop in its own units; ``none``: crops
+        only, in units of their archive as a fill of it has them.
     drop_covariates : probability that an example comes without its covariates (free models only).
     """
 
@@ -138,7 +139,8 @@ class Feed:
         shapes = whole_grid_shapes(options.shapes, whole_grid) if whole_grid else options.shapes
         if share == 0:
             shapes = worthwhile(shapes, archives)
-        self.archives = list(archives)
+        self.standardised = options.augment == "none"
+        self.archives = [a.standardised() for a in archives] if self.standardised else list(archives)
         self.options = replace(options, world_share=share, shapes=shapes)
         self.seed, self.rank = seed, rank
         self.covariates, self.whole_grid = covariates, whole_grid
@@ -160,7 +162,7 @@ class Feed:
             parts.append(worlds_example(torch_generator(generator), (t, ny, nx), donors))
         if b > simulated:
             crops = [self._crop(generator, (t, ny, nx)) for _ in range(b - simulated)]
-            parts.append(crops_example(crops, self.covariates))
+            parts.append(crops_example(crops, self.covariates, self.standardised))
         joined = parts[0] if len(parts) == 1 else _joined(parts)
         if not self.covariates and generator.random() < self.options.drop_covariates:
             joined = replace(joined, given=without_covariates(joined.given))
@@ -264,15 +266,22 @@ def worlds_example(
     return Example.from_truth(seen, worlds.truth, wanted)
 
 
-def crops_example(crops: Sequence[Crop], covariates: tuple[str, ...] = ()) -> Example:
-    """Crops of equal shape as one example; covariates in the order given, or by name."""
+def crops_example(
+    crops: Sequence[Crop], covariates: tuple[str, ...] = (), standardised: bool = False
+) -> Example:
+    """Crops of equal shape as one example; covariates in the order given, or by name.
+
+    Values and covariates of each crop get mean 0 and variance 1, unless they are of archives already ``standardised``.
+    """
     dynamic_names = _order([set(c.dynamic) for c in crops], covariates)
     static_names = _order([set(c.static) for c in crops], covariates)
     truth = torch.from_numpy(np.stack([np.nan_to_num(c.values) for c in crops]))
     valid = torch.from_numpy(np.stack([c.given for c in crops]))
     wanted = torch.from_numpy(np.stack([c.wanted for c in crops]))
-    dynamic, dynamic_valid = _covariates([c.dynamic for c in crops], dynamic_names, truth.shape[1:])
-    static, static_valid = _covariates([c.static for c in crops], static_names, truth.shape[2:])
+    dynamic, dynamic_valid = _covariates(
+        [c.dynamic for c in crops], dynamic_names, truth.shape[1:], standardised
+    )
+    static, static_valid = _covariates([c.static for c in crops], static_names, truth.shape[2:], standardised)
     seen = Batch(
         torch.where(valid, truth, truth.new_zeros(())),
         valid,
@@ -281,6 +290,8 @@ def crops_example(crops: Sequence[Crop], covariates: tuple[str, ...] = ()) -> Ex
         torch.from_numpy(np.stack([c.day_phase for c in crops]).astype(np.float32)),
         dynamic, dynamic_valid, static, static_valid,
     )  # fmt: skip
+    if standardised:
+        return Example(seen, torch.where(wanted, truth, truth.new_zeros(())), wanted)
     return Example.from_truth(seen, truth, wanted)
 
 
@@ -321,18 +332,21 @@ def _order(present: list[set[str]], fixed: tuple[str, ...]) -> list[str]:
 
 
 def _covariates(
-    held: Sequence[dict[str, npt.NDArray[np.float32]]], names: list[str], shape: Sequence[int]
+    held: Sequence[dict[str, npt.NDArray[np.float32]]],
+    names: list[str],
+    shape: Sequence[int],
+    standardised: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(B, names, *shape) standardised over what is known, 0 elsewhere, and what is known."""
+    """(B, names, *shape), 0 where unknown, and what is known; standardised unless they already are."""
     values = np.zeros((len(held), len(names), *shape), dtype=np.float32)
     known = np.zeros(values.shape, dtype=bool)
     for i, arrays in enumerate(held):
         for j, name in enumerate(names):
             if name in arrays and (seen := np.isfinite(arrays[name])).any():
                 array = arrays[name].astype(np.float64)
-                spread = array[seen].std()
+                center, spread = (0.0, 1.0) if standardised else (array[seen].mean(), array[seen].std())
                 known[i, j] = seen
-                values[i, j][seen] = (array[seen] - array[seen].mean()) / (spread if spread > 0 else 1.0)
+                values[i, j][seen] = (array[seen] - center) / (spread if spread > 0 else 1.0)
     return torch.from_numpy(values), torch.from_numpy(known)
 
 
@@ -376,8 +390,11 @@ def validation_example(
     generator: np.random.Generator,
     shape: Shape4,
     covariates: tuple[str, ...] = (),
+    standardised: bool = False,
 ) -> Example:
     """Windows of an archive at random: its cells set aside are wanted, all other observed ones given."""
     b, t, ny, nx = shape
+    archive = archive.standardised() if standardised else archive
     crops = [cut(archive, generator, (t, ny, nx), strides=False, aside=aside) for _ in range(b)]
-    return crops_example([replace(c, given=np.isfinite(c.values) & ~c.wanted) for c in crops], covariates)
+    given = [replace(c, given=np.isfinite(c.values) & ~c.wanted) for c in crops]
+    return crops_example(given, covariates, standardised)

@@ -154,7 +154,8 @@ def _aside_examples(
     for archive, cells in (*asked, *extra):
         b, *window = fitting_shape(archive, feed.options.shapes, generator)
         shape = (2 if len(asked) > _MANY else min(b, 4), window[0], window[1], window[2])
-        yield archive.name, validation_example(archive, cells, generator, shape, feed.covariates)
+        example = validation_example(archive, cells, generator, shape, feed.covariates, feed.standardised)
+        yield archive.name, example
 
 
 def _unseen_examples(

@@ -254,3 +254,16 @@ def test_npz_that_is_none(tmp_path: Path) -> None:
         read_npz(tmp_path / "a.npz")
     with pytest.raises(InputError, match="no such file"):
         read_npz(tmp_path / "b.npz")
+
+
+def test_without_augmentation_crops_are_in_units_of_their_archive() -> None:
+    values = np.arange(40, dtype=np.float32)[:, None, None] * np.ones((1, 6, 6), dtype=np.float32)
+    archive = Archive.from_array("x", values, dynamic={"same": values * 3 + 7})
+    options = FeedOptions(((2, 5, 6, 6),), world_share=0.0, augment="none", drop_covariates=0.0)
+    given = Feed([archive], options, seed=3).example(0).given
+    expected = (given.times[:, 0, None] * 0 + 1) * given.values.amax(dim=(2, 3))  # (B, T), one value per step
+    position = given.dynamic[:, 0, :, 0, 0]
+    seen = given.valid.flatten(2).any(dim=2)
+    torch.testing.assert_close(expected[seen], position[seen])
+    assert float(position.abs().max()) < 2
+    assert float(position.mean(dim=1).abs().max()) > 0.2
