@@ -29,6 +29,10 @@ class ModelError(StimputeError):
     """A model file is missing, wrong, too old, or does not fit the stack."""
 
 
+class DivergenceError(ModelError):
+    """Training ran away; what it started from is untouched."""
+
+
 class DeviceError(StimputeError):
     """A device asked for by name is absent or broken."""
 

@@ -209,7 +209,7 @@ def adapt_method(
         steps=0 if summary is None else summary.steps,
         best_step=summary.card["scores"]["best_step"] if summary is not None and done.kept else 0,
         stopped_early=summary is not None and summary.stopped_early, error_before=None if before is None else before.mae,
-        error_after=None if after is None else after.mae, optimism=round(done.optimism, 4), windows=len(archives), cells=sum(a.values.size for a in archives),
+        error_after=None if after is None else after.mae, optimism=round(done.optimism, 4), windows=len(archives), cells=sum(a.values.size for a in archives), diverged=done.diverged,
     )  # fmt: skip
     if before is None:
         warnings.warn(adaptation.sentence, StimputeWarning, stacklevel=2)

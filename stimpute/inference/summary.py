@@ -50,6 +50,7 @@ class Adaptation:
     optimism : how many times larger the errors of the adapted weights are, compared with those of the start, on the cells set
         aside than on cells trained on; standard errors are widened by it.
     windows, cells : what was learnt from: windows of the stack, cell-steps in them.
+    diverged : the training ran away; the start filled.
     """
 
     start: str
@@ -64,10 +65,13 @@ class Adaptation:
     optimism: float
     windows: int
     cells: int
+    diverged: bool = False
 
     @property
     def sentence(self) -> str:
         """All of it in one line."""
+        if self.diverged:
+            return f"{self.start} not adapted: the training diverged"
         if self.error_before is None or self.error_after is None:
             return f"{self.start} not adapted: too few observed cells to set some aside"
         spent = (

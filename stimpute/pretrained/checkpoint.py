@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import stimpute
-from stimpute.errors import ModelError, OutputError
+from stimpute.errors import DivergenceError, ModelError, OutputError
 
 FORMAT = "stimpute-model"
 FORMAT_VERSION = 1
@@ -236,7 +236,7 @@ def _umask() -> int:
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     stored = tensor.detach().to("cpu", dtype).contiguous().clone()
     if not bool(torch.isfinite(stored).all()):
-        raise ModelError(f"weight {name} is not finite in {dtype}; the training diverged, lower --lr")
+        raise DivergenceError(f"weight {name} is not finite in {dtype}; the training diverged, lower --lr")
     return stored
 
 

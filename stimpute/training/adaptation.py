@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stimpute.errors import ModelError
+from stimpute.errors import DivergenceError, ModelError
 from stimpute.pretrained.registry import LoadedModel, load_model
 from stimpute.protocols import Source, Window
 from stimpute.training.archive import Archive
@@ -76,7 +76,7 @@ class Adapted:
     ----------
     model : adapted, or where it started if that was better.
     kept : whether it is the adapted one.
-    summary : of the training; None where too few cells could be set aside and nothing was done.
+    summary : of the training; None where too few cells could be set aside and nothing was done, or where it diverged.
     optimism : error on cells set aside over error on cells trained on, of ``model`` over that of the start; at least 1.
     """
 
@@ -84,6 +84,7 @@ class Adapted:
     kept: bool
     summary: TrainSummary | None
     optimism: float = 1.0
+    diverged: bool = False
 
 
 def adapt(
@@ -96,7 +97,7 @@ def adapt(
 
     Raises
     ------
-    ModelError : the model needs covariates that an archive does not have, or the training diverged.
+    ModelError : the model needs covariates that an archive does not have.
     InputError : the model is for a grid of another size.
     """
     for archive in archives:
@@ -109,7 +110,10 @@ def adapt(
         return Adapted(start, False, None)
     with tempfile.TemporaryDirectory(prefix="stimpute-adapt-") as folder:
         out = Path(folder) / f"{start.path.stem}-adapted.safetensors"
-        summary = run_training(training_options(start, archives, out, options), archives, progress)
+        try:
+            summary = run_training(training_options(start, archives, out, options), archives, progress)
+        except DivergenceError:
+            return Adapted(start, False, None, diverged=True)
         if summary.start is None or summary.best is None or not summary.best.mae < summary.start.mae:
             return Adapted(start, False, summary)
         adapted = load_model(out)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stimpute.errors import ModelError, OutputError
+from stimpute.errors import DivergenceError, OutputError
 from stimpute.model.candidates import Candidates, compute_candidates
 from stimpute.model.st_transformer import STTransformer
 from stimpute.pretrained.checkpoint import save_checkpoint
@@ -183,7 +183,9 @@ class _Run:
         finite = bool(torch.isfinite(norm))
         self.bad_steps = 0 if finite else self.bad_steps + 1
         if self.bad_steps >= _DIVERGED_AFTER:
-            raise ModelError(f"training diverged at step {self.state.step}: lower --lr (it was {options.lr})")
+            raise DivergenceError(
+                f"training diverged at step {self.state.step}: lower --lr (it was {options.lr})"
+            )
         with uninterrupted():
             if finite:
                 self.optimiser.step()

@@ -200,3 +200,11 @@ def test_a_single_observed_cell_is_found() -> None:
 def test_nothing_observed() -> None:
     with pytest.raises(InputError, match="nothing observed"):
         read_archives(StackSource(stack((3, 4, 5), np.zeros((4, 5), dtype=bool))))
+
+
+def test_a_run_that_diverges_leaves_the_start(start: LoadedModel, temporary: Path) -> None:
+    done = adapt(start, [waves()], replace(QUICK, steps=60, lr=float("inf")))
+    assert done.diverged
+    assert not done.kept
+    assert done.model is start
+    assert list(temporary.iterdir()) == []
