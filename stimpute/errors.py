@@ -37,6 +37,10 @@ class DeviceError(StimputeError):
     """A device asked for by name is absent or broken."""
 
 
+class ClusterError(StimputeError):
+    """A Dask cluster cannot be reached, or cannot do the work."""
+
+
 class VariogramError(StimputeError):
     """No variogram can be estimated or fitted (too few pairs, no variance)."""
 

@@ -211,8 +211,8 @@ def borders(shape: tuple[int, int, int], plan: TilePlan) -> tuple[list[int], lis
     return rows, cols
 
 
-def blend_weights(tile: Tile, shape: tuple[int, int, int]) -> Float32Array:
-    """Weight of a tile's answer at every cell of its read window.
+def blend_weights(tile: Tile, shape: tuple[int, int, int], window: Window | None = None) -> Float32Array:
+    """Weight of a tile's answer at every cell of its read window, or of a part of it.
 
     Along each axis it is the difference of two smooth steps, each centred on a border of the core and one halo wide to
     either side; the edges of the volume have no step. The steps of neighbours being the same, the weights of all tiles
@@ -220,12 +220,13 @@ def blend_weights(tile: Tile, shape: tuple[int, int, int]) -> Float32Array:
 
     Returns
     -------
-    float32, shape of ``tile.read``.
+    float32, shape of ``window``, by default of ``tile.read``.
     """
+    place = tile.read if window is None else window
     parts = [
         _axis_weight(read, core, halo, n)
         for read, core, halo, n in zip(
-            (tile.read.time, tile.read.y, tile.read.x),
+            (place.time, place.y, place.x),
             (tile.core.time, tile.core.y, tile.core.x),
             tile.halo,
             shape,

@@ -6,10 +6,12 @@ Everything heavy is imported inside the functions, so that importing this module
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from stimpute.api.cluster import computing, distributed_options
 from stimpute.api.forecasting import ForecastKeywords, forecast
 from stimpute.api.keywords import (
     FillKeywords,
@@ -25,7 +27,8 @@ from stimpute.api.keywords import (
     read_options,
     sink_options,
 )
-from stimpute.api.learning import adapt_budget, adapt_method, planned_adaptation, train
+from stimpute.api.learning import adapt_budget, adapt_method, adapt_once, planned_adaptation, train
+from stimpute.api.resuming import check_partial, open_partial, partial_folder
 from stimpute.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ def fill(
     progress : called with (stage, done, total).
     command : recorded in ``history``.
     options : as on the command line, with ``_`` for ``-``; ``max_gap`` and ``max_extrapolation`` in days (``math.inf``: any), ``max_distance`` in km or as ``"50km"``, ``"3cells"``, ``memory`` in bytes, ``co`` a mapping,
-        ``adapt`` in minutes or as ``"300steps"``.
+        ``adapt`` in minutes or as ``"300steps"``. ``resume`` goes on from ``OUT.stimpute-partial``.
 
     Returns
     -------
@@ -73,6 +76,7 @@ def fill(
     """
     check_known(options, FillKeywords, "fill")
     from stimpute import io
+    from stimpute.inference.answers import one_by_one
     from stimpute.inference.engine import fill_source
     from stimpute.inference.memory import RecordingSink
 
@@ -84,19 +88,35 @@ def fill(
         writing.overwrite,
         [*paths_of(inputs), *read_besides(reading), *([out] if out else [])],
     )
+    folder = partial_folder(out, inputs)
+    if check_partial(folder, options):  # killed while the output was named: what lies there may be ours
+        writing = replace(writing, overwrite=True)
     if out is not None:
         io.check_output(out, paths_of(inputs), writing.overwrite)
         io.check_spared(out, read_besides(reading))
-    method = _method(options)
-    with io.open_source(inputs, reading) as source:
+    dask = options.get("dask")
+    method = _method(options if dask is None else distributed_options(dask, options))
+    with ExitStack() as rooms:
+        source = rooms.enter_context(io.open_source(inputs, reading))
+        partial = None
+        if folder is not None:
+            partial = open_partial(folder, source, method, run, reading, writing, options, command)
+            rooms.enter_context(partial)
+            run = replace(run, memory=partial.settings["memory"])
+            command, writing = partial.settings["command"], replace(writing, staging=partial.staging)
+        compute = (
+            one_by_one if dask is None else rooms.enter_context(computing(dask, source, inputs, reading))
+        )
         sink = io.create_sink(out, source, writing)
         recorder = RecordingSink(sink, source) if plot else sink
         with recorder:
             if budget is not None:
-                method = adapt_method(
-                    source, method, budget, seed=run.seed, memory=run.memory, progress=progress
-                )
-            summary = fill_source(source, recorder, method, run, progress, command)
+                method = adapt_once(
+                    source, method, budget, partial, seed=run.seed, memory=options.get("memory"), progress=progress
+                )  # fmt: skip
+            summary = fill_source(
+                source, recorder, method, run, progress, command, partial=partial, compute=compute
+            )
         if isinstance(recorder, RecordingSink) and plot is not None:
             _draw_fill(recorder, source, summary, plot)
     return getattr(sink, "dataset") if out is None else summary  # noqa: B009
@@ -127,7 +147,8 @@ def plan(
         io.check_spared(out, read_besides(reading))
     method = _method(options)
     with io.open_source(inputs, reading) as source:
-        planned = plan_fill(source, method, run, io.describe(source), progress)
+        staged = io.output_format(out, source, writing) in ("GeoTIFF", "COG")
+        planned = plan_fill(source, method, run, io.describe(source), progress, copies=1 + staged)
         if budget is None:
             return planned
         return replace(planned, adaptation=planned_adaptation(source, budget, run.seed, run.memory))

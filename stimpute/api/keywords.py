@@ -63,6 +63,8 @@ class FillKeywords(ReadKeywords, total=False):
     tile: int | None
     overlap: int | None
     memory: int | None
+    dask: str | None
+    resume: bool
     overwrite: bool
     seed: int
 

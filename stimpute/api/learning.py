@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -15,6 +17,7 @@ from stimpute.errors import ModelError, OutputError, StimputeWarning, UsageError
 if TYPE_CHECKING:
     from stimpute.api.keywords import Inputs
     from stimpute.inference.methods import PretrainedMethod
+    from stimpute.inference.partial import Partial
     from stimpute.protocols import Source
     from stimpute.training.adaptation import AdaptOptions
     from stimpute.training.archive import Archive
@@ -214,6 +217,30 @@ def adapt_method(
     if before is None:
         warnings.warn(adaptation.sentence, StimputeWarning, stacklevel=2)
     return PretrainedMethod(done.model, method.device, method.precision, adaptation)
+
+
+def adapt_once(
+    source: Source, method: PretrainedMethod, budget: tuple[float | None, int | None], partial: Partial | None, **more: Any
+) -> PretrainedMethod:  # fmt: skip
+    """:func:`adapt_method`, or the model as it was adapted before the fill was interrupted."""
+    from stimpute.inference.methods import PretrainedMethod
+    from stimpute.inference.summary import Adaptation
+    from stimpute.pretrained.registry import load_model, save_copy
+
+    folder = None if partial is None else partial.folder / "adapted"
+    if folder is not None and (folder / "adaptation.json").exists():
+        known = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
+        adaptation = Adaptation(**known["adaptation"])
+        model = load_model(folder / known["weights"]) if adaptation.kept else method.model
+        return PretrainedMethod(model, method.device, method.precision, adaptation)
+    adapted = adapt_method(source, method, budget, **more)
+    if folder is not None and adapted.adaptation is not None:
+        folder.mkdir(exist_ok=True)
+        weights = save_copy(adapted.model, folder).name if adapted.adaptation.kept else None
+        facts = {"adaptation": asdict(adapted.adaptation), "weights": weights}
+        (folder / "adaptation.tmp").write_text(json.dumps(facts), encoding="utf-8")
+        (folder / "adaptation.tmp").replace(folder / "adaptation.json")
+    return adapted
 
 
 def planned_adaptation(

@@ -136,6 +136,19 @@ def fill(
             help="Memory for arrays (default: a quarter of what is free).",
         ),
     ] = None,
+    dask: Annotated[
+        str | None,
+        o.option(
+            "--dask",
+            panel=o.RUN,
+            metavar="local:N|ADDRESS",
+            help="Tiles on N processes here, or on the Dask scheduler at tcp://host:port.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        o.option("--resume", panel=o.RUN, help="Go on from OUT.stimpute-partial, left by an interruption."),
+    ] = False,
     overwrite: o.Overwrite = False,
     dry_run: Annotated[
         bool, o.option("--dry-run", panel=o.RUN, help="Print the plan, write nothing.")
@@ -167,7 +180,7 @@ def fill(
         "min_obs": min_obs, "uncertainty": uncertainty, "quantiles": quantiles or (), "flags": flags, "plot": plot,
         "bounds": parse.bounds(bounds), "dtype": dtype, "of": of, "co": parse.creation(co or []), "device": device,
         "precision": precision, "threads": threads, "tile": tile, "overlap": overlap, "memory": memory,
-        "overwrite": overwrite, "seed": seed,
+        "dask": dask, "resume": resume, "overwrite": overwrite, "seed": seed,
     }  # fmt: skip
     with console.progress() as progress:
         if dry_run:

@@ -43,6 +43,11 @@ def choose_device(wanted: str = "auto", threads: int | None = None) -> torch.dev
     return torch.device(wanted)
 
 
+def thread_count() -> int:
+    """CPU threads that torch uses now."""
+    return torch.get_num_threads()
+
+
 def _first_that_works() -> torch.device:
     for name in _ACCELERATORS:
         if not _present(name):

@@ -6,20 +6,35 @@ protocols only; neither files nor networks.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
 from stimpute import __version__
+from stimpute.inference.answers import (
+    Answer,
+    Compute,
+    Kept,
+    KeptInMemory,
+    Prepare,
+    in_order,
+    keep_all,
+    one_by_one,
+)
+from stimpute.inference.assembly import in_blocks, in_one_piece
 from stimpute.inference.options import Bounds, FillOptions, Progress
+from stimpute.inference.partial import LayerFolder, Partial
 from stimpute.inference.refusal import count_reasons, refused_gaps
 from stimpute.inference.summary import FillSummary, LayerSummary
-from stimpute.inference.survey import Survey, survey_layer
+from stimpute.inference.survey import Survey, memory_budget, survey_layer
 from stimpute.inference.trust import Trust, earn_trust
 from stimpute.protocols import (
     FILLED,
@@ -34,8 +49,6 @@ from stimpute.protocols import (
     Source,
     Window,
 )
-from stimpute.stack import BoolArray, Float32Array, Stack
-from stimpute.tiling import blend_weights
 
 STANDARD_NAME_BOUNDS: dict[str, Bounds] = {
     "normalized_difference_vegetation_index": (-1.0, 1.0),
@@ -56,15 +69,6 @@ STANDARD_NAME_BOUNDS: dict[str, Bounds] = {
 _NEVER_NEGATIVE = ("precipitation", "rainfall", "snowfall", "lwe_thickness", "aerosol_optical")
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What one tile says, in the variable's units: mean (NaN: nothing), standard error, what was observed. (time, y, x)"""
-
-    mean: Float32Array
-    scale: Float32Array | None
-    valid: BoolArray
-
-
 def fill_source(
     source: Source,
     sink: Sink,
@@ -72,12 +76,17 @@ def fill_source(
     options: FillOptions,
     progress: Progress | None = None,
     command: str = "",
+    *,
+    partial: Partial | None = None,
+    compute: Compute = one_by_one,
 ) -> FillSummary:
     """Fill every layer of ``source`` into ``sink`` and commit it.
 
     Parameters
     ----------
     command : what the user typed, for the output's ``history``.
+    partial : where finished tiles are kept, and found again after an interruption.
+    compute : who imputes the tiles.
 
     Raises
     ------
@@ -85,10 +94,17 @@ def fill_source(
     OutputError : the sink cannot hold a value, or cannot be written.
     """
     started = time.perf_counter()
-    layers = []
-    for index in range(len(source.layers)):
-        survey = survey_layer(source, index, method, options, progress)
-        layers.append(_fill_layer(survey, sink, method, options, progress))
+    layers, run = [], _Run(sink, compute, progress)
+    with tempfile.TemporaryDirectory(prefix="stimpute-") as scratch:
+        for index in range(len(source.layers)):
+            survey = survey_layer(source, index, method, options, progress)
+            if partial is not None:
+                kept = partial.layer(survey, len(source.layers))
+            else:
+                kept = KeptInMemory() if survey.in_memory else LayerFolder(Path(scratch, str(index)), survey)
+            layers.append(_fill_layer(survey, method, options, kept, run))
+    if partial is not None:
+        partial.naming()
     outputs = sink.commit(_history(method, options, command))
     seconds = time.perf_counter() - started
     cells = sum(int(np.prod(layer.shape)) for layer in source.layers)
@@ -100,25 +116,32 @@ def fill_source(
     )  # fmt: skip
 
 
-def _fill_layer(
-    survey: Survey, sink: Sink, method: Method, options: FillOptions, progress: Progress | None
-) -> LayerSummary:
+@dataclass(frozen=True)
+class _Run:
+    """What all layers of a run share."""
+
+    sink: Sink
+    compute: Compute
+    progress: Progress | None
+
+
+def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept, run: _Run) -> LayerSummary:
     counts = np.zeros(4, dtype=np.int64)
     clipped, claimed = 0, 0.0
     reasons: Counter[str] = Counter()
     bounds = resolve_bounds(survey.layer, options)
     gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
     if gaps:
-        imputer = method.prepare(survey.overview)
-        trust = earn_trust(survey, imputer, options.seed, progress) if options.uncertainty else Trust()
-        trust = _widened(trust, method)
-        bands = _bands(survey, imputer, trust, progress)
+        prepare = cache(lambda: method.prepare(survey.overview))
+        trust = kept.trust or _trust(survey, prepare(), method, options, run.progress)
+        kept.keep_trust(trust)
+        blocks = _blended(survey, prepare, trust, kept, options, run)
     else:
         trust = Trust()
-        bands = _untouched(survey)
-    for window, answer in bands:
+        blocks = _untouched(survey)
+    for window, answer in blocks:
         filled, changed = _filled(survey, window, answer, bounds, options, reasons)
-        sink.write(window, filled, survey.index)
+        run.sink.write(window, filled, survey.index)
         counts += np.bincount(filled.flag.ravel(), minlength=4)
         clipped += changed
         claimed += (
@@ -136,6 +159,13 @@ def _fill_layer(
     )  # fmt: skip
 
 
+def _trust(
+    survey: Survey, imputer: Imputer, method: Method, options: FillOptions, progress: Progress | None
+) -> Trust:
+    trust = earn_trust(survey, imputer, options.seed, progress) if options.uncertainty else Trust()
+    return _widened(trust, method)
+
+
 def _widened(trust: Trust, method: Method) -> Trust:
     """What was hidden to calibrate on is what an adapted model was trained on: it errs more elsewhere, by a measured factor."""
     adaptation = getattr(method, "adaptation", None)
@@ -148,103 +178,17 @@ def _widened(trust: Trust, method: Method) -> Trust:
     return replace(trust, seen=seen, empty=empty, mae=mae)
 
 
-# --- tiles, blended into bands --------------------------------------------------------------------------------------
-
-
-class _Band:
-    """Sums of weight, weight x mean, weight x standard error over the rows still open. Rows leave at the top."""
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self._steps, _, self._columns = shape
-        self.top = 0
-        self._rows: dict[str, Float32Array] = {
-            k: np.zeros((shape[0], 0, shape[2]), np.float32) for k in ("weight", "mean", "scale")
-        }
-        self._valid = np.zeros((shape[0], 0, shape[2]), dtype=bool)
-
-    def add(self, window: Window, weight: Float32Array, answer: Answer) -> None:
-        """Blend one tile in; where it says NaN it has no vote."""
-        self._grow(window.y[1])
-        t, y, x = window.time, (window.y[0] - self.top, window.y[1] - self.top), window.x
-        where = Window(t, y, x).slices
-        said = np.isfinite(answer.mean)
-        vote = np.where(said, weight, np.float32(0))
-        self._rows["weight"][where] += vote
-        self._rows["mean"][where] += vote * np.where(said, answer.mean, np.float32(0))
-        if answer.scale is not None:
-            self._rows["scale"][where] += vote * np.nan_to_num(answer.scale)
-        self._valid[where] = answer.valid
-
-    def _grow(self, bottom: int) -> None:
-        missing = bottom - self.top - self._valid.shape[1]
-        if missing > 0:
-            more = (self._steps, missing, self._columns)
-            self._rows = {
-                k: np.concatenate([v, np.zeros(more, np.float32)], axis=1) for k, v in self._rows.items()
-            }
-            self._valid = np.concatenate([self._valid, np.zeros(more, dtype=bool)], axis=1)
-
-    def finish(self, bottom: int, scaled: bool) -> tuple[tuple[int, int], Answer]:
-        """Take out the rows above ``bottom``, weighted sums divided by weights."""
-        rows, count = (self.top, bottom), bottom - self.top
-        weight = self._rows["weight"][:, :count]
-        divisor = np.where(weight > 0, weight, np.float32(np.nan))
-        answer = Answer(
-            np.asarray(self._rows["mean"][:, :count] / divisor, np.float32),
-            np.asarray(self._rows["scale"][:, :count] / divisor, np.float32) if scaled else None,
-            self._valid[:, :count],
-        )
-        self._rows = {k: v[:, count:] for k, v in self._rows.items()}
-        self._valid = self._valid[:, count:]
-        self.top = bottom
-        return rows, answer
-
-
-def _bands(
-    survey: Survey, imputer: Imputer, trust: Trust, progress: Progress | None
+def _blended(
+    survey: Survey, prepare: Prepare, trust: Trust, kept: Kept, options: FillOptions, run: _Run
 ) -> Iterator[tuple[Window, Answer]]:
-    """Impute tile after tile; yield the rows that no later tile touches (all at once where memory allows)."""
-    shape = survey.extended
-    fillable = survey.fillable[:, survey.extended_columns]
-    band = _Band(shape)
-    scaled = False
-    for number, tile in enumerate(survey.tiles):
-        stack = survey.read(tile.read)
-        wanted = fillable[tile.core.slices[1:]] & ~stack.valid[_inside(tile.core, tile.read)]
-        answer = _answer(stack, imputer, trust) if wanted.any() else _nothing(stack)
-        scaled |= answer.scale is not None
-        band.add(tile.read, blend_weights(tile, shape), answer)
-        if progress:
-            progress("fill", number + 1, len(survey.tiles))
-        last = number + 1 == len(survey.tiles)
-        open_from = shape[1] if last else survey.tiles[number + 1].read.y[0]
-        if last or (not survey.in_memory and open_from > band.top):
-            yield _own_columns(survey, *band.finish(open_from, scaled))
-
-
-def _inside(window: Window, outer: Window) -> tuple[slice, slice, slice]:
-    """Slices of a window within another one's array."""
-    pairs = zip((window.time, window.y, window.x), (outer.time, outer.y, outer.x), strict=True)
-    t, y, x = (slice(start - origin, stop - origin) for (start, stop), (origin, _) in pairs)
-    return t, y, x
-
-
-def _answer(stack: Stack, imputer: Imputer, trust: Trust) -> Answer:
-    estimate = imputer.impute(stack)
-    return Answer(estimate.mean, trust.standard_error(estimate.scale, stack), stack.valid)
-
-
-def _nothing(stack: Stack) -> Answer:
-    """For a tile in which nothing may be filled."""
-    return Answer(np.full(stack.shape, np.nan, dtype=np.float32), None, stack.valid)
-
-
-def _own_columns(survey: Survey, rows: tuple[int, int], answer: Answer) -> tuple[Window, Answer]:
-    """Cut off the columns that were added on either side of a grid that wraps."""
-    t, _, nx = survey.shape
-    own = slice(survey.margin, survey.margin + nx)
-    scale = None if answer.scale is None else answer.scale[..., own]
-    return Window((0, t), rows, (0, nx)), Answer(answer.mean[..., own], scale, answer.valid[..., own])
+    """What the tiles say, blended: in memory, or block by block from the disk where memory does not hold the layer."""
+    if isinstance(kept, LayerFolder) and not survey.in_memory:
+        keep_all(survey, prepare, trust, kept, run.compute, run.progress)
+        preferred = getattr(run.sink, "chunk", None)
+        chunk = (1, 1, survey.shape[2]) if preferred is None else preferred(survey.index)
+        yield from in_blocks(survey, kept, chunk, memory_budget(options), options.max_gap_days is not None, run.progress)  # fmt: skip
+        return
+    yield from in_one_piece(survey, in_order(survey, prepare, trust, kept, run.compute), run.progress)
 
 
 def _untouched(survey: Survey) -> Iterator[tuple[Window, Answer]]:

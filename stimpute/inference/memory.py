@@ -78,6 +78,41 @@ class ArraySink:
         return None
 
 
+class BandReader:
+    """Reads tiles out of one wide piece of their row of tiles, where several fit into memory at once.
+
+    A chunk of a file that is as wide as the map is then decoded once for a row of tiles, not once for each of them. The first
+    tile of a row is read alone: a tile here and there costs no more than itself.
+
+    Parameters
+    ----------
+    read : windows of the source.
+    columns : of the grid that ``read`` knows.
+    cells : most cell-steps to hold.
+    """
+
+    def __init__(self, read: Read, columns: int, cells: int) -> None:
+        self._read, self._columns, self._cells = read, columns, cells
+        self._held: tuple[Window, Stack] | None = None
+        self._rows: tuple[tuple[int, int], tuple[int, int]] | None = None
+
+    def __call__(self, window: Window) -> Stack:
+        """One window."""
+        rows, (start, stop) = (window.time, window.y), window.x
+        again, self._rows = rows == self._rows, rows
+        if self._held is not None:
+            place, band = self._held
+            if (place.time, place.y) == rows and place.x[0] <= start and stop <= place.x[1]:
+                return band.window(slice(None), slice(None), slice(start - place.x[0], stop - place.x[0]))
+            self._held = None
+        width = self._cells // (window.shape[0] * window.shape[1])
+        if not again or width < 2 * (stop - start):
+            return self._read(window)
+        place = Window(*rows, (start, min(start + width, self._columns)))
+        self._held = place, self._read(place)
+        return self(window)
+
+
 def wrapped(read: Read, columns: int, halo: int) -> Read:
     """Windows of a grid whose last column is the first one's neighbour, extended by ``halo`` columns on either side.
 
@@ -162,6 +197,12 @@ class RecordingSink:
         self.flag[kept] = filled.flag[inside]
         if filled.standard_error is not None:
             self.standard_error[kept] = filled.standard_error[inside]
+
+    def chunk(self, layer: int) -> tuple[int, int, int]:
+        """(time, y, x) that the other sink best writes at once."""
+        preferred = getattr(self._sink, "chunk", None)
+        t, y, x = (1, 1, self._source.layers[layer].shape[2]) if preferred is None else preferred(layer)
+        return int(t), int(y), int(x)
 
     def commit(self, history: str) -> tuple[Path, ...]:
         """Commit the other sink."""

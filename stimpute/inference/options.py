@@ -56,7 +56,7 @@ class FillOptions:
             raise UsageError(f"--tile {self.tile}: at least 1 cell")
         if self.overlap is not None and self.overlap < 0:
             raise UsageError(f"--overlap {self.overlap}: 0 cells or more")
-        if self.memory is not None and self.memory < 2**20:
+        if self.memory is not None and self.memory < 10**6:
             raise UsageError(f"--memory {self.memory} bytes: at least 1MB")
         if self.min_obs is not None and not 0 <= self.min_obs <= 1:
             raise UsageError(f"--min-obs {self.min_obs}: a share between 0 and 1")

@@ -63,7 +63,7 @@ def refused_gaps(
 
     Parameters
     ----------
-    valid : what was observed in the window (time, y, x): all of the layer's steps and columns.
+    valid : what was observed in the window (time, y, x): all columns of the layer, and under ``--max-gap`` all steps.
 
     Raises
     ------
@@ -81,8 +81,9 @@ def refused_gaps(
         found["beyond --max-distance"] = ~_near(survey, window, options.max_distance, ~valid)
     limit = extrapolation_limit(survey, options)
     if math.isfinite(limit):
-        past = (past_days(valid, survey.times) > limit) & ~valid
-        past &= valid.any(axis=0)  # never observed cells have a rule of their own
+        first, last = (days[window.slices[1]] for days in survey.first_and_last)
+        past = (past_days(first, last, survey.times[window.slices[0]]) > limit) & ~valid
+        past &= np.isfinite(first)  # never observed cells have a rule of their own
         if past.any() and survey.range_km is not None:
             unit: Literal["km", "cells"] = "cells" if survey.grid.units == "cells" else "km"
             past &= ~_near(survey, window, Distance(survey.range_km, unit), past)
@@ -138,17 +139,20 @@ def gap_days(valid: BoolArray, times: npt.NDArray[np.float64]) -> npt.NDArray[np
     return np.asarray(length)
 
 
-def past_days(valid: BoolArray, times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def past_days(
+    first: npt.NDArray[np.float64], last: npt.NDArray[np.float64], times: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """Days that every cell-step lies before its cell's first, or after its last observation; 0 between. (time, y, x)
 
-    Infinite for cells that were never observed.
+    Parameters
+    ----------
+    first, last : days of a cell's first and last observation (y, x); inf and -inf where there is none.
+    times : days of the steps (time,).
 
-    >>> past_days(np.array([False, True, False, True, False, False])[:, None, None], np.arange(6.0)).ravel().tolist()
+    >>> past_days(np.array([[1.0]]), np.array([[3.0]]), np.arange(6.0)).ravel().tolist()
     [1.0, 0.0, 0.0, 0.0, 1.0, 2.0]
     """
     at = times[:, None, None]
-    first = np.where(valid, at, np.inf).min(axis=0)
-    last = np.where(valid, at, -np.inf).max(axis=0)
     return np.asarray(np.maximum(np.maximum(first - at, at - last), 0.0))
 
 
@@ -163,11 +167,12 @@ def _near(survey: Survey, window: Window, distance: Distance, wanted: BoolArray)
     for start in range(top, bottom, block):
         rows = (start, min(start + block, bottom))
         part = slice(rows[0] - top, rows[1] - top)
-        near[:, part] = _near_rows(survey, rows, distance, wanted[:, part])
+        near[:, part] = _near_rows(survey, Window(window.time, rows, window.x), distance, wanted[:, part])
     return near
 
 
-def _near_rows(survey: Survey, rows: tuple[int, int], distance: Distance, wanted: BoolArray) -> BoolArray:
+def _near_rows(survey: Survey, window: Window, distance: Distance, wanted: BoolArray) -> BoolArray:
+    rows = window.y
     grid, nx = survey.grid, survey.shape[2]
     height, width = _cell_size(grid, (rows[0] + rows[1]) // 2, distance.unit)
     reach = math.ceil(distance.value / height)
@@ -176,7 +181,8 @@ def _near_rows(survey: Survey, rows: tuple[int, int], distance: Distance, wanted
     near = np.zeros(wanted.shape, dtype=bool)
     for step in np.flatnonzero(wanted.any(axis=(1, 2))):
         at = int(step)
-        seen = survey.read(Window((at, at + 1), read, (survey.margin, survey.margin + nx))).valid[0]
+        day = window.time[0] + at
+        seen = survey.read(Window((day, day + 1), read, (survey.margin, survey.margin + nx))).valid[0]
         if not seen.any():
             continue
         padded = np.concatenate([seen[:, nx - around :], seen, seen[:, :around]], axis=1)

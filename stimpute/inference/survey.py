@@ -19,7 +19,7 @@ from scipy.ndimage import distance_transform_edt
 from stimpute.errors import InputError, StimputeWarning, VariogramError
 from stimpute.grid import Grid
 from stimpute.inference.level_shift import level_shift
-from stimpute.inference.memory import Read, StackSource, wrapped
+from stimpute.inference.memory import BandReader, Read, StackSource, wrapped
 from stimpute.inference.options import FillOptions, Progress
 from stimpute.protocols import Layer, Method, Source, Window
 from stimpute.stack import BoolArray, Stack
@@ -29,6 +29,11 @@ from stimpute.variography import VariogramAnalysis, analyse
 OVERVIEW_CELLS = 2**22
 ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself
 WHOLE_BYTES, TILE_BYTES = 120, 1600  # per cell-step inside a method that does not say: classical, network
+MAP_BYTES, OVERVIEW_BYTES = 40, 24  # per cell of the grid, per cell-step of the overview
+BAND_SHARE, BAND_BYTES = (
+    4,
+    16,
+)  # share of the memory for rows of tiles read at once, bytes per cell-step of them
 FEW_STEPS = 5
 MAX_HALO = 16  # cells: beyond, a halo costs more than it brings (a tile of 128 with 32 on each side is three quarters halo)
 
@@ -50,6 +55,9 @@ class Survey:
     overview: Stack
     observed_per_cell: npt.NDArray[np.int64]
     observed_per_step: npt.NDArray[np.int64]
+    first_and_last: tuple[
+        npt.NDArray[np.float64], npt.NDArray[np.float64]
+    ]  # (y, x): days of a cell's; inf, -inf: none
     times: npt.NDArray[np.float64]  # days, of every step
     grid: Grid
     fillable: BoolArray  # (y, x): may be filled
@@ -60,6 +68,7 @@ class Survey:
     plan: TilePlan | None  # None: the method sees the whole layer at once
     tiles: tuple[Tile, ...]
     bytes_per_cell: int
+    budget: int  # bytes
     notes: tuple[str, ...]
 
     @property
@@ -87,10 +96,13 @@ class Survey:
     @property
     def peak_bytes(self) -> int:
         """Estimate of the largest amount of memory the arrays of this layer take at once."""
-        largest = max(math.prod(tile.read.shape) for tile in self.tiles)
-        t, ny, nx = self.extended
-        band = ny if self.in_memory or self.plan is None else min(ny, self.plan.core + 2 * self.plan.halo)
-        return largest * self.bytes_per_cell + t * band * nx * ENGINE_BYTES
+        tile = max(math.prod(tile.read.shape) for tile in self.tiles) * self.bytes_per_cell
+        _, ny, nx = self.shape
+        always = ny * nx * MAP_BYTES + self.overview.values.size * OVERVIEW_BYTES
+        if self.in_memory:
+            return always + tile + math.prod(self.extended) * ENGINE_BYTES
+        reading = max(self.budget, ny * nx * ENGINE_BYTES)
+        return always + min(max(tile + self.budget // BAND_SHARE, reading), tile + self.cells * ENGINE_BYTES)
 
 
 def memory_budget(options: FillOptions) -> int:
@@ -134,11 +146,16 @@ def survey_layer(
         notes.append(remark or f"{layer.name}: no spatial range could be fitted; tiles of the fallback size")
     fillable, outside, refusal = _fillable(source, layer, scan, _reach(variogram, range_km), options)
     notes += refusal
+    read = (
+        scan.read
+        if scan.whole is not None
+        else BandReader(scan.read, layer.shape[2], budget // BAND_SHARE // BAND_BYTES)
+    )
     survey = Survey(
-        index=index, layer=layer, shape=layer.shape, read=scan.read, margin=0, in_memory=scan.whole is not None,
-        overview=scan.overview, observed_per_cell=scan.per_cell, observed_per_step=scan.per_step,
+        index=index, layer=layer, shape=layer.shape, read=read, margin=0, in_memory=scan.whole is not None,
+        overview=scan.overview, observed_per_cell=scan.per_cell, observed_per_step=scan.per_step, first_and_last=scan.first_and_last,
         times=source.times, grid=source.grid, fillable=fillable, outside=outside, variogram=variogram, range_km=range_km, range_days=range_days,
-        plan=None, tiles=(), bytes_per_cell=int(getattr(method, "bytes_per_cell", TILE_BYTES if hasattr(method, "multiple") else WHOLE_BYTES)), notes=tuple(notes),
+        plan=None, tiles=(), bytes_per_cell=int(getattr(method, "bytes_per_cell", TILE_BYTES if hasattr(method, "multiple") else WHOLE_BYTES)), budget=budget, notes=tuple(notes),
     )  # fmt: skip
     for note in notes:
         warnings.warn(note, StimputeWarning, stacklevel=2)
@@ -154,6 +171,9 @@ class Scan:
     overview: Stack
     per_cell: npt.NDArray[np.int64]
     per_step: npt.NDArray[np.int64]
+    first_and_last: tuple[
+        npt.NDArray[np.float64], npt.NDArray[np.float64]
+    ]  # days; inf, -inf where nothing was observed
 
 
 def _where(source: Source, layer: Layer) -> str:
@@ -170,12 +190,17 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
     every_step, every_cell = thinning(shape, OVERVIEW_CELLS)
     per_cell = np.zeros(shape[1:], dtype=np.int64)
     per_step = np.zeros(shape[0], dtype=np.int64)
+    seen_first, seen_last = np.full(shape[1:], np.inf), np.full(shape[1:], -np.inf)
     whole, thinned = None, []
     for start, stop in _slabs(
         shape, shape[0] if in_memory else budget // (ENGINE_BYTES * shape[1] * shape[2])
     ):
         slab = source.read(Window((start, stop), (0, shape[1]), (0, shape[2])), index)
         per_cell += slab.valid.sum(axis=0)
+        ever, days = slab.valid.any(axis=0), source.times[start:stop]
+        first_days, last_days = days[slab.valid.argmax(axis=0)], days[::-1][slab.valid[::-1].argmax(axis=0)]
+        np.minimum(seen_first, np.where(ever, first_days, np.inf), out=seen_first)
+        np.maximum(seen_last, np.where(ever, last_days, -np.inf), out=seen_last)
         per_step[start:stop] = slab.valid.sum(axis=(1, 2))
         first = -start % every_step
         if first < stop - start:
@@ -184,7 +209,7 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
         if progress:
             progress("survey", stop, shape[0])
     read = StackSource(whole).read if whole is not None else (lambda window: source.read(window, index))
-    return Scan(read, whole, _joined(thinned), per_cell, per_step)
+    return Scan(read, whole, _joined(thinned), per_cell, per_step, (seen_first, seen_last))
 
 
 def thinning(shape: tuple[int, int, int], cells: int) -> tuple[int, int]:

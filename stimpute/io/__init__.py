@@ -21,6 +21,7 @@ __all__ = [
     "check_output",
     "create_sink",
     "describe",
+    "is_folder_output",
     "open_future",
     "open_source",
     "output_format",
@@ -179,7 +180,7 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
         from stimpute.io.geotiff import GeoTiffSink
 
         return GeoTiffSink(out, _as_geotiff(source), options)
-    if _is_folder(out, wanted):
+    if is_folder_output(out, wanted):
         from stimpute.io.folder_sink import FolderSink
 
         suffix = None if wanted.startswith(source.format) else _STREAMED[wanted].removesuffix(".zip")
@@ -189,6 +190,7 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
             lambda path, part: _file_sink(path, part, options, wanted),
             suffix=suffix,
             overwrite=options.overwrite,
+            staging=options.staging,
         )
     return _file_sink(out, _as_cf(source), options, wanted)
 
@@ -203,7 +205,7 @@ def _file_sink(out: str | Path, source: Any, options: SinkOptions, wanted: Outpu
     return NetCDFSink(out, source, options)
 
 
-def _is_folder(out: str | Path, wanted: str | None = None) -> bool:
+def is_folder_output(out: str | Path, wanted: str | None = None) -> bool:
     """Whether an output is a folder of files: it exists as one (and is no Zarr store), ends in a slash, or has no suffix."""
     target = Path(out)
     if target.is_dir():
@@ -274,7 +276,7 @@ def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool 
         refuse_terminal(sys.stdout.buffer)
         return
     target = Path(out)
-    into_folder = _is_folder(out) and target.is_dir()
+    into_folder = is_folder_output(out) and target.is_dir()
     for item in _expanded(inputs):
         made = target / item.name if into_folder else target
         inside = not into_folder and target.resolve() in item.resolve().parents

@@ -1,6 +1,7 @@
 """A file or folder that appears under its final name only when it is finished. Knows nothing about formats.
 
-The unfinished thing lies beside its target under a hidden name with the same suffix, created exclusively; ``commit``
+The unfinished thing lies beside its target under a hidden name with the same suffix (or in a folder made for such),
+created exclusively; ``commit``
 flushes it to the disk and renames it, ``abort`` removes it.
 """
 
@@ -24,6 +25,7 @@ class AtomicTarget:
     target : the final name.
     kind : ``"file"`` or ``"folder"``; an empty one is created at :attr:`path`.
     overwrite : whether ``commit`` may replace what is there.
+    staging : folder, on the same file system, for the unfinished thing; None: beside the target.
 
     Attributes
     ----------
@@ -35,13 +37,18 @@ class AtomicTarget:
     """
 
     def __init__(
-        self, target: str | Path, *, kind: Literal["file", "folder"] = "file", overwrite: bool = False
+        self,
+        target: str | Path,
+        *,
+        kind: Literal["file", "folder"] = "file",
+        overwrite: bool = False,
+        staging: Path | None = None,
     ) -> None:
         self.target = Path(target)
         self.overwrite = overwrite
         self._refuse_existing()
         name = f".{self.target.stem}.stimpute-{secrets.token_hex(4)}{self.target.suffix}"
-        self.path = self.target.parent / name
+        self.path = (staging if staging is not None else self.target.parent) / name
         try:
             if kind == "folder":
                 self.path.mkdir()

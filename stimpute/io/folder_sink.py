@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,7 @@ class FolderSink:
         *,
         suffix: str | None = None,
         overwrite: bool = False,
+        staging: Path | None = None,
     ) -> None:
         if any(len(places) != 1 for places in source.steps.places):
             raise OutputError(
@@ -59,7 +61,9 @@ class FolderSink:
         self.source = source
         self.out = Path(out)
         self._folder = (
-            None if self.out.is_dir() else AtomicTarget(self.out, kind="folder", overwrite=overwrite)
+            None
+            if self.out.is_dir()
+            else AtomicTarget(self.out, kind="folder", overwrite=overwrite, staging=staging)
         )
         self._rank = _ranks(source)
         self._sinks: dict[int, Sink] = {}
@@ -81,6 +85,11 @@ class FolderSink:
                 first = self._rank[window.time[0] + int(here[0])]
                 part = Window((first, first + here.size), window.y, window.x)
                 sink.write(part, _steps(filled, here), layer)
+
+    def chunk(self, layer: int) -> tuple[int, int, int]:
+        """(time, y, x) that are best written at once."""
+        each: Any = next(iter(self._sinks.values()))
+        return each.chunk(layer)  # type: ignore[no-any-return]
 
     def commit(self, history: str) -> tuple[Path, ...]:
         """Finish every file, then the folder."""

@@ -64,7 +64,12 @@ class GeoTiffSink:
         self._written = [0] * len(source.layers)
         try:
             if is_folder_output(out) and not self.out.exists():
-                self._folder = AtomicTarget(self.out, kind="folder", overwrite=self.options.overwrite)
+                self._folder = AtomicTarget(
+                    self.out,
+                    kind="folder",
+                    overwrite=self.options.overwrite,
+                    staging=self.options.staging,
+                )
             for layer, described in enumerate(source.layers):
                 dtype = np.result_type(*{b.packing.dtype for (n, _), b in self._bands.items() if n == layer})
                 self._stage("values", layer, described.shape, dtype)
@@ -89,6 +94,10 @@ class GeoTiffSink:
         self._staged["flag", layer].write(window, filled.flag)
         self._write_siblings(window, filled, layer)
         self._written[layer] += out.size
+
+    def chunk(self, layer: int) -> tuple[int, int, int]:
+        """(time, y, x) that are best written at once."""
+        return 1, 1, int(self.source.layers[layer].shape[2])  # staged uncompressed, laid out on commit
 
     def commit(self, history: str) -> tuple[Path, ...]:
         """Lay the files out, record ``history``, give them their names.
@@ -174,7 +183,9 @@ class GeoTiffSink:
 
     def _make_staging(self, parent: Path) -> Path:
         try:
-            return Path(tempfile.mkdtemp(prefix=f".{self.out.stem}.stimpute-", dir=parent))
+            return Path(
+                tempfile.mkdtemp(prefix=f".{self.out.stem}.stimpute-", dir=self.options.staging or parent)
+            )
         except OSError as error:
             raise OutputError(f"{self.out}: cannot be written: {error.strerror or error}") from error
 
@@ -195,7 +206,7 @@ class GeoTiffSink:
         final = self._final(name)
         if self._folder is not None:
             return self._folder.path / name, final
-        target = AtomicTarget(final, overwrite=self.options.overwrite)
+        target = AtomicTarget(final, overwrite=self.options.overwrite, staging=self.options.staging)
         self._targets.append(target)
         return target.path, final
 
@@ -220,7 +231,7 @@ class GeoTiffSink:
         """GDAL writes what TIFF cannot hold (a rotated pole, say) into ``.aux.xml``: it gets its final name too."""
         side = _side_file(path)
         if self._folder is None and side.exists():
-            target = AtomicTarget(_side_file(final), overwrite=True)
+            target = AtomicTarget(_side_file(final), overwrite=True, staging=self.options.staging)
             self._targets.append(target)
             os.replace(side, target.path)
 

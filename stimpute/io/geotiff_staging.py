@@ -16,12 +16,11 @@ from stimpute.protocols import Window
 class StagedArray:
     """An uncompressed (time, y, x) array in one temporary file.
 
-    Written with plain writes, not through a memory map: a full disk is then an error, not a signal.
+    Written and read without a memory map: a full disk is then an error, not a signal, and what was read takes no memory.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: npt.DTypeLike) -> None:
         self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
-        self._mapped: npt.NDArray[Any] | None = None
         self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         os.ftruncate(self._descriptor, int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize)
 
@@ -47,13 +46,19 @@ class StagedArray:
 
     def read(self, window: Window) -> npt.NDArray[Any]:
         """A copy of a window."""
-        if self._mapped is None:
-            self._mapped = np.memmap(self.path, dtype=self.dtype, mode="r", shape=self.shape)
-        return np.array(self._mapped[window.slices])
+        out = np.empty(window.shape, dtype=self.dtype)
+        _, ny, nx = self.shape
+        whole_rows = window.x == (0, nx)
+        for t, frame in enumerate(out, start=window.time[0]):
+            if whole_rows:
+                self._get(frame, (t * ny + window.y[0]) * nx)
+            else:
+                for y, row in enumerate(frame, start=window.y[0]):
+                    self._get(row, (t * ny + y) * nx + window.x[0])
+        return out
 
     def close(self) -> None:
         """Release the file (it stays)."""
-        self._mapped = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -63,3 +68,11 @@ class StagedArray:
         while data:
             written = os.pwrite(self._descriptor, data, offset)
             data, offset = data[written:], offset + written
+
+    def _get(self, cells: npt.NDArray[Any], at: int) -> None:
+        data, offset = cells.reshape(-1).view(np.uint8).data, at * self.dtype.itemsize
+        while data:
+            count = os.preadv(self._descriptor, [data], offset)
+            if not count:
+                raise OutputError(f"{self.path.parent}: staged data are cut short")
+            data, offset = data[count:], offset + count

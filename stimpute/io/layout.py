@@ -368,6 +368,16 @@ def placements(
         yield slice(int(start), int(stop)), tuple(key), transpose
 
 
+def chunk_of(source: CFSource, variable: OutVariable, chunks: Sequence[int] | None) -> tuple[int, int, int]:
+    """The (time, y, x) lengths of a variable's chunks along its dimensions; rows where it is not chunked."""
+    axes = source.axes[0][variable.of]
+    if not chunks or len(chunks) != len(variable.dims):
+        chunks = [n if d == axes.x else 1 for d, n in zip(variable.dims, variable.shape)]
+    along = dict(zip(variable.dims, chunks))
+    t, y, x = (max(1, int(along.get(d, 1))) if d is not None else 1 for d in (axes.time, axes.y, axes.x))
+    return t, y, x
+
+
 def arranged(data: Array, steps: slice, transpose: tuple[int, ...]) -> Array:
     """A (time, y, x) array as ``placements`` wants it."""
     absent = tuple(axis for axis in range(3) if axis not in transpose)

@@ -20,6 +20,7 @@ from stimpute.io.layout import (
     Layout,
     OutVariable,
     arranged,
+    chunk_of,
     contents,
     history_line,
     layout_of,
@@ -59,7 +60,7 @@ class NetCDFSink:
             self.layout = _in_classic_types(source, self.layout)
         self.variant, self.defaults = _variant(source, self.layout, options)
         self._later: list[tuple[Any, Any]] = []
-        self._target = AtomicTarget(out, overwrite=options.overwrite)
+        self._target = AtomicTarget(out, overwrite=options.overwrite, staging=options.staging)
         self._dataset: Any = None
         try:
             with _disk_errors(self._target.target), LOCK:
@@ -77,6 +78,12 @@ class NetCDFSink:
                 target = self._variable(variable.name)
                 for steps, key, transpose in placements(self.source, variable, window, layer):
                     target[key] = arranged(data, steps, transpose)
+
+    def chunk(self, layer: int) -> tuple[int, int, int]:
+        """(time, y, x) that are best written at once."""
+        variable = self.layout.of(self.source.layers[layer].variable, "filled")[0]
+        chunks = self._variable(variable.name).chunking()
+        return chunk_of(self.source, variable, chunks if isinstance(chunks, list | tuple) else None)
 
     def commit(self, history: str) -> tuple[Path, ...]:
         """Append ``history``, flush, rename."""

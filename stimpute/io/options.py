@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -88,6 +89,7 @@ class SinkOptions:
     creation : format-specific creation options (``--co K=V``).
     overwrite : replace an existing output.
     made : what the new values are, in words for attributes.
+    staging : folder, on the output's file system, in which unfinished files lie; None: hidden beside their targets.
 
     Raises
     ------
@@ -102,6 +104,7 @@ class SinkOptions:
     creation: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
     made: Literal["filled", "forecast"] = "filled"
+    staging: Path | None = None
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in get_args(OutputFormat):

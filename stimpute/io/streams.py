@@ -116,6 +116,11 @@ class StreamSink:
         """One window."""
         self._sink.write(window, filled, layer)
 
+    def chunk(self, layer: int) -> tuple[int, int, int]:
+        """(time, y, x) that are best written at once."""
+        preferred: Any = self._sink
+        return preferred.chunk(layer)  # type: ignore[no-any-return]
+
     def commit(self, history: str) -> tuple[Path, ...]:
         """Finish the file and stream it; no files remain."""
         self._sink.commit(history)

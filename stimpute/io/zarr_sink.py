@@ -23,6 +23,7 @@ from stimpute.io.layout import (
     Layout,
     OutVariable,
     arranged,
+    chunk_of,
     contents,
     history_line,
     layout_of,
@@ -49,12 +50,17 @@ class ZarrSink:
         self.version = _version(source, options)
         self._zipped = Path(out).suffix.lower() == ".zip"
         self._target = AtomicTarget(
-            out, kind="file" if self._zipped else "folder", overwrite=options.overwrite
+            out,
+            kind="file" if self._zipped else "folder",
+            overwrite=options.overwrite,
+            staging=options.staging,
         )
         self._folder = self._target
         try:
             if self._zipped:
-                self._folder = AtomicTarget(f"{out}.unzipped", kind="folder", overwrite=True)
+                self._folder = AtomicTarget(
+                    f"{out}.unzipped", kind="folder", overwrite=True, staging=options.staging
+                )
             with _storage_errors(self._target.target):
                 self._root = zarr.open_group(str(self._folder.path), mode="w", zarr_format=self.version)
                 self._arrays = self._define()
@@ -69,6 +75,12 @@ class ZarrSink:
             with _storage_errors(self._target.target):
                 for steps, key, transpose in placements(self.source, variable, window, layer):
                     self._arrays[variable.name][key] = arranged(data, steps, transpose)
+
+    def chunk(self, layer: int) -> tuple[int, int, int]:
+        """(time, y, x) that are best written at once."""
+        variable = self.layout.of(self.source.layers[layer].variable, "filled")[0]
+        array = self._arrays[variable.name]
+        return chunk_of(self.source, variable, array.shards or array.chunks)
 
     def commit(self, history: str) -> tuple[Path, ...]:
         """Append ``history``, consolidate, rename."""

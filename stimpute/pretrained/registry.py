@@ -15,7 +15,7 @@ from stimpute.forecasting.config import TASK, ForecastConfig
 from stimpute.forecasting.network import SBATransformer
 from stimpute.model.config import ModelConfig
 from stimpute.model.st_transformer import STTransformer
-from stimpute.pretrained.checkpoint import read_card, read_header, read_tensors
+from stimpute.pretrained.checkpoint import read_card, read_header, read_tensors, save_checkpoint
 
 DEFAULT_MODEL = "st-small"
 DEFAULT_FORECASTER = "forecast-small"
@@ -139,3 +139,26 @@ def _built(path: Path, card: dict[str, Any], build: Callable[[], _Network]) -> _
         network = build()
     network.load_state_dict(tensors)
     return network.eval()
+
+
+def save_copy(model: LoadedModel, folder: Path) -> Path:
+    """Write a model as it is in memory, in float32, with its card; the SHA-256 is that of the card where it was float32."""
+    path = folder / model.path.name
+    card = model.card
+    known = {
+        "format",
+        "format_version",
+        "name",
+        "created",
+        "stimpute",
+        "config",
+        "parameters",
+        "storage",
+        "sha256",
+    }
+    known |= {"covariates_required", "training", "scores"}
+    save_checkpoint(
+        path, model.network.state_dict(), card["config"], training=card["training"], scores=card["scores"],
+        covariates=model.covariates_required, storage="float32", extra={k: v for k, v in card.items() if k not in known},
+    )  # fmt: skip
+    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pytest
 import torch
@@ -176,3 +178,32 @@ def test_resume_without_anything_to_resume_warns(small: Path, model: Path, tmp_p
         api.train(
             small, tmp_path / "mine.safetensors", start=model, steps=1, batch=1, device="cpu", resume=True
         )
+
+
+def test_an_interrupted_fill_goes_on_with_the_weights_it_had_adapted(
+    stimpute: Callable, small: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stimpute.api import learning
+    from stimpute.inference import engine
+
+    out = tmp_path / "out.nc"
+    given = ("fill", small, out, "--model", model, "--adapt", "2steps", "--device", "cpu")
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "survey_layer", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert stimpute(*given).code == 130
+    kept = tmp_path / "out.nc.stimpute-partial" / "adapted"
+    assert json.loads((kept / "adaptation.json").read_text())["adaptation"]["steps"] > 0
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "adapt_method", None)
+        done = stimpute(*given, "--resume")
+    assert done.code == 0, done.err
+    assert not kept.parent.exists()
+    whole = tmp_path / "whole.nc"
+    assert stimpute(*given[:2], whole, *given[3:]).code == 0
+    with netCDF4.Dataset(out) as one, netCDF4.Dataset(whole) as other:
+        for name in one.variables:
+            np.testing.assert_array_equal(one[name][:], other[name][:])
+        weights = [re.search(r"model \S+ sha256 \w+", file.history) for file in (one, other)]
+        assert weights[0]
+        assert weights[1]
+        assert weights[0][0] == weights[1][0]

@@ -177,11 +177,11 @@ def test_streams(process: Callable, small: Path, tmp_path: Path) -> None:
 def test_an_interrupted_fill_leaves_nothing(small: Path, tmp_path: Path, number: int, code: int) -> None:
     program = (
         "import stimpute.inference.engine as engine, time\n"
-        "bands = engine._bands\n"
+        "pieces = engine.in_one_piece\n"
         "def slow(*a):\n"
-        "    for band in bands(*a):\n"
-        "        print('started', flush=True); time.sleep(30); yield band\n"
-        "engine._bands = slow\n"
+        "    for piece in pieces(*a):\n"
+        "        print('started', flush=True); time.sleep(30); yield piece\n"
+        "engine.in_one_piece = slow\n"
         "from stimpute.cli import main; main()"
     )
     target = tmp_path / "target"

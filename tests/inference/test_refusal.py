@@ -150,8 +150,7 @@ def test_few_steps_have_no_temporal_range():
 
 
 def test_days_past_a_series_use_real_times():
-    valid = np.array([0, 0, 1, 0, 1, 0], dtype=bool)[:, None, None]
-    days = past_days(valid, np.array([0, 1, 10, 11, 20, 50.0]))
+    days = past_days(np.array([[10.0]]), np.array([[20.0]]), np.array([0, 1, 10, 11, 20, 50.0]))
     assert days.ravel().tolist() == [10, 9, 0, 0, 0, 30]
 
 

@@ -1,0 +1,151 @@
+"""What one tile says, who computes it, and in which order the answers come: the plan's, however they were computed.
+
+Knows protocols only; neither files nor networks nor clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from stimpute.inference.memory import Read
+from stimpute.inference.options import Progress
+from stimpute.inference.survey import Survey
+from stimpute.inference.trust import Trust
+from stimpute.protocols import Imputer, Window
+from stimpute.stack import BoolArray, Float32Array, Stack
+from stimpute.tiling import Tile
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one tile says, in the variable's units: mean (NaN: nothing), standard error, what was observed. (time, y, x)"""
+
+    mean: Float32Array
+    scale: Float32Array | None
+    valid: BoolArray
+
+
+Prepare = Callable[[], Imputer]
+Compute = Callable[[Survey, Prepare, Trust, Sequence[int]], Iterator[tuple[int, Answer]]]  # in any order
+
+
+class Kept(Protocol):
+    """Results of one layer that outlive the moment: its calibration, and the answers of tiles by number."""
+
+    trust: Trust | None
+
+    def keep_trust(self, trust: Trust) -> None:
+        """Remember the calibration."""
+        ...
+
+    def __contains__(self, number: object) -> bool: ...
+
+    def keep(self, number: int, answer: Answer) -> None:
+        """Remember what a tile says."""
+        ...
+
+    def take(self, number: int) -> Answer:
+        """What a tile said; asked for once in a run."""
+        ...
+
+
+@dataclass(eq=False)
+class KeptInMemory:
+    """Answers that wait for their turn, and nothing longer."""
+
+    trust: Trust | None = None
+    _answers: dict[int, Answer] = field(default_factory=dict)
+
+    def keep_trust(self, trust: Trust) -> None:
+        """Nothing is kept beyond the run."""
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._answers
+
+    def keep(self, number: int, answer: Answer) -> None:
+        """Until it is taken."""
+        self._answers[number] = answer
+
+    def take(self, number: int) -> Answer:
+        """And forget it."""
+        return self._answers.pop(number)
+
+
+def in_order(
+    survey: Survey, prepare: Prepare, trust: Trust, kept: Kept, compute: Compute
+) -> Iterator[Answer]:
+    """The answers of all tiles of a layer in the plan's order: those kept from before, the others computed and kept."""
+    count = len(survey.tiles)
+    missing = [number for number in range(count) if number not in kept]
+    computed = compute(survey, prepare, trust, missing)
+    for number in range(count):
+        while number not in kept:
+            done, answer = next(computed)
+            kept.keep(done, answer)
+            if done == number and done in kept:
+                break
+        yield kept.take(number)
+
+
+def keep_all(
+    survey: Survey, prepare: Prepare, trust: Trust, kept: Kept, compute: Compute, progress: Progress | None
+) -> None:
+    """Compute and keep the answers of all tiles that are not kept yet."""
+    count = len(survey.tiles)
+    missing = [number for number in range(count) if number not in kept]
+    computed = compute(survey, prepare, trust, missing)
+    for done, (number, answer) in enumerate(computed, start=count - len(missing) + 1):
+        kept.keep(number, answer)
+        if progress:
+            progress("fill", done, count)
+
+
+def one_by_one(
+    survey: Survey, prepare: Prepare, trust: Trust, numbers: Sequence[int]
+) -> Iterator[tuple[int, Answer]]:
+    """Compute tiles here, one after the other."""
+    fillable = survey.fillable[:, survey.extended_columns]
+    for number in numbers:
+        tile = survey.tiles[number]
+        yield number, answer_tile(survey.read, fillable[tile.core.slices[1:]], prepare, trust, tile)
+
+
+def answer_tile(read: Read, fillable: BoolArray, prepare: Prepare, trust: Trust, tile: Tile) -> Answer:
+    """Read a tile and impute it, unless nothing in its core may be filled.
+
+    Parameters
+    ----------
+    read : of the extended grid.
+    fillable : bool (y, x) of the tile's core.
+    """
+    stack = _contiguous(read(tile.read))
+    wanted = fillable & ~stack.valid[_inside(tile.core, tile.read)]
+    if not wanted.any():
+        return Answer(np.full(stack.shape, np.nan, dtype=np.float32), None, stack.valid)
+    return _answer(stack, prepare(), trust)
+
+
+def _contiguous(stack: Stack) -> Stack:
+    """The same stack in memory of its own: sums then run in the same order wherever it was cut from."""
+    if stack.values.flags.c_contiguous and stack.valid.flags.c_contiguous:
+        return stack
+    dynamic = {name: np.ascontiguousarray(array) for name, array in stack.dynamic.items()}
+    static = {name: np.ascontiguousarray(array) for name, array in stack.static.items()}
+    values, valid = np.ascontiguousarray(stack.values), np.ascontiguousarray(stack.valid)
+    return replace(stack, values=values, valid=valid, dynamic=dynamic, static=static)
+
+
+def _answer(stack: Stack, imputer: Imputer, trust: Trust) -> Answer:
+    estimate = imputer.impute(stack)
+    return Answer(estimate.mean, trust.standard_error(estimate.scale, stack), stack.valid)
+
+
+def _inside(window: Window, outer: Window) -> tuple[slice, slice, slice]:
+    """Slices of a window within another one's array."""
+    pairs = zip((window.time, window.y, window.x), (outer.time, outer.y, outer.x), strict=True)
+    t, y, x = (slice(start - origin, stop - origin) for (start, stop), (origin, _) in pairs)
+    return t, y, x
