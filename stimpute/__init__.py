@@ -15,6 +15,7 @@ __all__ = [
     "forecast",
     "info",
     "models",
+    "reconstruct",
     "simulate",
     "train",
     "variogram",
@@ -22,7 +23,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from stimpute.api import evaluate, fill, forecast, info, models, simulate, train, variogram, verify
+    from stimpute.api import (
+        evaluate,
+        fill,
+        forecast,
+        info,
+        models,
+        reconstruct,
+        simulate,
+        train,
+        variogram,
+        verify,
+    )
 
 
 def __getattr__(name: str) -> Any:

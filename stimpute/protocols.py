@@ -101,6 +101,7 @@ class Filled:
     flag: npt.NDArray[np.uint8]
     standard_error: npt.NDArray[np.float32] | None = None
     quantiles: Mapping[float, npt.NDArray[np.float32]] = field(default_factory=dict)
+    members: npt.NDArray[np.float32] | None = None  # (member, time, y, x)
 
 
 @runtime_checkable
@@ -164,7 +165,38 @@ class Forecaster(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Refining:
+    """How a stack is to be completed and refined.
+
+    Parameters
+    ----------
+    factor : fine cells per coarse cell and axis.
+    samples : members of the ensemble.
+    conserve : block means of every member are the coarse observation, where there is one.
+    bounds : (low, high) that every fine value lies in; None leaves a side open.
+    seed : of the ensemble.
+    """
+
+    factor: int
+    samples: int = 16
+    conserve: bool = True
+    bounds: tuple[float | None, float | None] = (None, None)
+    seed: int = 0
+
+
+@runtime_checkable
+class Refiner(Protocol):
+    """A way of completing a coarse stack and refining it."""
+
+    name: str
+
+    def refine(self, coarse: Stack, fine: Stack, wanted: Refining) -> Estimate:
+        """Every cell of ``fine``'s grid, ``wanted.factor`` times finer than ``coarse``'s; ``fine`` brings covariates, no values."""
+        ...
+
+
 __all__: Sequence[str] = [
     "FILLED", "FLAG_MEANINGS", "OBSERVED", "OUTSIDE_DOMAIN", "REFUSED", "Filled", "Forecaster", "Imputer", "Layer", "Method",
-    "Sink", "Source", "Window",
+    "Refiner", "Refining", "Sink", "Source", "Window",
 ]  # fmt: skip

@@ -28,6 +28,7 @@ from stimpute.api.keywords import (
     sink_options,
 )
 from stimpute.api.learning import adapt_budget, adapt_method, adapt_once, planned_adaptation, train
+from stimpute.api.refining import ReconstructKeywords, evaluate_reconstruct, reconstruct
 from stimpute.api.resuming import check_partial, open_partial, partial_folder
 from stimpute.errors import OutputError, UsageError
 
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
     from stimpute.synthetic.archives import SimulatedStack
 
 __all__ = [
-    "FillKeywords", "ForecastKeywords", "ReadKeywords", "TrainKeywords", "evaluate", "fill", "forecast", "info", "models", "plan", "simulate", "train",
-    "variogram", "verify",
+    "FillKeywords", "ForecastKeywords", "ReadKeywords", "ReconstructKeywords", "TrainKeywords", "evaluate",
+    "evaluate_reconstruct", "fill", "forecast", "info", "models", "plan", "reconstruct", "simulate", "train", "variogram",
+    "verify",
 ]  # fmt: skip
 
 

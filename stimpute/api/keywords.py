@@ -91,6 +91,8 @@ class TrainKeywords(ReadKeywords, total=False):
     resume: bool
     worlds: float | None
     overwrite: bool
+    task: Literal["fill", "reconstruct"]
+    factor: int | None
 
 
 def check_known(options: Mapping[str, Any], keywords: Any, function: str) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stimpute.protocols import Source
     from stimpute.training.adaptation import AdaptOptions
     from stimpute.training.archive import Archive
+    from stimpute.training.diffusion_loop import DiffusionSummary
     from stimpute.training.options import TrainProgress, TrainSummary
 
 
@@ -28,9 +29,9 @@ def train(
     archives: Inputs,
     out: str | Path,
     *,
-    progress: Callable[[TrainProgress], None] | None = None,
+    progress: Callable[[Any], None] | None = None,
     **options: Unpack[TrainKeywords],
-) -> TrainSummary:
+) -> TrainSummary | DiffusionSummary:
     """Specialise or train a model on archives (files, xarray objects, ``.npz``), on simulated worlds, or on both.
 
     Parameters
@@ -38,7 +39,7 @@ def train(
     archives : may be an empty list where ``worlds`` is 1.
     out : the model to write, ``.safetensors``; its card and log beside it.
     progress : called after every step.
-    options : as on the command line; ``start`` is ``--from``.
+    options : as on the command line; ``start`` is ``--from``, ``task`` what the model is for.
     """
     check_known(options, TrainKeywords, "train")
     from stimpute.training.loop import run_training
@@ -46,6 +47,15 @@ def train(
     paths = [] if isinstance(archives, list | tuple) and not archives else as_inputs(archives)
     _check_model_path(Path(out), options.get("overwrite", False), options.get("resume", False))
     loaded = _archives(paths, options)
+    task = options.get("task", "fill")
+    if task == "reconstruct":
+        from stimpute.api.diffusing import train_reconstructor
+
+        return train_reconstructor(loaded, Path(out), options, progress)
+    if task != "fill":
+        raise UsageError(f"--task {task}: fill or reconstruct")
+    if options.get("factor") is not None:
+        raise UsageError("--factor: only for --task reconstruct; leave it out")
     return run_training(_train_options(Path(out), loaded, options), loaded, progress)
 
 

@@ -15,7 +15,19 @@ from typing import NoReturn
 
 import typer
 
-from stimpute.cli import console, evaluate, fill, forecast, info, models, simulate, train, variogram, verify
+from stimpute.cli import (
+    console,
+    evaluate,
+    fill,
+    forecast,
+    info,
+    models,
+    reconstruct,
+    simulate,
+    train,
+    variogram,
+    verify,
+)
 from stimpute.cli import options as o
 from stimpute.errors import StimputeError
 
@@ -41,6 +53,7 @@ def _stimpute(version: o.Version = False) -> None:
 app.command(epilog=fill.EPILOG)(fill.fill)
 app.command(epilog=forecast.EPILOG)(forecast.forecast)
 app.command(epilog=info.EPILOG)(info.info)
+app.command(epilog=reconstruct.EPILOG)(reconstruct.reconstruct)
 app.command(epilog=variogram.EPILOG)(variogram.variogram)
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from stimpute.cli import console, parse
 from stimpute.cli import options as o
+from stimpute.errors import UsageError
 
 if TYPE_CHECKING:
+    from stimpute.evaluation.refining import RefiningBoard
     from stimpute.evaluation.scoreboard import Row, Scoreboard
 
 EPILOG = "Example: stimpute evaluate sm.nc --holdout gap --by distance"
@@ -29,15 +31,23 @@ def evaluate(
     domain: o.Domain = None,
     force: o.Force = False,
     holdout: Annotated[
-        str,
+        str | None,
         o.option(
-            "--holdout", panel=o.METHOD, metavar=KINDS, help="How cells are hidden; several with commas."
+            "--holdout",
+            panel=o.METHOD,
+            metavar=KINDS,
+            help="How cells are hidden; several with commas (default gap; reconstruct: fixed, random, quarter).",
         ),
-    ] = "gap",
+    ] = None,
     share: Annotated[
-        float,
-        o.option("--share", panel=o.METHOD, metavar="SHARE", help="Share of the observed cells to hide."),
-    ] = 0.2,
+        float | None,
+        o.option(
+            "--share",
+            panel=o.METHOD,
+            metavar="SHARE",
+            help="Share of the observed cells to hide (default 0.2; reconstruct 0.4).",
+        ),
+    ] = None,
     methods: Annotated[
         Any,
         o.option(
@@ -62,6 +72,25 @@ def evaluate(
     seeds: Annotated[
         int, o.option("--seeds", panel=o.METHOD, metavar="N", help="Repetitions, each hiding other cells.")
     ] = 1,
+    task: Annotated[
+        str,
+        o.option(
+            "--task",
+            panel=o.METHOD,
+            metavar="fill|reconstruct",
+            help="reconstruct: coarsen by --factor, hide, refine again.",
+        ),
+    ] = "fill",
+    factor: Annotated[
+        int | None,
+        o.option(
+            "--factor", panel=o.METHOD, metavar="K", help="Fine cells per coarse cell and axis (reconstruct)."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        o.option("--samples", panel=o.METHOD, metavar="N", help="Members of the ensemble (reconstruct)."),
+    ] = None,
     plot: o.Plot = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -81,9 +110,17 @@ def evaluate(
         var=var, bbox=bbox, bbox_crs=bbox_crs, time=time, covariate=covariate, nodata=nodata, date_format=date_format,
         times=times, dedupe=dedupe, domain=domain, force=force,
     )  # fmt: skip
+    if task != "fill":
+        return _refining(
+            paths, task, factor, {"adapt": adapt, "by": by, "plot": plot}, json,
+            {**read, **o.reading(holdout=None if holdout is None else parse.names(holdout), share=share, samples=samples)},
+            {"methods": methods, "model": model, "seed": seed, "device": device, "threads": threads, "memory": memory},
+        )  # fmt: skip
+    if factor is not None or samples is not None:
+        raise UsageError("--factor, --samples: only for --task reconstruct; leave them out")
     with console.progress() as progress:
         boards = api.evaluate(
-            paths, holdout=parse.names(holdout), share=share, methods=methods, model=model, adapt=adapt, by=by, seeds=seeds,
+            paths, holdout=parse.names(holdout or "gap"), share=0.2 if share is None else share, methods=methods, model=model, adapt=adapt, by=by, seeds=seeds,
             seed=seed, device=device, threads=threads, memory=memory, plot=plot, overwrite=overwrite, progress=progress, **read,
         )  # fmt: skip
     if json:
@@ -92,6 +129,65 @@ def evaluate(
     for board in boards:
         _print(board)
     return 0
+
+
+def _refining(
+    paths: list[str],
+    task: str,
+    factor: int | None,
+    unused: dict[str, Any],
+    json: bool,
+    given: dict[str, Any],
+    options: dict[str, Any],
+) -> int:
+    """``--task reconstruct``."""
+    from stimpute import api
+
+    if task != "reconstruct":
+        raise UsageError(f"--task {task}: fill or reconstruct")
+    if factor is None:
+        raise UsageError("--task reconstruct needs --factor")
+    for name, value in unused.items():
+        if value is not None:
+            raise UsageError(f"--{name}: not for --task reconstruct; leave it out")
+    with console.progress() as progress:
+        boards = api.evaluate_reconstruct(paths, factor=factor, progress=progress, **given, **options)
+    if json:
+        console.write_json(boards if len(boards) > 1 else boards[0])
+        return 0
+    for board in boards:
+        _print_refining(board)
+    return 0
+
+
+def _print_refining(board: RefiningBoard) -> None:
+    from rich.table import Table
+
+    t, ny, nx = board.shape
+    unit = f" {board.units}" if board.units else ""
+    console.write_text(
+        f"{board.name}: {t} x {ny} x {nx}, coarsened by {board.factor}, spread {board.spread:.4g}{unit}; all fine cells scored"
+    )
+    table = Table()
+    for name in ("hidden", "method", "MAE", "RMSE", "bias", "R", "90 % cov.", "CRPS", "s", ""):
+        table.add_column(
+            name, justify="left" if name in {"hidden", "method", ""} else "right", no_wrap=bool(name)
+        )
+    for case in dict.fromkeys(row.case for row in board.rows):
+        rows = [row for row in board.rows if row.case == case]
+        best = min((row.scores.mae for row in rows if row.scores), default=math.nan)
+        for row in rows:
+            s = row.scores
+            if s is None:
+                table.add_row(case, row.method, *["-"] * 6, f"{row.seconds:.1f}", row.note)
+                continue
+            numbers = [_number(s.rmse), _number(s.bias), _number(s.r), _percent(s.coverage), _number(s.crps)]
+            star = "*" if s.mae == best else ""
+            table.add_row(
+                case, row.method, f"{_number(s.mae)}{star}", *numbers, f"{row.seconds:.1f}", row.note
+            )
+        table.add_section()
+    console.write_table(table)
 
 
 def _print(board: Scoreboard) -> None:

@@ -11,6 +11,7 @@ from stimpute.cli import console
 from stimpute.cli import options as o
 
 if TYPE_CHECKING:
+    from stimpute.training.diffusion_loop import DiffusionProgress, DiffusionSummary
     from stimpute.training.options import TrainProgress, TrainSummary
     from stimpute.training.validation import Validation
 
@@ -60,6 +61,15 @@ def train(
         str | None, o.option("--from", panel=o.METHOD, metavar="NAME|PATH", help="Model to go on from.")
     ] = None,
     resume: Annotated[bool, o.option("--resume", panel=o.RUN, help="Go on with an interrupted run.")] = False,
+    task: Annotated[
+        str, o.option("--task", panel=NETWORK, metavar="fill|reconstruct", help="What the model is for.")
+    ] = "fill",
+    factor: Annotated[
+        int | None,
+        o.option(
+            "--factor", panel=NETWORK, metavar="K", help="Fine cells per coarse cell and axis (reconstruct)."
+        ),
+    ] = None,
     size: Annotated[
         str, o.option("--size", panel=NETWORK, metavar="small|base|paper", help="Size of a new network.")
     ] = "small",
@@ -104,10 +114,11 @@ def train(
         var=var, covariate=covariate, time=time, bbox=bbox, bbox_crs=bbox_crs, nodata=nodata, date_format=date_format,
         times=times, dedupe=dedupe, force=force, val_fraction=val_fraction, minutes=minutes, steps=steps, worlds=worlds,
         start=start, attention=attention, window=window, depth=depth, width=width, batch=batch, lr=lr, threads=threads,
+        factor=factor,
     )  # fmt: skip
     settings: dict[str, Any] = {
         "resume": resume, "size": size, "spatial_embedding": spatial_embedding, "device": device, "precision": precision,
-        "overwrite": overwrite, "seed": seed,
+        "overwrite": overwrite, "seed": seed, "task": task,
     }  # fmt: skip
     with console.progress() as bar:
         try:
@@ -116,15 +127,8 @@ def train(
             _print_left_behind(out)
             raise
     if json:
-        console.write_json(
-            {
-                "path": summary.path,
-                "steps": summary.steps,
-                "minutes": summary.minutes,
-                "stopped_early": summary.stopped_early,
-                "card": summary.card,
-            }
-        )
+        facts = ("path", "steps", "minutes", "stopped_early", "card")
+        console.write_json({name: getattr(summary, name) for name in facts if hasattr(summary, name)})
     _print(summary)
     return 0
 
@@ -142,10 +146,15 @@ class _Reporter:
     def __init__(self, bar: Any) -> None:
         self._bar = bar
 
-    def __call__(self, now: TrainProgress) -> None:
+    def __call__(self, now: TrainProgress | DiffusionProgress) -> None:
         if self._bar:
             self._bar("train", int(1000 * now.fraction), 1000)
-        if now.validation is not None:
+        if isinstance(now.validation, dict):
+            stage = getattr(now, "stage", "")
+            console.say(
+                f"step {now.step}, {now.elapsed / 60:.1f} min ({stage}): loss {now.loss:.4f}, {_against(now.validation)}"
+            )
+        elif now.validation is not None:
             console.say(
                 f"step {now.step}, {now.elapsed / 60:.1f} min: loss {now.loss:.4f}, {_judged(now.validation)}"
             )
@@ -157,11 +166,16 @@ def _print_left_behind(out: str) -> None:
         console.say(f"the state of the run is in {state}; the same command with --resume goes on from there")
 
 
-def _print(summary: TrainSummary) -> None:
-    console.say(
-        f"{summary.steps} steps, {summary.minutes:.1f} min{', stopped early' if summary.stopped_early else ''}"
-    )
-    if summary.start is not None and summary.best is not None:
+def _against(errors: dict[str, float]) -> str:
+    return "error / that of the classical guess: " + ", ".join(f"{k} {v:.3f}" for k, v in errors.items())
+
+
+def _print(summary: TrainSummary | DiffusionSummary) -> None:
+    early = ", stopped early" if getattr(summary, "stopped_early", False) else ""
+    console.say(f"{summary.steps} steps, {summary.minutes:.1f} min{early}")
+    if isinstance(summary.best, dict):
+        console.say(f"validation of the best:  {_against(summary.best)}")
+    elif summary.start is not None and summary.best is not None:
         console.say(f"validation at the start: {_judged(summary.start)}")
         console.say(f"validation of the best:  {_judged(summary.best)}")
     if summary.path is not None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import torch
 
 from stimpute.baselines import METHODS
-from stimpute.errors import UsageError
+from stimpute.diffusion.method import ClassicalRefiner, DiffReconRefiner
+from stimpute.errors import ModelError, UsageError
 from stimpute.inference.devices import choose_device
 from stimpute.inference.summary import Adaptation
 from stimpute.model.method import Precision, STMethod
-from stimpute.pretrained.registry import DEFAULT_MODEL, LoadedModel, load_model
-from stimpute.protocols import Method
+from stimpute.pretrained.registry import (
+    DEFAULT_MODEL,
+    LoadedModel,
+    LoadedReconstructor,
+    list_models,
+    load_model,
+    load_reconstructor,
+)
+from stimpute.protocols import Method, Refiner
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
@@ -73,3 +81,67 @@ def open_method(
         return METHODS[name]()
     where = choose_device(device, threads)
     return PretrainedMethod(load_model(model or DEFAULT_MODEL), where, precision)
+
+
+REFINERS = ("diffrecon", "classical")
+
+
+class PretrainedRefiner(DiffReconRefiner):
+    """DiffRecon with the weights of a named model."""
+
+    def __init__(self, model: LoadedReconstructor, device: torch.device) -> None:
+        super().__init__(model.network, device)
+        self.model_name = model.name
+        self.sha256 = model.sha256
+
+
+def open_refiner(
+    name: str = "diffrecon",
+    model: str | None = None,
+    factor: int = 4,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Refiner:
+    """A refiner ready to use.
+
+    Parameters
+    ----------
+    name : one of ``REFINERS``.
+    model : name or path of a model made for ``factor``, for ``diffrecon``; None: the shipped one.
+
+    Raises
+    ------
+    UsageError : an unknown method, or a model for a method that has none.
+    ModelError, DeviceError : the model or the device cannot be used, or no model is shipped for the factor.
+    """
+    if name not in REFINERS:
+        raise UsageError(f"--method {name}: one of {', '.join(REFINERS)}")
+    where = choose_device(device, threads)
+    if name == "classical":
+        if model is not None:
+            raise UsageError(f"--model {model}: method classical has no model; leave --model out")
+        return ClassicalRefiner()
+    loaded = load_reconstructor(model or default_reconstructor(factor))
+    if loaded.config.factor != factor:
+        raise ModelError(
+            f"{loaded.path}: refines by {loaded.config.factor}, --factor says {factor}; choose another --model"
+        )
+    return PretrainedRefiner(loaded, where)
+
+
+def default_reconstructor(factor: int) -> str:
+    """The shipped model for a factor.
+
+    Raises
+    ------
+    ModelError : there is none.
+    """
+    name = f"reconstruct-x{factor}"
+    names = [entry.name for entry in list_models() if entry.name.startswith("reconstruct-x")]
+    if name not in names:
+        factors = ", ".join(one.removeprefix("reconstruct-x") for one in names) or "none"
+        raise ModelError(
+            f"--factor {factor}: no model is shipped for it (only for {factors}); train one (stimpute train --task reconstruct "
+            f"--factor {factor}), or use --method classical"
+        )
+    return name

@@ -25,6 +25,7 @@ __all__ = [
     "open_future",
     "open_source",
     "output_format",
+    "refine",
 ]
 
 _SUFFIXES: dict[str, OutputFormat] = {
@@ -147,6 +148,29 @@ def _cf_source(files: Sequence[Any], options: ReadOptions) -> Any:
         for file in files:
             file.close()
         raise
+
+
+def refine(source: Any, factor: int, covariates: Sequence[str] = ()) -> Any:
+    """The stack's grid cut ``factor`` times finer, as a source of nothing but gaps, to read fine covariates on and write to.
+
+    Parameters
+    ----------
+    source : opened; it must stay open as long as the result is used.
+    factor : fine cells per coarse cell and axis.
+    covariates : ``PATH[:VAR]``, read on the fine grid.
+
+    Raises
+    ------
+    InputError : a covariate that cannot be read or does not fit.
+    """
+    from stimpute.io.covariates import attach
+    from stimpute.io.refined import refine_source
+
+    fine = refine_source(_as_cf(source), factor)
+    fine.paths = source.paths
+    if covariates:
+        attach(fine, ReadOptions(covariates=tuple(covariates)), lambda path, reading: _open([path], reading))
+    return fine
 
 
 def output_format(out: str | Path | None, source: Source, options: SinkOptions) -> OutputFormat:

@@ -16,7 +16,7 @@ from stimpute.io.options import ReadOptions
 __all__ = ["GeoTiffSink", "GeoTiffSource", "expand", "open_geotiff"]
 
 SUFFIXES = (".tif", ".tiff", ".gtiff", ".jp2", ".vrt", ".img", ".cog")
-_SIBLING = re.compile(r"_(flag|stderr|q\d\d[\d.]*)$")
+_SIBLING = re.compile(r"_(flag|stderr|member\d\d+|q\d\d[\d.]*)$")
 
 
 def open_geotiff(

@@ -160,6 +160,8 @@ class GeoTiffSink:
             wanted["stderr"] = filled.standard_error
         for level in self.options.quantiles:
             wanted[quantile_name(level)] = filled.quantiles.get(level)
+        for number, values in enumerate([] if filled.members is None else filled.members):
+            wanted[f"member{number + 1:02d}"] = values
         gap = filled.flag != FILLED
         for name, values in wanted.items():
             if values is not None:

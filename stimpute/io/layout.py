@@ -22,7 +22,8 @@ from stimpute.io.packing import DEFAULT_FILLS, Packing
 from stimpute.io.raw import Array, RawFile, RawVariable
 from stimpute.protocols import FILLED, FLAG_MEANINGS, OBSERVED, Filled, Window
 
-Role = Literal["copied", "filled", "flag", "error", "quantile"]
+Role = Literal["copied", "filled", "flag", "error", "quantile", "member"]
+REALIZATION = "realization"  # the dimension of members
 SLAB_BYTES = 64 << 20
 ERROR_FILL = np.float32(9.969209968386869e36)
 _STORED_LIMITS = ("valid_range", "valid_min", "valid_max")
@@ -41,6 +42,7 @@ class OutVariable:
     of: str
     storage: Mapping[str, Any] = field(default_factory=dict)
     level: float | None = None  # of a quantile
+    member: int | None = None  # the one that is being written
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,8 @@ def layout_of(source: CFSource, options: SinkOptions) -> Layout:
     dims = {d: sizes.get(d, n) for d, n in first.dims.items()}
     if lead.time is not None:
         dims[lead.time] = len(source.steps.days)
+    if options.members:
+        dims[REALIZATION] = options.members
     packings = {v: _packing(source, v, options) for v in source.variables}
     new = [n for v in source.variables for n in _new_variables(first.variables[v], dims, options)]
     replaced = {n.name for n in new}
@@ -213,6 +217,17 @@ def _new_variables(
             {"_FillValue": ERROR_FILL, "long_name": f"{level:g} quantile of {options.made} {title}", **units},
             level,
         )
+    if options.members:
+        attrs = {"_FillValue": ERROR_FILL, "long_name": f"members of the ensemble of {title}", **units}
+        one = new("members", "f4", "member", attrs)
+        dims_of, sizes = (REALIZATION, *one.dims), (options.members, *one.shape)
+        yield replace(one, dims=dims_of, shape=sizes, storage=_with_members(one.storage))
+
+
+def _with_members(storage: Mapping[str, Any]) -> dict[str, Any]:
+    """Chunks of one member each."""
+    chunks = storage.get("chunksizes")
+    return {**storage, "chunksizes": (1, *chunks)} if chunks else dict(storage)
 
 
 def _new_storage(storage: Mapping[str, Any]) -> dict[str, Any]:
@@ -363,6 +378,8 @@ def placements(
                 key.append(slice(*window.y))
             elif dim == axes.x:
                 key.append(slice(*window.x))
+            elif dim == REALIZATION and variable.member is not None:
+                key.append(variable.member)
             else:
                 key.append(int(index[dim.rpartition("/")[2]]))
         yield slice(int(start), int(stop)), tuple(key), transpose
@@ -408,6 +425,9 @@ def contents(
         yield variable, _where(estimated, filled.standard_error)
     for variable in layout.of(name, "quantile"):
         yield variable, _where(estimated, filled.quantiles.get(variable.level or 0.0))
+    for variable in layout.of(name, "member"):
+        for number, values in enumerate([] if filled.members is None else filled.members):
+            yield replace(variable, member=number), _where(estimated, values)
 
 
 def _numbers(source: CFSource, layout: Layout, window: Window, filled: Filled, layer: int) -> Array:

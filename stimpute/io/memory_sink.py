@@ -76,7 +76,7 @@ class MemorySink:
             if variable.role == "filled":
                 fill = self.layout.packings[variable.name].fill
                 fill = fill if fill is not None else np.nan if variable.dtype.kind == "f" else 0
-            elif variable.role in ("error", "quantile"):
+            elif variable.role in ("error", "quantile", "member"):
                 fill = ERROR_FILL
             self._arrays[variable.name] = np.full(variable.shape, fill, dtype=variable.dtype)
         return self._arrays[variable.name]
@@ -121,7 +121,7 @@ class MemorySink:
         attrs = {k: v for k, v in variable.attrs.items() if k != "_FillValue" and k not in _ENCODED}
         encoding = {k: v for k, v in variable.attrs.items() if k in _ENCODED}
         array = self._arrays[variable.name]
-        if variable.role in ("error", "quantile"):
+        if variable.role in ("error", "quantile", "member"):
             array = np.where(array == ERROR_FILL, np.float32(np.nan), array)
         return xr.Variable(variable.dims, array, attrs, encoding)
 

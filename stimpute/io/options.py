@@ -85,6 +85,7 @@ class SinkOptions:
     format : None: the suffix of the output decides, or the input's format.
     flags, uncertainty : write ``NAME_fill_flag`` / ``NAME_standard_error``.
     quantiles : levels in (0, 1) written as ``NAME_qLEVEL``.
+    members : how many members of an ensemble are written, as ``NAME_members``; 0: none.
     dtype : stored dtype of the filled variable instead of the input's (a declared alteration).
     creation : format-specific creation options (``--co K=V``).
     overwrite : replace an existing output.
@@ -100,6 +101,7 @@ class SinkOptions:
     flags: bool = True
     uncertainty: bool = True
     quantiles: tuple[float, ...] = ()
+    members: int = 0
     dtype: str | None = None
     creation: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False

@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from stimpute.diffusion.config import TASK as RECONSTRUCT
+from stimpute.diffusion.config import DiffReconConfig
+from stimpute.diffusion.network import DiffRecon
 from stimpute.errors import ModelError
 from stimpute.forecasting.config import TASK, ForecastConfig
 from stimpute.forecasting.network import SBATransformer
@@ -20,6 +23,7 @@ from stimpute.pretrained.checkpoint import read_card, read_header, read_tensors,
 DEFAULT_MODEL = "st-small"
 DEFAULT_FORECASTER = "forecast-small"
 _SHIPPED = Path(__file__).parent
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,9 @@ def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> LoadedModel:
     ModelError : missing, a pickle, damaged, another version or task, or weights that do not fit the config.
     """
     path = find_model(name_or_path)
-    card = read_card(path)
-    if card["config"].get("task", "fill") == TASK:
-        raise ModelError(f"{path}: this model forecasts (stimpute forecast), it does not fill gaps")
+    card = _card_for(path, "fill")
     config = ModelConfig.from_dict(card["config"])
-    network = _built(path, card, lambda: STTransformer(config))
+    network = _loaded(path, card, lambda: STTransformer(config))
     return LoadedModel(str(card.get("name", path.stem)), path, config, network, card)
 
 
@@ -120,17 +122,52 @@ def load_forecaster(name_or_path: str | Path = DEFAULT_FORECASTER) -> LoadedFore
     ModelError : missing, a pickle, damaged, another version or task, or weights that do not fit the config.
     """
     path = find_model(name_or_path)
-    card = read_card(path)
+    card = _card_for(path, TASK)
     config = ForecastConfig.from_dict(card["config"])
-    network = _built(path, card, lambda: SBATransformer(config))
+    network = _loaded(path, card, lambda: SBATransformer(config))
     return LoadedForecaster(str(card.get("name", path.stem)), path, config, network, card)
 
 
-_Network = TypeVar("_Network", bound=nn.Module)
+@dataclass(frozen=True, eq=False)
+class LoadedReconstructor:
+    """A DiffRecon network in eval mode on the CPU, with what its card says."""
+
+    name: str
+    path: Path
+    config: DiffReconConfig
+    network: DiffRecon
+    card: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights' file; goes into ``history``."""
+        return str(self.card["sha256"])
 
 
-def _built(path: Path, card: dict[str, Any], build: Callable[[], _Network]) -> _Network:
-    """The network with the weights of a file, once they were found to be what its architecture expects."""
+def load_reconstructor(name_or_path: str | Path) -> LoadedReconstructor:
+    """A model for ``reconstruct``, shipped by name or any by path: checked, in eval mode, float32, on the CPU.
+
+    Raises
+    ------
+    ModelError : as of :func:`load_model`, and a model for another task.
+    """
+    path = find_model(name_or_path)
+    card = _card_for(path, RECONSTRUCT)
+    config = DiffReconConfig.from_dict(card["config"])
+    network = _loaded(path, card, lambda: DiffRecon(config))
+    return LoadedReconstructor(str(card.get("name", path.stem)), path, config, network, card)
+
+
+def _card_for(path: Path, task: str) -> dict[str, Any]:
+    card = read_card(path)
+    made_for = card.get("task", card["config"].get("task", "fill"))
+    if made_for != task:
+        raise ModelError(f"{path}: a model for {made_for}, not for {task}; choose another --model")
+    return card
+
+
+def _loaded(path: Path, card: dict[str, Any], build: Callable[[], Network]) -> Network:
+    """The architecture that ``build`` makes, with the weights at ``path``."""
     read_header(path)  # a damaged file is named before anything is built
     with torch.device("meta"):  # the architecture's shapes, without its memory
         expected = {name: tuple(t.shape) for name, t in build().state_dict().items()}

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stimpute.errors import DivergenceError, OutputError
 from stimpute.model.candidates import Candidates, compute_candidates
@@ -357,7 +357,7 @@ def starting_network(options: TrainOptions) -> tuple[STTransformer, dict[str, st
         return STTransformer(options.model), None
 
 
-def make_optimiser(network: STTransformer, options: TrainOptions) -> torch.optim.AdamW:
+def make_optimiser(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
     """AdamW; no decay on biases, norms, tokens and scalars."""
     matrices: list[Tensor] = [p for p in network.parameters() if p.ndim >= 2]
     others: list[Tensor] = [p for p in network.parameters() if p.ndim < 2]

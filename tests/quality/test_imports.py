@@ -9,7 +9,9 @@ import pytest
 
 HEAVY = ("torch", "xarray", "rasterio", "dask", "matplotlib")
 GEODATA = ("rasterio", "rioxarray", "xarray", "netCDF4", "zarr", "pyproj", "cftime")
-TRAINING_ROOMS = ("training", "model", "forecasting", "layers", "classical", "synthetic", "pretrained")
+TRAINING_ROOMS = (
+    "training", "diffusion", "model", "forecasting", "layers", "classical", "synthetic", "pretrained",
+)  # fmt: skip
 
 
 def run(code: str) -> str:

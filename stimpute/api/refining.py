@@ -1,0 +1,210 @@
+"""Where a coarse stack becomes a complete fine one: open, refine, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Unpack
+
+from stimpute.api.keywords import (
+    Progress,
+    ReadKeywords,
+    as_inputs,
+    check_known,
+    paths_of,
+    read_besides,
+    read_options,
+    sink_options,
+)
+from stimpute.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stimpute.api.keywords import Inputs
+    from stimpute.evaluation.refining import RefiningBoard
+    from stimpute.io import ReadOptions
+    from stimpute.protocols import Refiner
+
+
+class ReconstructKeywords(ReadKeywords, total=False):
+    """How a stack is completed, refined and written; the command line's options of the same names."""
+
+    method: str
+    model: str | None
+    samples: int
+    members: bool
+    conserve: bool
+    quantiles: Sequence[float]
+    uncertainty: bool
+    flags: bool
+    bounds: tuple[float | None, float | None] | Literal["auto"] | None
+    fill_never_observed: bool
+    dtype: str | None
+    of: Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"] | None
+    co: Mapping[str, str]
+    device: str
+    threads: int | None
+    memory: int | None
+    overwrite: bool
+    seed: int
+
+
+def reconstruct(
+    x: Inputs,
+    out: str | Path | None = None,
+    *,
+    factor: int,
+    progress: Progress | None = None,
+    command: str = "",
+    **options: Unpack[ReconstructKeywords],
+) -> Any:
+    """Complete a sparse coarse stack and refine it onto a grid ``factor`` times finer.
+
+    Parameters
+    ----------
+    x : a path, several paths of one stack, or an xarray object.
+    out : where to write; None returns the Dataset.
+    factor : fine cells per coarse cell and axis.
+    progress : called with (stage, done, total).
+    command : recorded in ``history``.
+    options : as on the command line, with ``_`` for ``-``; ``memory`` in bytes, ``co`` a mapping.
+
+    Returns
+    -------
+    xarray.Dataset where ``out`` is None, else a :class:`~stimpute.inference.reconstruct.ReconstructSummary`.
+
+    Raises
+    ------
+    StimputeError : what was wrong, in which file, what to do.
+    """
+    check_known(options, ReconstructKeywords, "reconstruct")
+    from dataclasses import replace
+
+    from stimpute import io
+    from stimpute.inference.methods import open_refiner
+    from stimpute.inference.reconstruct import reconstruct_source
+
+    given, reading = _run_options(factor, options), read_options(options)
+    writing = replace(sink_options(options), members=given.samples if given.members else 0)  # type: ignore[arg-type]
+    inputs = as_inputs(x)
+    if out is not None:
+        _check_output(out, inputs, reading, writing.overwrite)
+    refiner: Refiner = open_refiner(
+        options.get("method", "diffrecon"), options.get("model"), factor, options.get("device", "auto"), options.get("threads")
+    )  # fmt: skip
+    coarse_reading = replace(reading, covariates=())
+    with io.open_source(inputs, coarse_reading) as source:
+        fine = io.refine(source, factor, reading.covariates)
+        if out is not None:
+            writing = replace(writing, format=io.output_format(out, source, writing))
+        with io.create_sink(out, fine, writing) as sink:
+            summary = reconstruct_source(source, fine, sink, refiner, given, progress, command)
+    return getattr(sink, "dataset") if out is None else summary  # noqa: B009
+
+
+def _run_options(factor: int, options: ReconstructKeywords) -> Any:
+    from stimpute.inference.reconstruct import ReconstructOptions
+
+    quantiles = tuple(options.get("quantiles", ()))
+    return ReconstructOptions(
+        factor, options.get("samples", 16), options.get("members", False), options.get("conserve", True), quantiles,
+        options.get("bounds", "auto"), options.get("fill_never_observed", False), options.get("memory"), options.get("seed", 0),
+    )  # fmt: skip
+
+
+def _check_output(out: str | Path, inputs: Any, reading: ReadOptions, overwrite: bool) -> None:
+    from stimpute import io
+
+    target = Path(out)
+    if str(out) != "-" and (
+        str(out).endswith("/") or (target.is_dir() and not target.suffix) or not target.suffix
+    ):
+        raise OutputError(
+            f"{out}: reconstruct writes one file; give it a name with a suffix (.nc, .zarr, .tif)"
+        )
+    io.check_output(out, paths_of(inputs), overwrite)
+    io.check_spared(out, read_besides(reading))
+
+
+def evaluate_reconstruct(
+    x: Inputs,
+    *,
+    factor: int,
+    holdout: Sequence[str] = ("random",),
+    share: float = 0.4,
+    methods: Sequence[str] | None = None,
+    model: str | None = None,
+    samples: int = 16,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[ReadKeywords],
+) -> list[RefiningBoard]:
+    """Coarsen a stack by ``factor``, hide coarse cells, complete and refine, score on the stack: one board per layer.
+
+    Parameters
+    ----------
+    holdout : ``fixed``, ``random`` cells or one ``quarter`` of the area, each a case of its own.
+    share : of the coarse cells hidden (not for a quarter).
+    methods : of ``diffrecon``, ``classical``, and a filling method with ``+bilinear`` or ``+cubic``; None: the usual ones.
+    """
+    check_known(options, ReadKeywords, "evaluate")
+    from stimpute import io
+    from stimpute.evaluation.refining import RefiningCase, evaluate_refining
+    from stimpute.evaluation.sample import sampled_stack
+    from stimpute.evaluation.scoreboard import EvaluateOptions
+
+    cases = [RefiningCase(kind, share if kind != "quarter" else 0.25) for kind in holdout]  # type: ignore[arg-type]
+    names = tuple(methods) if methods else REFINING_METHODS
+    if model is not None and "diffrecon" not in names:
+        raise UsageError(f"--model {model}: without diffrecon among --methods it has no effect")
+    runs = [(name, refiner_maker(name, factor, model, device, threads)) for name in names]
+    boards = []
+    with io.open_source(as_inputs(x), read_options(options)) as source:
+        for index, layer in enumerate(source.layers):
+            stack, _ = sampled_stack(source, index, EvaluateOptions().max_cells, memory)
+            boards.append(
+                evaluate_refining(
+                    stack,
+                    layer.name,
+                    layer.units,
+                    factor,
+                    runs,
+                    cases,
+                    samples=samples,
+                    seed=seed,
+                    progress=progress,
+                )
+            )
+    return boards
+
+
+REFINING_METHODS = ("linear+bilinear", "linear+cubic", "kriging+cubic", "st+cubic", "classical", "diffrecon")
+
+
+def refiner_maker(
+    name: str, factor: int, model: str | None = None, device: str = "auto", threads: int | None = None
+) -> Callable[[], Refiner]:
+    """What opens a refiner by the name that ``evaluate --task reconstruct --methods`` takes.
+
+    Raises
+    ------
+    UsageError : no method is called that.
+    """
+    from stimpute.inference.interpolation import FillThenInterpolate
+    from stimpute.inference.methods import REFINERS, method_names, open_method, open_refiner
+
+    if name in REFINERS:
+        return lambda: open_refiner(name, model if name == "diffrecon" else None, factor, device, threads)
+    filling, plus, mode = name.partition("+")
+    if filling not in method_names() or not plus or mode not in ("bilinear", "cubic"):
+        raise UsageError(
+            f"--methods {name}: {', '.join(REFINERS)}, or a method of fill with +bilinear or +cubic, such as kriging+cubic"
+        )
+    return lambda: FillThenInterpolate(
+        name,
+        open_method(filling, device=device, threads=threads),
+        "bicubic" if mode == "cubic" else "bilinear",
+    )

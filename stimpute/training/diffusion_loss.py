@@ -1,0 +1,137 @@
+"""What the two diffusions minimise, each apart or both together. Knows nothing about where examples come from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stimpute.diffusion.network import Conditions, DiffRecon
+from stimpute.diffusion.schedule import LATEST, data_of, noised
+from stimpute.training.pairs import Pairs
+
+Stage = Literal["coarse", "fine", "joint", "single"]
+_LATE, _LATE_SHARE = 0.8, 0.3  # where the mean of the ensemble is decided
+
+
+def stage_loss(network: DiffRecon, pairs: Pairs, stage: Stage, generator: torch.Generator) -> Tensor:
+    """Mean squared error of the velocities over the cells that count; gradients through both diffusions where ``joint``.
+
+    ``coarse``: completed by Diffusion-C alone. ``fine``: Diffusion-F on the true coarse field. ``joint``: Diffusion-F on what
+    Diffusion-C says of the data from one noise level. ``single``: the network of one stage.
+    """
+    given = network.conditions(pairs.batch, pairs.guess, pairs.covariates)
+    if stage == "single":
+        return single_loss(network, given, pairs, generator)
+    if stage == "fine":
+        return fine_loss(network, given, pairs, pairs.coarse, generator)
+    loss, completed = coarse_loss(network, given, pairs, generator)
+    if stage == "coarse":
+        return loss
+    return loss + fine_loss(network, given, pairs, completed, generator)
+
+
+def coarse_loss(
+    network: DiffRecon, given: Conditions, pairs: Pairs, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The loss of Diffusion-C, and the completed field that it stands for."""
+    target = network.coarse_target(pairs.guess, pairs.coarse)
+    time, noise = _drawn(target, generator)
+    seen, velocity = noised(target, noise, time)
+    said = network.coarse_velocity(given, seen, time)
+    wanted = pairs.known & ~pairs.guess.valid
+    loss = _mean((said - velocity).square(), wanted)
+    return loss, network.completed(pairs.guess, data_of(seen, said, time))
+
+
+def fine_loss(
+    network: DiffRecon, given: Conditions, pairs: Pairs, completed: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The loss of Diffusion-F on a completed field."""
+    fine = network.guessed(given, completed)
+    target = network.fine_target(fine, pairs.fine)
+    time, noise = _drawn(target, generator)
+    seen, velocity = noised(target, noise, time)
+    said = network.fine_velocity(given, completed, fine, network.pattern(completed), seen, time)
+    return _mean((said - velocity).square().mean(dim=-1), pairs.known)
+
+
+def single_loss(network: DiffRecon, given: Conditions, pairs: Pairs, generator: torch.Generator) -> Tensor:
+    """The loss of a single diffusion straight to the fine field."""
+    start = network.completed(pairs.guess, torch.zeros_like(pairs.coarse))
+    fine = network.guessed(given, start)
+    means = network.coarse_target(pairs.guess, pairs.coarse)[..., None]
+    target = torch.cat((means, network.fine_target(fine, pairs.fine)), dim=-1)
+    time, noise = _drawn(target, generator)
+    seen, velocity = noised(target, noise, time)
+    error = (
+        network.fine_velocity(given, start, fine, network.pattern(start), seen, time) - velocity
+    ).square()
+    wanted = pairs.known & ~pairs.guess.valid
+    return _mean(error[..., 0], wanted) + _mean(error[..., 1:].mean(dim=-1), pairs.known)
+
+
+def _drawn(target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Times (B,), spread evenly over the batch with more of the late ones, and noise."""
+    count = len(target)
+    lot = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
+    late = torch.rand(count, generator=generator) < _LATE_SHARE
+    time = torch.where(late, _LATE + (LATEST - _LATE) * lot, lot * LATEST).to(target.device)
+    return time, torch.randn(target.shape, generator=generator).to(target.device)
+
+
+def _mean(error: Tensor, wanted: Tensor) -> Tensor:
+    """Mean over the cells that count of each example, then over the examples."""
+    weight = wanted.to(error).flatten(1)
+    return ((error.flatten(1) * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)).mean()
+
+
+@torch.no_grad()
+def measure_spreads(network: DiffRecon, batches: list[Pairs]) -> None:
+    """Set the usual sizes of the residuals from some batches, so that both diffusions see data of unit variance."""
+    network.coarse_spread.fill_(1.0)
+    network.detail_spread.fill_(1.0)
+    coarse, details = [], []
+    for pairs in batches:
+        wanted = pairs.known & ~pairs.guess.valid
+        coarse.append(network.coarse_target(pairs.guess, pairs.coarse)[wanted])
+        given = network.conditions(pairs.batch, pairs.guess, pairs.covariates)
+        details.append(network.fine_target(network.guessed(given, pairs.coarse), pairs.fine)[pairs.known])
+    network.coarse_spread.fill_(float(torch.cat(coarse).square().mean().sqrt().clamp_min(0.1)))
+    network.detail_spread.copy_(torch.cat(details).square().mean(dim=0).sqrt().clamp_min(0.05))
+
+
+@torch.no_grad()
+def judge(network: DiffRecon, batches: list[Pairs]) -> dict[str, float]:
+    """Mean absolute errors of the expected field (no noise: what the networks say first), divided by those of the guess.
+
+    ``fine``: over all cells, geometric mean over the examples; ``coarse``: over the hidden coarse cells.
+    """
+    ratios: dict[str, list[float]] = {"fine": [], "coarse": []}
+    for pairs in batches:
+        given = network.conditions(pairs.batch, pairs.guess, pairs.covariates)
+        nothing = torch.zeros_like(pairs.coarse)
+        start = network.completed(pairs.guess, nothing)
+        guess = network.guessed(given, start).field
+        completed, field = network.sample(
+            given,
+            (nothing, torch.zeros(*nothing.shape, network.config.details, device=nothing.device)),
+            steps=1,
+        )
+        hidden = pairs.known & ~pairs.guess.valid
+        blocks = torch.ones_like(pairs.fine) * pairs.known.repeat_interleave(
+            network.config.factor, -1
+        ).repeat_interleave(network.config.factor, -2)
+        for name, said, usual, truth, where in (
+            ("fine", field, guess, pairs.fine, blocks),
+            ("coarse", completed, start, pairs.coarse, hidden.float()),
+        ):
+            ours, theirs = (((x - truth).abs() * where).flatten(1).sum(dim=1) for x in (said, usual))
+            ratios[name] += (ours / theirs)[theirs > 1e-6].tolist()
+    return {
+        name: float(np.exp(np.mean(np.log(np.maximum(values, 1e-6)))))
+        for name, values in ratios.items()
+        if values
+    }
