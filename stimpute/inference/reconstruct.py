@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from statistics import NormalDist
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from stimpute.errors import InputError, UsageError
 from stimpute.estimate import Estimate
 from stimpute.inference.engine import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
+from stimpute.inference.refusal import refused_gaps
 from stimpute.inference.survey import Survey, memory_budget, survey_layer
 from stimpute.protocols import (
     FILLED,
@@ -134,7 +136,7 @@ def reconstruct_source(
     layers = []
     for index in range(len(source.layers)):
         _refuse_large(source, index, options)
-        survey = survey_layer(source, index, _Surveyed(refiner.name), options.fill, progress)
+        survey = _surveyed(source, index, refiner, options, progress)
         layers.append(_layer(survey, source, fine, sink, refiner, options))
         if progress:
             progress("reconstruct", index + 1, len(source.layers))
@@ -144,6 +146,20 @@ def reconstruct_source(
         factor=options.factor, samples=options.samples, conserve=options.conserve, seed=options.seed, layers=tuple(layers),
         seconds=round(time.perf_counter() - started, 3), outputs=tuple(str(path) for path in outputs),
     )  # fmt: skip
+
+
+def _surveyed(
+    source: Source, index: int, refiner: Refiner, options: ReconstructOptions, progress: Progress | None
+) -> Survey:
+    """What `fill` would find out about the layer; what it would say about tiles is kept back: there are none here."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        survey = survey_layer(source, index, _Surveyed(refiner.name), options.fill, progress)
+    notes = tuple(note for note in survey.notes if "tiles of the fallback size" not in note)
+    for warning in caught:
+        if str(warning.message) not in survey.notes or str(warning.message) in notes:
+            warnings.warn(warning.message, warning.category, stacklevel=3)
+    return replace(survey, notes=notes)
 
 
 class _Surveyed:
@@ -183,9 +199,7 @@ def _layer(
     bounds = resolve_bounds(survey.layer, options.fill)
     wanted = Refining(k, options.samples, options.conserve, bounds, options.seed)
     estimate = refiner.refine(coarse, fine.read(window, survey.index), wanted)
-    flag = np.full(window.shape, REFUSED, dtype=np.uint8)
-    flag[:, _blocks(survey.outside, k)] = OUTSIDE_DOMAIN
-    flag[:, _blocks(survey.fillable, k)] = FILLED
+    flag = _blocks(_coarse_flag(survey, coarse.valid, options), k)
     sink.write(window, _filled(estimate, flag, options, bounds), survey.index)
     counts = np.bincount(flag.ravel(), minlength=4)
     error = None if estimate.scale is None else float(estimate.scale[flag == FILLED].mean(dtype=np.float64))
@@ -195,8 +209,21 @@ def _layer(
     )  # fmt: skip
 
 
-def _blocks(cells: npt.NDArray[np.bool_], factor: int) -> npt.NDArray[np.bool_]:
-    return np.repeat(np.repeat(cells, factor, axis=0), factor, axis=1)
+def _coarse_flag(
+    survey: Survey, valid: npt.NDArray[np.bool_], options: ReconstructOptions
+) -> npt.NDArray[np.uint8]:
+    """Which blocks are estimated (time, y, x): by the rules of `fill`, and wherever something was observed."""
+    flag = np.full(survey.shape, REFUSED, dtype=np.uint8)
+    flag[:, survey.outside] = OUTSIDE_DOMAIN
+    flag[:, survey.fillable] = FILLED
+    for refused in refused_gaps(survey, Window.whole(survey.shape), valid, options.fill).values():
+        flag[refused & (flag == FILLED)] = REFUSED
+    flag[valid] = FILLED
+    return flag
+
+
+def _blocks(cells: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
+    return np.repeat(np.repeat(cells, factor, axis=1), factor, axis=2)
 
 
 def _filled(

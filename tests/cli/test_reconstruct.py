@@ -111,7 +111,7 @@ def test_geotiffs_in_and_out(stimpute, tmp_path, write_geotiffs, gappy):
         (("--factor", "1"), 2, "--factor 1"),
         (("--factor", "4", "--samples", "1"), 2, "--samples 1"),
         (("--factor", "4", "--method", "magic"), 2, "--method magic"),
-        (("--factor", "4", "--memory", "2MB"), 1, "raise --memory"),
+        (("--factor", "4", *CLASSICAL, "--memory", "2MB"), 1, "raise --memory"),
         (("--factor", "4", *CLASSICAL, "--members"), 2, "no members"),
         (("--factor", "4", *CLASSICAL, "--covariate", "nowhere.nc"), 1, "nowhere.nc"),
     ],
@@ -138,3 +138,110 @@ def test_nothing_observed_is_an_error(stimpute, tmp_path, write_netcdf):
     done = stimpute("reconstruct", path, tmp_path / "fine.nc", "--factor", "2", *CLASSICAL)
     assert done.code == 1
     assert "no observed value" in done.errors[0]
+
+
+def test_xarray_in_and_out_with_times_out_of_order(write_netcdf, gappy):
+    import xarray as xr
+
+    from stimpute import api
+
+    path = write_netcdf(gappy(t=4, ny=5, nx=6), times=[3, 1, 2, 0])
+    with xr.open_dataset(path) as given:
+        fine = api.reconstruct(given.load(), factor=2, method="classical")
+        assert np.array_equal(fine["time"], given["time"])
+        means = block_means(fine["sst"].to_numpy().astype(float), 2)
+        assert np.nanmax(np.abs(means - given["sst"].to_numpy())) < 1e-4
+        assert float(fine["sst_standard_error"].min()) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate", "{in}", "--task", "reconstruct"), "needs --factor"),
+        (("evaluate", "{in}", "--task", "sharpen"), "--task sharpen"),
+        (("evaluate", "{in}", "--factor", "2"), "only for --task reconstruct"),
+        (("evaluate", "{in}", "--task", "reconstruct", "--factor", "2", "--adapt", "1"), "--adapt"),
+        (("evaluate", "{in}", "--task", "reconstruct", "--factor", "2", "--methods", "dct-pls"), "--methods dct-pls"),
+        (("train", "{in}", "-o", "m.safetensors", "--task", "reconstruct"), "needs --factor"),
+        (("train", "{in}", "-o", "m.safetensors", "--factor", "2"), "only for --task reconstruct"),
+        (("train", "{in}", "-o", "m.safetensors", "--task", "reconstruct", "--factor", "2", "--depth", "3"), "--depth"),
+    ],
+)  # fmt: skip
+def test_options_of_the_task_are_checked(stimpute, tmp_path, monkeypatch, small, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    done = stimpute(*(a.replace("{in}", str(small)) for a in arguments))
+    assert done.code == 2
+    assert words in done.errors[0]
+
+
+def test_evaluate_coarsens_and_hides(stimpute, small):
+    import json
+
+    done = stimpute(
+        "evaluate", small, "--task", "reconstruct", "--factor", "2", "--methods", "linear+cubic,classical",
+        "--holdout", "random,quarter", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)["rows"]
+    assert [(r["method"], r["case"]) for r in rows] == [
+        ("linear+cubic", "random 40%"), ("classical", "random 40%"), ("linear+cubic", "quarter"), ("classical", "quarter"),
+    ]  # fmt: skip
+    assert all(r["scores"]["mae"] > 0 for r in rows)
+
+
+def test_a_factor_without_a_model_names_the_ways_out(stimpute, tmp_path, small):
+    done = stimpute("reconstruct", small, tmp_path / "fine.nc", "--factor", "3")
+    assert done.code == 1
+    assert "--method classical" in done.errors[0]
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """A network for factor 2 that was trained for one step."""
+    from stimpute.diffusion.config import DiffReconConfig
+    from stimpute.training.diffusion_loop import DiffusionTraining, train_diffusion
+
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    network = DiffReconConfig(factor=2, width=8, token_dim=16, num_heads=2, steps=3)
+    run = DiffusionTraining(
+        path, network=network, steps=1, pool=1, shapes=((1, 3, 4, 4),), val_examples=1, device="cpu"
+    )
+    return train_diffusion(run).path
+
+
+def test_an_ensemble_conserves_block_means_and_writes_its_members(stimpute, tmp_path, small, tiny_model):
+    out, again = tmp_path / "fine.nc", tmp_path / "again.nc"
+    given = (
+        "--factor",
+        "2",
+        "--model",
+        tiny_model,
+        "--samples",
+        "5",
+        "--members",
+        "--quantiles",
+        "0.1,0.9",
+        "--seed",
+        "3",
+    )
+    assert stimpute("reconstruct", small, out, *given).code == 0
+    before, members = read(small), read(out, "sst_members")
+    observed = np.isfinite(before)
+    assert members.shape == (5, 8, 32, 36)
+    for member in members:
+        assert np.abs(block_means(member, 2) - before)[observed].max() < 1e-3
+    assert np.allclose(members.mean(axis=0), read(out), atol=1e-4)
+    assert np.allclose(members.std(axis=0, ddof=1), read(out, "sst_standard_error"), atol=1e-4)
+    assert (read(out, "sst_q10") <= read(out, "sst_q90")).all()
+    assert stimpute("reconstruct", small, again, *given).code == 0
+    assert np.array_equal(read(again, "sst_members"), members)
+
+
+def test_a_model_for_another_factor_or_task_is_refused(stimpute, tmp_path, small, tiny_model):
+    for arguments, words in (
+        (("--factor", "4", "--model", tiny_model), "refines by 2"),
+        (("--factor", "4", "--model", "st-small"), "a model for fill"),
+    ):
+        done = stimpute("reconstruct", small, tmp_path / "fine.nc", *arguments)
+        assert done.code == 1
+        assert words in done.errors[0]
