@@ -39,7 +39,9 @@ def interpolated(coarse: Tensor, factor: int, mode: str = "bicubic") -> Tensor:
     shape = coarse.shape
     size = (shape[-2] * factor, shape[-1] * factor)
     flat = coarse.reshape(-1, 1, *shape[-2:])
-    return F.interpolate(flat, size=size, mode=mode, align_corners=False, antialias=True).reshape(*shape[:-2], *size)
+    return F.interpolate(flat, size=size, mode=mode, align_corners=False, antialias=True).reshape(
+        *shape[:-2], *size
+    )
 
 
 def refined(coarse: Tensor, factor: int, iterations: int = ITERATIONS) -> Tensor:
