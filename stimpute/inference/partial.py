@@ -352,7 +352,7 @@ class LayerFolder:
                 packed = file.get_slice("valid")[steps.start : steps.stop]
                 valid = np.unpackbits(packed, axis=1, count=ny * nx).astype(bool).reshape(count, ny, nx)
                 parts = {
-                    name: _scattered(file.get_slice(name)[int(first[0]) : int(first[-1])], valid)
+                    name: _scattered(_cut(file.get_slice(name), int(first[0]), int(first[-1])), valid)
                     for name in ("mean", "scale")
                     if name in file.keys()  # noqa: SIM118
                 }
@@ -361,6 +361,11 @@ class LayerFolder:
                 f"{path}: a finished tile cannot be read ({error}); start anew with --overwrite"
             ) from error
         return Answer(parts["mean"], parts.get("scale"), valid)
+
+
+def _cut(stored: Any, start: int, stop: int) -> np.ndarray[Any, Any]:
+    """Part of a stored array; safetensors cuts no empty ones."""
+    return stored[start:stop] if start < stop else np.empty(0, dtype=np.float32)
 
 
 def _scattered(values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
