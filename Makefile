@@ -1,5 +1,6 @@
 # make demo   a gappy stack becomes a complete one          make test   everything CI runs
 # make lint   style, types, import contract                 make bench  the long measurements in benchmarks/
+# make fuzz   ten minutes of broken inputs
 # make docs   docs/cli.md from the commands' own --help     make clean  remove what make created
 PYTHON ?= python3
 VENV   ?= .venv
@@ -12,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
 .DEFAULT_GOAL := test
-.PHONY: demo test lint bench docs clean install
+.PHONY: demo test lint bench fuzz docs clean install
 
 install: $(STAMP)
 
@@ -58,6 +59,9 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate_cli.py > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+
+fuzz: $(STAMP)
+	$(BIN)/python benchmarks/fuzz.py --minutes 10
 
 clean:
 	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -12,8 +12,9 @@ import numpy as np
 
 from stimpute.calibration import distance_to_data
 from stimpute.inference.options import FillOptions, Progress
-from stimpute.inference.survey import Survey, available_memory, survey_layer
+from stimpute.inference.survey import Survey, survey_layer
 from stimpute.inference.trust import calibration_tiles
+from stimpute.io.room import available_bytes
 from stimpute.protocols import Method, Source
 
 OUTPUT_BYTES = (
@@ -140,7 +141,7 @@ def plan_fill(
         started = time.perf_counter()
         survey = survey_layer(source, index, method, options, progress)
         layers.append(_layer_plan(survey, method, options, time.perf_counter() - started, copies))
-    return FillPlan(method.name, inputs, tuple(layers), available_memory())
+    return FillPlan(method.name, inputs, tuple(layers), available_bytes())
 
 
 def _layer_plan(

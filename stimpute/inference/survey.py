@@ -6,7 +6,6 @@ Bounded in memory whatever the file's size. Knows protocols and geostatistics; n
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,12 +20,14 @@ from stimpute.grid import Grid
 from stimpute.inference.level_shift import level_shift
 from stimpute.inference.memory import BandReader, Read, StackSource, wrapped
 from stimpute.inference.options import FillOptions, Progress
+from stimpute.io.room import available_bytes, refuse_absurd
 from stimpute.protocols import Layer, Method, Source, Window
 from stimpute.stack import BoolArray, Stack
 from stimpute.tiling import FALLBACK_RANGE_CELLS, Tile, TilePlan, plan_tiles, tiles
 from stimpute.variography import VariogramAnalysis, analyse
 
 OVERVIEW_CELLS = 2**22
+STEP_BYTES = 40  # per cell of one step: what is kept of every cell whatever the number of steps, and one step of the stack
 ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself
 WHOLE_BYTES, TILE_BYTES = 120, 1600  # per cell-step inside a method that does not say: classical, network
 MAP_BYTES, OVERVIEW_BYTES = 40, 24  # per cell of the grid, per cell-step of the overview
@@ -109,17 +110,7 @@ def memory_budget(options: FillOptions) -> int:
     """Bytes the arrays of a run may take: what was asked for, else a quarter of what is free."""
     if options.memory is not None:
         return options.memory
-    return max(available_memory() // 4, 2**28)
-
-
-def available_memory() -> int:
-    """Free memory of this machine in bytes (what Linux calls available; elsewhere half of what is installed)."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            free = next(line for line in lines if line.startswith("MemAvailable"))
-        return int(free.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return max(available_bytes() // 4, 2**28)
 
 
 def survey_layer(
@@ -186,6 +177,11 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
     The layer is kept in memory where the engine's arrays for all of it fit into ``budget`` bytes.
     """
     shape = source.layers[index].shape
+    refuse_absurd(
+        math.prod(shape[1:]) * STEP_BYTES,
+        f"{_where(source, source.layers[index])}: one step of {shape[1]} x {shape[2]} cells",
+        "take a part of it with --bbox",
+    )
     in_memory = math.prod(shape) * ENGINE_BYTES <= budget
     every_step, every_cell = thinning(shape, OVERVIEW_CELLS)
     per_cell = np.zeros(shape[1:], dtype=np.int64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -62,6 +63,7 @@ class AtomicTarget:
         try:
             self._refuse_existing()
             flush(self.path)
+            self._keep_mode()
             self._replace()
             _sync(self.target.parent)
         except OSError as error:
@@ -82,6 +84,11 @@ class AtomicTarget:
     def _refuse_existing(self) -> None:
         if self.target.exists() and not self.overwrite:
             raise OutputError(f"{self.target}: already exists; --overwrite replaces it")
+
+    def _keep_mode(self) -> None:
+        """A file that takes another one's place is as private as that one was."""
+        if self.target.is_file() and self.path.is_file() and not self.target.is_symlink():
+            self.path.chmod(stat.S_IMODE(self.target.stat().st_mode))
 
     def _replace(self) -> None:
         if not self.target.is_dir() or self.target.is_symlink():

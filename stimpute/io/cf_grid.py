@@ -14,6 +14,7 @@ from stimpute.errors import StimputeWarning
 from stimpute.grid import Grid, Units
 from stimpute.io.packing import packing_of
 from stimpute.io.raw import RawFile, RawVariable
+from stimpute.io.room import refuse_absurd
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -36,6 +37,9 @@ _LENGTH_KM = {
 }
 _LON_NAMES = {"lon", "longitude", "long", "lons", "nav_lon", "xlong", "hlon", "rlon", "glon"}
 _LAT_NAMES = {"lat", "latitude", "lats", "nav_lat", "xlat", "hlat", "rlat", "glat"}
+
+
+_AXIS_BYTES = 128  # per position of an axis, with everything that is derived from it
 
 
 def horizontal(variable: RawVariable) -> Literal["lon", "lat", "x", "y"] | None:
@@ -133,6 +137,9 @@ def build_grid(raw: RawFile, variable: RawVariable, y_dim: str, x_dim: str, *, w
     shape = (raw.dims[y_dim], raw.dims[x_dim])
     wkt, mapping = crs_of(raw, variable)
     x_var, y_var = raw.coordinate(x_dim), raw.coordinate(y_dim)
+    refuse_absurd(
+        sum(shape) * _AXIS_BYTES, f"{raw.path}: {variable.name}: a grid of {shape[0]} x {shape[1]} cells", "is the file damaged?"
+    )  # fmt: skip
     degrees = (
         x_var is not None and y_var is not None and horizontal(x_var) == "lon" and horizontal(y_var) == "lat"
     )

@@ -25,6 +25,7 @@ from stimpute.io.covariates import Covariate
 from stimpute.io.options import ReadOptions
 from stimpute.io.packing import DEFAULT_FILLS, Packing, equals, packing_of
 from stimpute.io.raw import Array, RawFile, RawVariable
+from stimpute.io.room import refuse_absurd
 from stimpute.protocols import Layer, Window
 from stimpute.stack import Stack
 
@@ -438,10 +439,16 @@ def _axes(file: RawFile, variable: RawVariable) -> Axes:
     return axes
 
 
+_STEP_BYTES = 500  # a date, its label, its phases
+
+
 def _time_axis(file: RawFile, variable: RawVariable, axes: Axes) -> TimeAxis:
     label = f"{file.path}: {variable.name}"
     if axes.time is None:
         raise InputError(f"{label} has no time dimension, unlike the other files of the stack")
+    refuse_absurd(
+        file.dims[axes.time] * _STEP_BYTES, f"{label}: {file.dims[axes.time]} steps", "is the file damaged?"
+    )
     dated = time_variable(file, variable, axes)
     if dated is None:
         return index_axis(file.dims[axes.time], label=label)

@@ -25,6 +25,7 @@ from rasterio.windows import Window as RasterWindow
 
 from stimpute.errors import InputError
 from stimpute.io.packing import Packing, equals, packing_of, type_limits
+from stimpute.io.room import refuse_absurd
 
 Array = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
@@ -184,6 +185,7 @@ def read_header(path: str, extra_fills: Sequence[float] = (), *, force: bool = F
                 f"{path}: holds no bands (subdatasets: {', '.join(dataset.subdatasets[:3]) or 'none'})"
             )
         _check_kind(path, dataset, force)
+        _check_blocks(path, dataset)
         gcps, gcps_crs = dataset.gcps
         return Header(
             path=path,
@@ -221,6 +223,19 @@ def suspected_fill(stored: Array, share: float = 0.05) -> tuple[float, float] | 
 
 
 # --------------------------------------------------------------------------------------------------- header parts
+
+
+def _check_blocks(path: str, dataset: Any) -> None:
+    """The library reads whole blocks: of all bands at once where they are interleaved by pixel."""
+    together = dataset.count if str(dataset.interleaving or "").lower().endswith("pixel") else 1
+    for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes):
+        if dtype.startswith("complex"):
+            continue
+        refuse_absurd(
+            height * width * together * np.dtype(dtype).itemsize,
+            f"{path} ({dataset.count} bands of {dataset.height} x {dataset.width}, in blocks of {height} x {width})",
+            "is the file damaged? If not, gdal_translate -co TILED=YES makes it readable",
+        )
 
 
 def _check_kind(path: str, dataset: Any, force: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,9 @@ def open_netcdf(path: str | Path) -> RawFile:
             raw = _raw_file(path, dataset)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the library makes of damaged metadata
         raise InputError(
             f"{path}: cannot be read as NetCDF ({error}); is it truncated or damaged?"
         ) from error
@@ -99,15 +102,30 @@ def _name(group_path: str, name: str) -> str:
     return f"{group_path.strip('/')}/{name}".strip("/")
 
 
+def _size(path: str | Path) -> int:
+    """Length of a local file; 0 for anything else."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
 def _raw_variable(path: str | Path, name: str, variable: Any) -> RawVariable:
+    size = _size(path)
+
     def load(key: Key) -> Array:
         try:
             with LOCK:
-                return np.asarray(variable[key] if key else variable[...])
-        except (OSError, RuntimeError) as error:
+                stored = np.asarray(variable[key] if key else variable[...])
+        except MemoryError:
+            raise
+        except Exception as error:
             raise InputError(
                 f"{path}: {name} cannot be read ({error}); is the file truncated or damaged?"
             ) from error
+        if _size(path) < size:  # the library would go on with zeros
+            raise InputError(f"{path}: became shorter while it was read; it must stay as it is")
+        return stored
 
     plain = isinstance(variable.datatype, np.dtype)
     return RawVariable(
@@ -118,6 +136,7 @@ def _raw_variable(path: str | Path, name: str, variable: Any) -> RawVariable:
         attrs={k: variable.getncattr(k) for k in variable.ncattrs()},
         load=load,
         storage=_storage(variable) if plain else {},
+        label=str(path),
     )
 
 

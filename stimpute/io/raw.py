@@ -6,6 +6,7 @@ Names are full paths inside the file: ``"sst"``, or ``"group/sst"``. Knows nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from stimpute.io.room import refuse_absurd
 
 Array = npt.NDArray[Any]
 Key = tuple[slice, ...]
@@ -31,6 +34,7 @@ class RawVariable:
     attrs : as stored, numbers in their stored types.
     storage : how it is laid out (chunks, compression, byte order), in words of its own format.
     load : reads a tuple of slices, one per dimension.
+    label : the file it lies in, for messages.
     """
 
     name: str
@@ -40,6 +44,7 @@ class RawVariable:
     attrs: Mapping[str, Any]
     load: Callable[[Key], Array]
     storage: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def group(self) -> str:
@@ -56,8 +61,22 @@ class RawVariable:
         return str(self.attrs.get(attribute, "")).strip()
 
     def read(self, key: Key | None = None) -> Array:
-        """Stored numbers inside slices (everything by default)."""
-        return np.asarray(self.load(key if key is not None else (slice(None),) * len(self.shape)))
+        """Stored numbers inside slices (everything by default).
+
+        Raises
+        ------
+        InputError : they, or one chunk of them, need more memory than is free; or the file is damaged.
+        """
+        wanted = key if key is not None else (slice(None),) * len(self.shape)
+        cells = math.prod(len(range(*part.indices(n))) for part, n in zip(wanted, self.shape))
+        chunk = math.prod(self.storage.get("chunksizes", ())) if cells else 0
+        refuse_absurd(
+            max(cells, chunk) * max(self.dtype.itemsize, 1),
+            f"{self.label}: {self.name} ({' x '.join(map(str, self.shape))}"
+            + (f", in chunks of {' x '.join(map(str, self.storage['chunksizes']))})" if chunk > 1 else ")"),
+            "is the file damaged? If not, take a part of it with --bbox or --time",
+        )
+        return np.asarray(self.load(wanted))
 
     def read_at(self, at: Mapping[str, Array]) -> Array:
         """Stored numbers at given indices of some dimensions (all of the others), whatever their order.

@@ -35,7 +35,9 @@ def open_zarr(path: str | Path) -> RawFile:
             return _raw_file(path, group)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
         raise InputError(f"{path}: no Zarr group there") from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # whatever the library makes of damaged metadata
         raise InputError(f"{path}: cannot be read as Zarr ({error})") from error
 
 
@@ -104,6 +106,7 @@ def missing_chunks(array: Any) -> int:
 
 
 def _raw_variable(path: str | Path, name: str, array: Any) -> RawVariable:
+    _refuse_pickles(path, name, array)
     attrs = dict(array.attrs.asdict())
     names = attrs.pop("_ARRAY_DIMENSIONS", None) or getattr(array.metadata, "dimension_names", None)
     group = name.rpartition("/")[0]
@@ -113,7 +116,9 @@ def _raw_variable(path: str | Path, name: str, array: Any) -> RawVariable:
     def load(key: Key) -> Array:
         try:
             return np.asarray(array[key] if key else array[...])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a codec makes of damaged bytes
             raise InputError(f"{path}: {name} cannot be read ({error}); is the store damaged?") from error
 
     return RawVariable(
@@ -124,7 +129,21 @@ def _raw_variable(path: str | Path, name: str, array: Any) -> RawVariable:
         attrs=attrs,
         load=load,
         storage={"chunksizes": tuple(array.chunks)},
+        label=str(path),
     )
+
+
+def _refuse_pickles(path: str | Path, name: str, array: Any) -> None:
+    """A chunk that is a pickle can run code when it is read."""
+    described = array.metadata.to_dict()
+    codecs = [
+        described.get("compressor"),
+        *(described.get("filters") or ()),
+        *(described.get("codecs") or ()),
+    ]
+    named = {str(c.get("id", c.get("name", ""))) for c in codecs if isinstance(c, dict)}
+    if any("pickle" in codec for codec in named):
+        raise InputError(f"{path}: {name} is stored as pickles, which can run code; it is never read")
 
 
 def _declared_fill(array: Any, attribute: Any) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from stimpute.io.verify.rasters import compare_merged, compare_rasters
 from stimpute.io.verify.report import LayerCount, Ledger, VerifyReport
 from stimpute.io.zarr_store import is_zarr
 
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
+
 __all__ = ["LayerCount", "VerifyReport", "verify"]
 
 
@@ -53,7 +55,12 @@ def verify(
         raise InputError(f"{target}: no such file")
     ledger = Ledger()
     for part, whole in _pairs(ledger, sources, target):
-        _compare(ledger, part, whole, nodata, variables)
+        try:
+            _compare(ledger, part, whole, nodata, variables)
+        except _DAMAGE as error:
+            raise InputError(
+                f"{part[0]} and {whole} cannot be compared ({error}); is one of them damaged?"
+            ) from error
     return ledger.report(sources, target)
 
 
