@@ -36,7 +36,7 @@ from stimpute.api.refining import refiner_maker
 from stimpute.diffusion.config import DiffReconConfig
 from stimpute.diffusion.method import DiffReconRefiner
 from stimpute.errors import StimputeError, StimputeWarning
-from stimpute.evaluation.refining import RefiningCase, evaluate_refining
+from stimpute.evaluation.refining import HIDINGS, RefiningCase, evaluate_refining
 from stimpute.inference.methods import default_reconstructor
 from stimpute.pretrained.registry import load_reconstructor
 from stimpute.protocols import Refiner, Window
@@ -47,9 +47,9 @@ from stimpute.training.diffusion_loop import DiffusionTraining, train_diffusion
 ROOT = Path(__file__).resolve().parents[1]
 FACTOR = 4
 FIELDS = {  # name -> file, variable, steps, rows, columns
-    "era5_t2m": ("complete_fields/era5_t2m_uk_201903.nc", (), (0, 48), (0, 32), (0, 48)),
-    "pacific_sst": ("complete_fields/pacificSST.nc", (), (0, 48), (0, 28), (0, 56)),
-    "tasmax": ("complete_fields/tasmax_day_CanESM2_365day.nc", (), (0, 48), (0, 36), (0, 36)),
+    "era5_t2m": ("complete_fields/era5_t2m_uk_201903.nc", (), (0, 24), (0, 32), (0, 48)),
+    "pacific_sst": ("complete_fields/pacificSST.nc", (), (0, 24), (0, 28), (0, 56)),
+    "tasmax": ("complete_fields/tasmax_day_CanESM2_365day.nc", (), (0, 24), (0, 36), (0, 36)),
 }
 WORLD_SEED = 777_000  # far from every seed that trains
 WORLDS, WORLD_SHAPE = 6, (16, 48, 48)
@@ -69,6 +69,7 @@ class Plan:
 
     stacks: tuple[str, ...]
     shares: tuple[float, ...]
+    hidings: tuple[str, ...]
     methods: tuple[str, ...]
     samples: int
     steps: int  # of each ablation's training
@@ -85,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quick = options.quick
     plan = Plan(
         options.stacks or (("worlds",) if quick else ("worlds", "worlds+covariates", *FIELDS)),
-        (0.4,) if quick else SHARES,
+        (0.4,) if quick else options.shares or SHARES,
+        options.hidings or HIDINGS,
         options.methods or (("linear+cubic", "classical", "diffrecon") if quick else (*BASELINES, "diffrecon", *(ABLATIONS if options.ablation_steps else ()))),
         4 if quick else options.samples, options.ablation_steps, 1 if quick else options.worlds, options.data,
         options.cache, options.model, time.monotonic() + 60 * options.minutes,
@@ -120,6 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods", type=names, help=f"some of {','.join(BASELINES)},diffrecon,{','.join(ABLATIONS)}"
     )
+    parser.add_argument(
+        "--shares", type=shares, help="of the coarse cells hidden, with commas (default: 0.2,0.4,0.6,0.8)"
+    )
+    parser.add_argument("--hidings", type=names, help="some of fixed,random,quarter (default: all)")
     parser.add_argument("--samples", type=int, default=16, help="members of an ensemble")
     parser.add_argument("--worlds", type=int, default=WORLDS, help="how many simulated worlds")
     parser.add_argument(
@@ -129,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no new run after")
     parser.add_argument("--quick", action="store_true", help="one world, one share, under a minute")
     return parser
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """``0.4,0.8``."""
+    return tuple(float(part) for part in names(text))
 
 
 # --- stacks ---------------------------------------------------------------------------------------------------------
@@ -167,9 +178,10 @@ def world(number: int, covariates: bool) -> Stack:
 
 def cases_of(plan: Plan) -> list[RefiningCase]:
     """What is hidden."""
-    return [RefiningCase(kind, share) for kind in ("fixed", "random") for share in plan.shares] + [
-        RefiningCase("quarter")
+    shared = [
+        RefiningCase(kind, share) for kind in plan.hidings if kind != "quarter" for share in plan.shares
     ]
+    return shared + [RefiningCase("quarter")] * ("quarter" in plan.hidings)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------

@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stimpute.classical.refinement import spread_blocks
+from stimpute.diffusion.ensemble import draw_ensemble
 from stimpute.diffusion.network import Conditions, DiffRecon
-from stimpute.diffusion.schedule import LATEST, data_of, noised
+from stimpute.diffusion.schedule import LATEST, alpha_sigma, data_of, noised
 from stimpute.training.pairs import Pairs
 
 Stage = Literal["coarse", "fine", "joint", "single"]
+_DRAWS = 4  # of noise, in opposite pairs, that the expected field is averaged over
+_LEAST_SIZE = 0.05  # of an example's squared residual: below, the guess is good enough
 _LATE, _LATE_SHARE = 0.8, 0.3  # where the mean of the ensemble is decided
 
 
@@ -42,7 +46,7 @@ def coarse_loss(
     seen, velocity = noised(target, noise, time)
     said = network.coarse_velocity(given, seen, time)
     wanted = pairs.known & ~pairs.guess.valid
-    loss = _mean((said - velocity).square(), wanted)
+    loss = _balanced((said - velocity).square(), target.square(), wanted, time)
     return loss, network.completed(pairs.guess, data_of(seen, said, time))
 
 
@@ -55,7 +59,7 @@ def fine_loss(
     time, noise = _drawn(target, generator)
     seen, velocity = noised(target, noise, time)
     said = network.fine_velocity(given, completed, fine, network.pattern(completed), seen, time)
-    return _mean((said - velocity).square().mean(dim=-1), pairs.known)
+    return _balanced((said - velocity).square().mean(dim=-1), target.square().mean(dim=-1), pairs.known, time)
 
 
 def single_loss(network: DiffRecon, given: Conditions, pairs: Pairs, generator: torch.Generator) -> Tensor:
@@ -70,7 +74,10 @@ def single_loss(network: DiffRecon, given: Conditions, pairs: Pairs, generator: 
         network.fine_velocity(given, start, fine, network.pattern(start), seen, time) - velocity
     ).square()
     wanted = pairs.known & ~pairs.guess.valid
-    return _mean(error[..., 0], wanted) + _mean(error[..., 1:].mean(dim=-1), pairs.known)
+    size = target.square()
+    return _balanced(error[..., 0], size[..., 0], wanted, time) + _balanced(
+        error[..., 1:].mean(dim=-1), size[..., 1:].mean(dim=-1), pairs.known, time
+    )
 
 
 def _drawn(target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -82,10 +89,19 @@ def _drawn(target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return time, torch.randn(target.shape, generator=generator).to(target.device)
 
 
-def _mean(error: Tensor, wanted: Tensor) -> Tensor:
-    """Mean over the cells that count of each example, then over the examples."""
+def _balanced(error: Tensor, size: Tensor, wanted: Tensor, time: Tensor) -> Tensor:
+    """Mean over the cells that count of each example, in units of the variance of its velocity; then over the examples.
+
+    A network that says nothing has a loss of about 1 on every example, so that what nobody can predict does not drown what can
+    be improved.
+    """
     weight = wanted.to(error).flatten(1)
-    return ((error.flatten(1) * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)).mean()
+    count = weight.sum(dim=1)
+    means = ((x.flatten(1) * weight).sum(dim=1) / count.clamp_min(1) for x in (error, size))
+    mean, usual = means
+    alpha, sigma = alpha_sigma(time)
+    variance = alpha.square() + sigma.square() * usual.clamp_min(_LEAST_SIZE)
+    return (mean / variance * (count > 0)).mean()
 
 
 @torch.no_grad()
@@ -105,27 +121,20 @@ def measure_spreads(network: DiffRecon, batches: list[Pairs]) -> None:
 
 @torch.no_grad()
 def judge(network: DiffRecon, batches: list[Pairs]) -> dict[str, float]:
-    """Mean absolute errors of the expected field (no noise: what the networks say first), divided by those of the guess.
+    """Mean absolute errors of the expected field (what the networks say of pure noise), divided by those of the guess.
 
     ``fine``: over all cells, geometric mean over the examples; ``coarse``: over the hidden coarse cells.
     """
     ratios: dict[str, list[float]] = {"fine": [], "coarse": []}
     for pairs in batches:
         given = network.conditions(pairs.batch, pairs.guess, pairs.covariates)
-        nothing = torch.zeros_like(pairs.coarse)
-        start = network.completed(pairs.guess, nothing)
+        start = network.completed(pairs.guess, torch.zeros_like(pairs.coarse))
         guess = network.guessed(given, start).field
-        completed, field = network.sample(
-            given,
-            (nothing, torch.zeros(*nothing.shape, network.config.details, device=nothing.device)),
-            steps=1,
-        )
+        generator = torch.Generator().manual_seed(0)
+        completed, field = (x.mean(dim=0) for x in draw_ensemble(network, given, _DRAWS, generator, steps=1))
         hidden = pairs.known & ~pairs.guess.valid
-        blocks = torch.ones_like(pairs.fine) * pairs.known.repeat_interleave(
-            network.config.factor, -1
-        ).repeat_interleave(network.config.factor, -2)
         for name, said, usual, truth, where in (
-            ("fine", field, guess, pairs.fine, blocks),
+            ("fine", field, guess, pairs.fine, spread_blocks(pairs.known.float(), network.config.factor)),
             ("coarse", completed, start, pairs.coarse, hidden.float()),
         ):
             ours, theirs = (((x - truth).abs() * where).flatten(1).sum(dim=1) for x in (said, usual))

@@ -63,7 +63,9 @@ def test_ratios_are_against_the_lowest_of_the_others():
         return {"stack": "s", "case": "c", "method": method, "spread": 2.0, "scores": {"mae": mae}}
 
     rows = [row("a", 2.0), row("b", 4.0), row("ours", 1.0)]
-    plan = reconstruct.Plan(("s",), (0.4,), ("a", "b", "ours"), 2, 0, 1, Path(), Path(), None, 0.0)
+    plan = reconstruct.Plan(
+        ("s",), (0.4,), ("random",), ("a", "b", "ours"), 2, 0, 1, Path(), Path(), None, 0.0
+    )
     assert reconstruct.pooled(rows, "s", "c", "a", "mae") == 1.0
     assert reconstruct.against(rows, plan, "ours", ("a", "b"), "mae", ["c"]) == pytest.approx(0.5)
     assert reconstruct.against(rows, plan, "a", ("a", "b"), "mae", ["c"]) == pytest.approx(0.5)

@@ -155,3 +155,16 @@ def test_spreads_make_the_residuals_of_unit_variance():
     given = network.conditions(pairs.batch, pairs.guess, pairs.covariates)
     target = network.fine_target(network.guessed(given, pairs.coarse), pairs.fine)
     assert 0.7 < float(target.std()) < 1.2
+
+
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_a_network_that_says_nothing_has_a_loss_of_about_one(stage):
+    """On every example, however badly its guess foresaw the error: none drowns the others."""
+    from stimpute.diffusion.network import DiffRecon
+    from stimpute.training.diffusion_loss import stage_loss
+
+    network, pairs = DiffRecon(TINY), PairFeed([], 2, shapes=((4, 6, 6, 6),)).pairs(0)
+    loss = [
+        float(stage_loss(network, pairs, stage, torch.Generator().manual_seed(i)).detach()) for i in range(4)
+    ]
+    assert np.mean(loss) == pytest.approx(1.0, abs=0.15)
