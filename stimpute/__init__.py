@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "evaluate",
+    "evaluate_forecasts",
     "fill",
     "forecast",
     "info",
@@ -25,6 +26,7 @@ __all__ = [
 if TYPE_CHECKING:
     from stimpute.api import (
         evaluate,
+        evaluate_forecasts,
         fill,
         forecast,
         info,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from stimpute.api.cluster import computing, distributed_options
-from stimpute.api.forecasting import ForecastKeywords, forecast
+from stimpute.api.forecasting import ForecastKeywords, evaluate_forecasts, forecast
 from stimpute.api.keywords import (
     FillKeywords,
     Progress,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FillKeywords", "ForecastKeywords", "ReadKeywords", "ReconstructKeywords", "TrainKeywords", "evaluate",
-    "evaluate_reconstruct", "fill", "forecast", "info", "models", "plan", "reconstruct", "simulate", "train", "variogram",
+    "evaluate_forecasts", "evaluate_reconstruct", "fill", "forecast", "info", "models", "plan", "reconstruct", "simulate", "train", "variogram",
     "verify",
 ]  # fmt: skip
 

@@ -19,12 +19,25 @@ from stimpute.api.keywords import (
 from stimpute.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from stimpute.api.keywords import Inputs
+    from stimpute.evaluation.forecasts import ForecastBoard
     from stimpute.protocols import Forecaster
 
-METHODS = ("sba", "blend", "persistence", "climate", "last-cycle", "damped-anomaly", "linear")
+METHODS = (
+    "sba",
+    "blend",
+    "persistence",
+    "climate",
+    "last-cycle",
+    "damped-anomaly",
+    "linear",
+    "field-of-anomalies",
+    "field",
+    "dlinear",
+    "ar",
+)
 
 
 class ForecastKeywords(ReadKeywords, total=False):
@@ -106,6 +119,56 @@ def forecast(
         with io.create_sink(out, future, writing) as sink:
             summary = forecast_source(source, ahead, sink, forecaster, run, progress, command)
     return getattr(sink, "dataset") if out is None else summary  # noqa: B009
+
+
+def evaluate_forecasts(
+    x: Inputs,
+    *,
+    steps: int = 14,
+    origins: int = 8,
+    last: float = 0.3,
+    methods: Sequence[str] | None = None,
+    model: str | Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[ReadKeywords],
+) -> list[ForecastBoard]:
+    """Forecast from several origins in the last part of a stack with every method, score what came next: a board per layer.
+
+    Parameters
+    ----------
+    steps : ahead.
+    origins, last : how many, and over which part of the series.
+    methods : names; None: the network, the blend it starts from, and the baselines.
+    """
+    check_known(options, ReadKeywords, "evaluate")
+    from stimpute import io
+    from stimpute.evaluation.forecasts import BASELINES, ForecastEvaluation
+    from stimpute.evaluation.forecasts import evaluate_forecasts as evaluate_stack
+    from stimpute.evaluation.sample import sampled_stack
+    from stimpute.evaluation.scoreboard import MAX_CELLS
+
+    chosen = ForecastEvaluation(steps, origins, last)
+    names = tuple(methods) if methods else ("sba", "blend", *BASELINES)
+    for name in names:
+        if name not in METHODS:
+            raise UsageError(f"--methods {name}: some of {', '.join(METHODS)}")
+    if model is not None and "sba" not in names:
+        raise UsageError(f"--model {model}: without method sba among --methods it has no effect")
+
+    def maker(name: str) -> Callable[[], Forecaster]:
+        return lambda: open_forecaster(name, model if name == "sba" else None, device, threads)
+
+    boards = []
+    with io.open_source(as_inputs(x), read_options(options)) as source:
+        for index, layer in enumerate(source.layers):
+            stack, notes = sampled_stack(source, index, MAX_CELLS, memory)
+            boards.append(
+                evaluate_stack(stack, layer, [(n, maker(n)) for n in names], chosen, progress, notes)
+            )
+    return boards
 
 
 def open_forecaster(

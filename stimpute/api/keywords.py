@@ -91,8 +91,9 @@ class TrainKeywords(ReadKeywords, total=False):
     resume: bool
     worlds: float | None
     overwrite: bool
-    task: Literal["fill", "reconstruct"]
+    task: Literal["fill", "reconstruct", "forecast"]
     factor: int | None
+    horizon: Sequence[int] | None
 
 
 def check_known(options: Mapping[str, Any], keywords: Any, function: str) -> None:

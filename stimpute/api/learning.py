@@ -42,21 +42,39 @@ def train(
     options : as on the command line; ``start`` is ``--from``, ``task`` what the model is for.
     """
     check_known(options, TrainKeywords, "train")
+    from stimpute.training.forecasting import train_forecaster
     from stimpute.training.loop import run_training
 
+    task = options.get("task", "fill")
+    if task not in ("fill", "reconstruct", "forecast"):
+        raise UsageError(f"--task {task}: fill, reconstruct or forecast")
+    _check_task(options)
     paths = [] if isinstance(archives, list | tuple) and not archives else as_inputs(archives)
     _check_model_path(Path(out), options.get("overwrite", False), options.get("resume", False))
     loaded = _archives(paths, options)
-    task = options.get("task", "fill")
     if task == "reconstruct":
         from stimpute.api.diffusing import train_reconstructor
 
         return train_reconstructor(loaded, Path(out), options, progress)
-    if task != "fill":
-        raise UsageError(f"--task {task}: fill or reconstruct")
-    if options.get("factor") is not None:
+    learn = train_forecaster if task == "forecast" else run_training
+    return learn(_train_options(Path(out), loaded, options), loaded, progress)
+
+
+_OF_FILLING = ("attention", "window", "spatial_embedding", "covariate")
+
+
+def _check_task(options: Mapping[str, Any]) -> None:
+    """Refuse options of another task."""
+    if options.get("task", "fill") != "reconstruct" and options.get("factor") is not None:
         raise UsageError("--factor: only for --task reconstruct; leave it out")
-    return run_training(_train_options(Path(out), loaded, options), loaded, progress)
+    if options.get("task", "fill") == "forecast":
+        given = [name for name in _OF_FILLING if options.get(name)]
+        if given or options.get("size", "small") == "paper":
+            raise UsageError(
+                f"--task forecast: --{(given or ['size paper'])[0].replace('_', '-')} is of the task fill; leave it out"
+            )
+    elif options.get("horizon") is not None:
+        raise UsageError("--horizon belongs to --task forecast")
 
 
 def _check_model_path(out: Path, overwrite: bool, resume: bool) -> None:
@@ -120,6 +138,8 @@ def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeyword
         from stimpute.inference.devices import choose_device
 
         choose_device("cpu", options["threads"])
+    if options.get("task") == "forecast":
+        return _forecast_options(out, options, share, settings)
     feed: dict[str, Any] = {"world_share": share}
     if options.get("batch") is not None:
         feed["shapes"] = tuple((options["batch"], *shape[1:]) for shape in FeedOptions().shapes)
@@ -128,6 +148,33 @@ def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeyword
         if config.covariates or config.spatial_embedding:  # made for these archives, as they are
             feed["augment"] = "none"
         return TrainOptions(out, config, feed=FeedOptions(**feed), **settings)
+    except (ValueError, ModelError) as error:
+        raise UsageError(f"train: {error}") from error
+
+
+def _forecast_options(out: Path, options: Mapping[str, Any], share: float, settings: dict[str, Any]) -> Any:
+    from stimpute.forecasting.config import ForecastConfig
+    from stimpute.training.forecasting import ForecastFeedOptions
+    from stimpute.training.options import TrainOptions
+
+    feed: dict[str, Any] = {"world_share": share}
+    if options.get("batch") is not None:
+        feed["batch"] = options["batch"]
+    if options.get("horizon") is not None:
+        feed["horizons"] = tuple(options["horizon"])
+    shape: dict[str, Any] = {"embed_dim": 96} if options.get("size") == "base" else {}
+    if options.get("width") is not None:
+        shape["embed_dim"] = options["width"]
+    if options.get("depth") is not None:
+        shape["sides"] = tuple(4 * 2**i for i in range(options["depth"]))
+    if shape and options.get("start") is not None:
+        raise UsageError(
+            f"--from {options['start']} brings its own architecture; leave out --size, --width, --depth"
+        )
+    settings.setdefault("val_fraction", 0.1)
+    settings |= {"reuse": 3, "val_examples": 6, "average": 0.99}
+    try:
+        return TrainOptions(out, ForecastConfig(**shape), feed=ForecastFeedOptions(**feed), **settings)
     except (ValueError, ModelError) as error:
         raise UsageError(f"train: {error}") from error
 

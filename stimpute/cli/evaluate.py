@@ -10,6 +10,7 @@ from stimpute.cli import options as o
 from stimpute.errors import UsageError
 
 if TYPE_CHECKING:
+    from stimpute.evaluation.forecasts import ForecastBoard
     from stimpute.evaluation.refining import RefiningBoard
     from stimpute.evaluation.scoreboard import Row, Scoreboard
 
@@ -30,6 +31,28 @@ def evaluate(
     dedupe: o.Dedupe = None,
     domain: o.Domain = None,
     force: o.Force = False,
+    steps: Annotated[
+        int | None,
+        o.option("--steps", panel=o.METHOD, metavar="N", help="Steps ahead (task forecast; default 14)."),
+    ] = None,
+    origins: Annotated[
+        int | None,
+        o.option(
+            "--origins",
+            panel=o.METHOD,
+            metavar="N",
+            help="Origins to forecast from (task forecast; default 8).",
+        ),
+    ] = None,
+    last: Annotated[
+        float | None,
+        o.option(
+            "--last",
+            panel=o.METHOD,
+            metavar="SHARE",
+            help="Part of the series they lie in (task forecast; default 0.3).",
+        ),
+    ] = None,
     holdout: Annotated[
         str | None,
         o.option(
@@ -77,8 +100,8 @@ def evaluate(
         o.option(
             "--task",
             panel=o.METHOD,
-            metavar="fill|reconstruct",
-            help="reconstruct: coarsen by --factor, hide, refine again.",
+            metavar="fill|reconstruct|forecast",
+            help="reconstruct: coarsen by --factor, hide, refine; forecast: from origins in the last part.",
         ),
     ] = "fill",
     factor: Annotated[
@@ -110,6 +133,14 @@ def evaluate(
         var=var, bbox=bbox, bbox_crs=bbox_crs, time=time, covariate=covariate, nodata=nodata, date_format=date_format,
         times=times, dedupe=dedupe, domain=domain, force=force,
     )  # fmt: skip
+    ahead = o.reading(steps=steps, origins=origins, last=last)
+    if task == "forecast":
+        return _forecasts(
+            paths, {"adapt": adapt, "by": by, "plot": plot, "holdout": holdout, "share": share, "factor": factor, "samples": samples}, json,
+            methods=methods, model=model, device=device, threads=threads, memory=memory, **ahead, **read,
+        )  # fmt: skip
+    if ahead:
+        raise UsageError(f"--{next(iter(ahead))}: only for --task forecast; leave it out")
     if task != "fill":
         return _refining(
             paths, task, factor, {"adapt": adapt, "by": by, "plot": plot}, json,
@@ -131,6 +162,60 @@ def evaluate(
     return 0
 
 
+def _forecasts(paths: list[str], unused: dict[str, Any], json: bool, **options: Any) -> int:
+    """``--task forecast``."""
+    from stimpute import api
+
+    for name, value in unused.items():
+        if value is not None:
+            raise UsageError(f"--{name}: not for --task forecast; leave it out")
+    with console.progress() as progress:
+        boards = api.evaluate_forecasts(paths, progress=progress, **options)
+    if json:
+        console.write_json(boards if len(boards) > 1 else boards[0])
+        return 0
+    for board in boards:
+        _print_forecasts(board)
+    return 0
+
+
+def _print_forecasts(board: ForecastBoard) -> None:
+    from rich.table import Table
+
+    t, ny, nx = board.shape
+    unit = f" {board.units}" if board.units else ""
+    console.write_text(
+        f"{board.name}: {t} x {ny} x {nx}; {board.steps} steps ahead from {len(board.origins)} origins"
+        f" (steps {board.origins[0]} to {board.origins[-1]}); errors in{unit or ' its own units'}"
+    )
+    leads = sorted({1, max(1, board.steps // 4), max(1, board.steps // 2), board.steps})
+    table = Table()
+    for name in (
+        "method",
+        "MAE",
+        "RMSE",
+        "90 % cov.",
+        *(f"step {h}" for h in leads),
+        "of best baseline",
+        "s",
+    ):
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    best = min((r.scores.mae for r in board.rows if r.scores and r.scores.n), default=math.nan)
+    for row in board.rows:
+        if row.scores is None:
+            table.add_row(row.method, *["-"] * (len(leads) + 4), f"{row.seconds:.1f}")
+            continue
+        star = "*" if row.scores.mae == best else ""
+        by_lead = (_number(row.mae_by_lead[h - 1]) for h in leads)
+        table.add_row(
+            row.method, f"{_number(row.scores.mae)}{star}", _number(row.scores.rmse), _percent(row.scores.coverage), *by_lead,
+            _number(board.ratio(row.method)), f"{row.seconds:.1f}",
+        )  # fmt: skip
+    console.write_table(table)
+    for note in (*board.notes, *(f"{r.method}: {r.note}" for r in board.rows if r.note)):
+        console.write_text(f"note: {note}")
+
+
 def _refining(
     paths: list[str],
     task: str,
@@ -144,7 +229,7 @@ def _refining(
     from stimpute import api
 
     if task != "reconstruct":
-        raise UsageError(f"--task {task}: fill or reconstruct")
+        raise UsageError(f"--task {task}: fill, reconstruct or forecast")
     if factor is None:
         raise UsageError("--task reconstruct needs --factor")
     for name, value in unused.items():

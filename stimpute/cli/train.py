@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stimpute.cli import console
+from stimpute.cli import console, parse
 from stimpute.cli import options as o
 
 if TYPE_CHECKING:
@@ -38,6 +38,16 @@ def train(
     times: o.Times = None,
     dedupe: o.Dedupe = None,
     force: o.Force = False,
+    horizon: Annotated[
+        Any,
+        o.option(
+            "--horizon",
+            panel=o.METHOD,
+            parser=parse.whole_numbers,
+            metavar="N,...",
+            help="Steps ahead to learn (task forecast; default 6,14,24).",
+        ),
+    ] = None,
     val_fraction: Annotated[
         float | None,
         o.option(
@@ -62,7 +72,8 @@ def train(
     ] = None,
     resume: Annotated[bool, o.option("--resume", panel=o.RUN, help="Go on with an interrupted run.")] = False,
     task: Annotated[
-        str, o.option("--task", panel=NETWORK, metavar="fill|reconstruct", help="What the model is for.")
+        str,
+        o.option("--task", panel=NETWORK, metavar="fill|reconstruct|forecast", help="What the model is for."),
     ] = "fill",
     factor: Annotated[
         int | None,
@@ -114,7 +125,7 @@ def train(
         var=var, covariate=covariate, time=time, bbox=bbox, bbox_crs=bbox_crs, nodata=nodata, date_format=date_format,
         times=times, dedupe=dedupe, force=force, val_fraction=val_fraction, minutes=minutes, steps=steps, worlds=worlds,
         start=start, attention=attention, window=window, depth=depth, width=width, batch=batch, lr=lr, threads=threads,
-        factor=factor,
+        factor=factor, horizon=horizon,
     )  # fmt: skip
     settings: dict[str, Any] = {
         "resume": resume, "size": size, "spatial_embedding": spatial_embedding, "device": device, "precision": precision,

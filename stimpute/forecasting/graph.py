@@ -20,6 +20,7 @@ from stimpute.grid import Grid
 from stimpute.layers.attention import Division, Parts, Windows
 
 NEIGHBOURS = 6  # of a station
+NEAREST = 5  # parts that a token hears from
 EARTH_KM = 6371.0
 LARGEST = 1.5  # times the wanted size: parts that METIS leaves larger are cut again
 
@@ -122,13 +123,33 @@ def divisions_of(graph: Graph, sides: tuple[int, ...], device: torch.device | st
     """
     where = torch.device(device)
     wanted = sides_for(len(graph), sides)
+    made: list[Division]
     if graph.raster is not None:
         ny, nx = graph.raster
-        return [
-            Windows(ny, nx, side, side // 2 if i else 0, where, places=True) for i, side in enumerate(wanted)
-        ]
-    places = torch.from_numpy(graph.places).to(where)
-    return [Parts(torch.from_numpy(members(graph, side * side)).to(where), places) for side in wanted]
+        made = [Windows(ny, nx, s, s // 2 if i else 0, where, places=True) for i, s in enumerate(wanted)]
+        cells = np.stack((*np.divmod(np.arange(ny * nx), nx), np.zeros(ny * nx)), axis=1)
+    else:
+        places = torch.from_numpy(graph.places).to(where)
+        made = [Parts(torch.from_numpy(members(graph, side * side)).to(where), places) for side in wanted]
+        cells = graph.places.astype(np.float64)
+    for division, side in zip(made, wanted, strict=True):
+        share_parts(division, cells, side)
+    return made
+
+
+def share_parts(division: Division, cells: FloatArray, side: int) -> None:
+    """Give every token weights of the parts nearest to it: a Gaussian of its distance from their centres."""
+    if division.centres is None:
+        return
+    centres = division.centres.cpu().numpy().astype(np.float64)
+    if isinstance(division, Windows):  # of a window, the first cell is known, padding counted
+        centres = centres + np.array([(side - 1) / 2 - division.top, (side - 1) / 2 - division.left, 0.0])
+    count = min(NEAREST, len(centres))
+    apart, nearest = cKDTree(centres).query(cells, k=list(range(1, count + 1)))
+    weight = np.exp(-(apart**2 - apart[:, :1] ** 2) / (0.6 * side) ** 2)
+    share = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    division.nearest = torch.from_numpy(nearest).to(division.centres.device)
+    division.share = torch.from_numpy(share).to(division.centres.device)
 
 
 def members(graph: Graph, size: int) -> IndexArray:
@@ -152,7 +173,7 @@ def _metis(graph: Graph, count: int) -> IndexArray:
 
     near = adjacency(graph).tocsr()
     near.sort_indices()
-    _, label = pymetis.part_graph(count, xadj=near.indptr.tolist(), adjncy=near.indices.tolist())
+    _, label = pymetis.part_graph(count, adjacency=pymetis.CSRAdjacency(near.indptr, near.indices))
     return np.asarray(label, dtype=np.int64)
 
 

@@ -1,7 +1,8 @@
 """The good guesses a forecast starts from, each with its own error at earlier origins of the same series.
 
-Persistence, climate (the node's mean with its cycle), the last cycle again, damped anomalies, and one linear map from the last
-steps to the next, shared by all nodes and fitted on the series itself. What each got wrong when asked at earlier origins says how
+Persistence, climate (the node's mean with its cycle), the last cycle again, damped anomalies, one linear map from the last
+steps to the next shared by all nodes, and, for every node, one from its own last steps and the leading patterns of the whole field
+(of anomalies, and of the values themselves); all fitted on the series itself. What each got wrong when asked at earlier origins says how
 far to trust it; a blend weighted by these errors is the prior which the network reweighs and corrects. Gaps are left out of
 every sum, never filled. Knows nothing about networks.
 """
@@ -9,21 +10,34 @@ every sum, never filled. Knows nothing about networks.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from stimpute.forecasting.series import History
 
-GUESSES = ("persistence", "climate", "last cycle", "damped anomaly", "linear")
+GUESSES = (
+    "persistence",
+    "climate",
+    "last cycle",
+    "damped anomaly",
+    "linear",
+    "field of anomalies",
+    "field",
+)
 PRIOR_POWER = 4.0
 ERROR_FLOOR = 5e-3
 CYCLE_MEMORY = 0.75  # weight of a cycle beside that of the one after it
 SHRINK = 0.5  # observations that the shape of the cycle shared by all nodes counts for
 LAGS = 24
 ROWS, NODES = 8000, 200  # examples that the linear map is fitted on, and nodes they are from, at most
-RIDGE = 0.02
-ORIGINS = 2  # earlier origins asked
+RIDGE = 0.002
+ORIGINS = 8  # earlier origins asked, where there are as many
+Known = dict[int, tuple[Tensor, Tensor]]
+PATTERNS, FIELD_STEPS, FIELD_LAGS = 6, 2, 12  # of the field: patterns, their last steps, a node's own
+FIELD_RIDGE = 0.01
+FIELD_ROWS, FIELD_NODES = 700, 512  # the most recent examples of a node, and nodes solved together
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +59,25 @@ class Guesses:
     prior_error: Tensor
     anomalies: Tensor
 
+    names: ClassVar[tuple[str, ...]] = GUESSES
+
     def to(self, device: torch.device | str) -> Guesses:
         """All tensors on ``device``."""
         return Guesses(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 @torch.no_grad()
-def make_guesses(history: History, steps: int) -> Guesses:
-    """All guesses for the next ``steps`` slots of a normalised past, their errors and their blend."""
-    each = [_one(sample, steps) for sample in _samples(history)]
+def make_guesses(
+    history: History, steps: int, asked: int = ORIGINS, known: Known | None = None, back: int = 0
+) -> Guesses:
+    """All guesses for the next ``steps`` slots of a normalised past, their errors and their blend.
+
+    Parameters
+    ----------
+    asked : earlier origins that errors are taken from, at most.
+    known : estimates of a single sample by slots before its last origin, kept between calls; ``history`` then is ``back`` slots earlier.
+    """
+    each = [_one(sample, steps, asked, {} if known is None else known, back) for sample in _samples(history)]
     return Guesses(*(torch.stack([getattr(g, f.name) for g in each]) for f in fields(Guesses)))
 
 
@@ -64,15 +88,21 @@ def _samples(history: History) -> list[History]:
     ]  # fmt: skip
 
 
-def _one(history: History, steps: int) -> Guesses:
+def _one(history: History, steps: int, count: int, known: Known, back: int) -> Guesses:
     """One sample; tensors without the batch axis."""
-    estimates, anomalies = estimate(history, steps)
+
+    def at(past: History, before: int) -> tuple[Tensor, Tensor]:
+        if before not in known:
+            known[before] = estimate(past, steps)
+        return known[before]
+
+    estimates, anomalies = at(history, back)
     asked = []
-    for back in origins(history, steps):
-        past = history.earlier(back)
+    for earlier in origins(history, steps, count):
+        past = history.earlier(earlier)
         start = past.values.shape[1]
-        truth, known = (t[0, start : start + steps] for t in (history.values, history.valid))
-        asked.append((estimate(past, steps)[0], truth, known))
+        truth, seen = (t[0, start : start + steps] for t in (history.values, history.valid))
+        asked.append((at(past, back + earlier)[0], truth, seen))
     error, log_error = _trust(asked, estimates)
     weight = (-PRIOR_POWER * log_error).softmax(dim=0)
     prior = (weight * estimates).sum(dim=0)
@@ -82,11 +112,11 @@ def _one(history: History, steps: int) -> Guesses:
     )
 
 
-def origins(history: History, steps: int) -> list[int]:
+def origins(history: History, steps: int, count: int = ORIGINS) -> list[int]:
     """Slots before the origin at which guesses are asked: what follows is known, what precedes is long enough."""
     length, period = history.values.shape[1], history.period[0]
     needed = max(steps, 2 * period if length >= 3 * period + steps else round(1.5 * period), 8)
-    return [k * steps for k in range(1, ORIGINS + 1) if length - k * steps >= needed]
+    return [k * steps for k in range(1, count + 1) if length - k * steps >= needed]
 
 
 def estimate(history: History, steps: int) -> tuple[Tensor, Tensor]:
@@ -105,7 +135,9 @@ def estimate(history: History, steps: int) -> tuple[Tensor, Tensor]:
     lead = torch.arange(1, steps + 1, device=values.device)[:, None] + age.clamp_max(LAGS)[None]
     damped = ahead + memory[lead - 1] * last_anomaly
     linear = ahead + _linear(anomalies, valid, steps)
-    return torch.stack((persistence, ahead, again, damped, linear)), anomalies
+    of_anomalies = ahead + _field(anomalies, valid, steps)
+    of_values = _field(values, valid, steps)
+    return torch.stack((persistence, ahead, again, damped, linear, of_anomalies, of_values)), anomalies
 
 
 def _cycle(values: Tensor, valid: Tensor, period: int) -> Tensor:
@@ -198,6 +230,55 @@ def _linear(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
         strength = RIDGE * (gram.diagonal().mean() + 1e-9) + 1e-6
         weights.append(torch.linalg.solve(gram + strength * eye, (weighted.T @ y[:, h]).double()).float())
     return torch.stack(weights) @ anomalies[-lags:]
+
+
+def _field(values: Tensor, valid: Tensor, steps: int) -> Tensor:
+    """(steps, N): per node, ridge regression of the next values on its own last ones and on the last scores of the field's patterns.
+
+    Patterns are the leading principal components, gaps counting as 0; a frame's score is the fit to what it shows. Zeros where
+    the past is too short.
+    """
+    length, nodes = values.shape
+    lags = min(FIELD_LAGS, max(1, length // 6))
+    recent = min(FIELD_STEPS, lags)
+    room = length - lags - steps + 1
+    scores = _scores(values, valid, min(PATTERNS, max(nodes // 4, 1), max(length // 12, 1)))
+    if room < 2 * (lags + recent * scores.shape[1]):
+        return torch.zeros(steps, nodes, device=values.device)
+    starts = slice(max(0, room - FIELD_ROWS), room)
+    shared = scores.unfold(0, lags, 1)[starts][:, :, -recent:].flatten(1)
+    shared_now = scores[-recent:].T.flatten()
+    said = []
+    for first in range(0, nodes, FIELD_NODES):
+        own, known = values[:, first : first + FIELD_NODES], valid[:, first : first + FIELD_NODES]
+        count = own.shape[1]
+        x = torch.cat((own.unfold(0, lags, 1)[starts].transpose(0, 1), shared.expand(count, -1, -1)), dim=-1)
+        y = own[lags:].unfold(0, steps, 1)[starts].transpose(0, 1)
+        k = known[lags:].unfold(0, steps, 1)[starts].transpose(0, 1).to(x.dtype)
+        weighted = (x * k.mean(dim=-1, keepdim=True)).transpose(1, 2)
+        gram = weighted @ x
+        strength = FIELD_RIDGE * gram.diagonal(dim1=1, dim2=2).mean(dim=1) + 1e-3
+        gram = gram + strength[:, None, None] * torch.eye(x.shape[-1], device=x.device)
+        maps = torch.linalg.solve(gram, weighted @ (y * k))
+        now = torch.cat((own[-lags:].T, shared_now.expand(count, -1)), dim=-1)
+        said.append(torch.einsum("nf,nfh->hn", now, maps))
+    largest = values.abs().amax(dim=0) * 1.5  # an ill-posed map may run away, the series hardly
+    return torch.maximum(torch.minimum(torch.cat(said, dim=1), largest), -largest)
+
+
+def _scores(values: Tensor, valid: Tensor, count: int) -> Tensor:
+    """(C, count): how much of each leading pattern a frame shows, of unit spread. Signs are those of the largest weight's."""
+    frames, nodes = values.shape
+    gram = values @ values.T if frames <= nodes else values.T @ values
+    _, vectors = torch.linalg.eigh(gram.double())
+    vectors = vectors[:, -count:].float()
+    patterns = vectors if frames > nodes else values.T @ vectors  # nodes x count
+    patterns = patterns / patterns.norm(dim=0).clamp_min(1e-9)
+    largest = patterns.gather(0, patterns.abs().argmax(dim=0, keepdim=True))
+    patterns = patterns * torch.where(largest < 0, -1.0, 1.0)
+    fit = (values @ patterns) / (valid.to(values.dtype) @ patterns.square()).clamp_min(1e-2)
+    scores: Tensor = fit / fit.std(dim=0).clamp_min(1e-6)
+    return scores
 
 
 def _spread(size: int, count: int, device: torch.device) -> Tensor:

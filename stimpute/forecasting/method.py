@@ -10,13 +10,14 @@ from stimpute.calibration import Calibration
 from stimpute.errors import InputError
 from stimpute.estimate import Estimate
 from stimpute.forecasting.graph import Graph, divisions_of, graph_of, laplacian_positions
-from stimpute.forecasting.guesses import GUESSES, Guesses, make_guesses, origins
+from stimpute.forecasting.guesses import GUESSES, Guesses, Known, make_guesses, origins
 from stimpute.forecasting.network import SBATransformer, Surroundings
 from stimpute.forecasting.series import History, even_slots, regular
 from stimpute.layers.prediction import Prediction
 from stimpute.stack import Stack
 
 LEAST_STEPS = 8
+CALIBRATED = 3  # earlier origins that the scale is calibrated on
 
 
 class SBAForecaster:
@@ -49,12 +50,13 @@ class SBAForecaster:
         history, graph = history_of(past, slots, step, steps)
         history, center, unit = history.to(self.device).normalised()
         around = self._surroundings(graph)
-        prediction = self._say(history, make_guesses(history, steps), around)
-        calibration = self._calibration(history, steps, around)
+        known: Known = {}
+        prediction = self._say(history, make_guesses(history, steps, known=known), around)
+        calibration = self._calibration(history, steps, around, known)
         leads = np.broadcast_to(np.arange(1.0, steps + 1)[:, None], (steps, len(graph)))
         mean = prediction.mean[0, :, 0].double().cpu().numpy() * float(unit) + center[0].cpu().numpy()
         scale = calibration.apply(prediction.scale[0, :, 0].cpu().numpy(), leads) * float(unit)
-        return Estimate(_on_grid(mean, graph, past), _on_grid(scale, graph, past))
+        return Estimate(on_grid(mean, graph, past), on_grid(scale, graph, past))
 
     def _surroundings(self, graph: Graph) -> Surroundings | None:
         if self.network is None:
@@ -69,15 +71,17 @@ class SBAForecaster:
         said: Prediction = self.network(history, guesses, around)
         return said
 
-    def _calibration(self, history: History, steps: int, around: Surroundings | None) -> Calibration:
+    def _calibration(
+        self, history: History, steps: int, around: Surroundings | None, done: Known
+    ) -> Calibration:
         errors, scales, leads = [], [], []
-        for back in origins(history, steps):
+        for back in origins(history, steps, CALIBRATED):
             earlier = history.earlier(back)
             start = earlier.values.shape[1]
             truth, known = (
                 t[0, start : start + steps].cpu().numpy() for t in (history.values, history.valid)
             )
-            said = self._say(earlier, make_guesses(earlier, steps), around)
+            said = self._say(earlier, make_guesses(earlier, steps, known=done, back=back), around)
             errors.append((said.mean[0, :, 0].cpu().numpy() - truth)[known])
             scales.append(said.scale[0, :, 0].cpu().numpy()[known])
             leads.append(np.broadcast_to(np.arange(1.0, steps + 1)[:, None], known.shape)[known])
@@ -102,7 +106,7 @@ class GuessForecaster:
         guesses, number = make_guesses(history, steps), GUESSES.index(self.name)
         mean = guesses.estimates[0, number, :, 0].double().numpy() * float(unit) + center[0].numpy()
         scale = 1.25 * guesses.log_error[0, number, :, 0].exp().numpy() * float(unit)
-        return Estimate(_on_grid(mean, graph, past), _on_grid(scale, graph, past))
+        return Estimate(on_grid(mean, graph, past), on_grid(scale, graph, past))
 
 
 def surroundings(graph: Graph, network: SBATransformer, device: torch.device) -> Surroundings:
@@ -136,7 +140,7 @@ def history_of(
     return regular(values, valid, slots, step, float(past.year_phase[-1]), float(past.day_phase[-1])), graph
 
 
-def _on_grid(values: npt.NDArray[np.floating], graph: Graph, past: Stack) -> npt.NDArray[np.float32]:
+def on_grid(values: npt.NDArray[np.floating], graph: Graph, past: Stack) -> npt.NDArray[np.float32]:
     """(steps, N) to (steps, y, x), NaN where there is no node."""
     ny, nx = past.grid.shape
     out = np.full((len(values), ny * nx), np.nan, dtype=np.float32)

@@ -108,6 +108,7 @@ def regular(
     step: float,
     year_phase: float = 0.0,
     day_phase: float = 0.0,
+    count: int | None = None,
 ) -> History:
     """One sample from stored steps.
 
@@ -117,9 +118,10 @@ def regular(
     slots : (time,), place of each step, 0 the origin, negative before; of several in one slot the last observed counts.
     step : days between slots.
     year_phase, day_phase : of the origin.
+    count : slots looked back on; None: :func:`slots_back`.
     """
-    span = int(-slots.min()) + 1
-    count = slots_back(step, span)
+    if count is None:
+        count = slots_back(step, int(-slots.min()) + 1)
     kept = np.flatnonzero(slots > -count)
     dense = np.zeros((count, values.shape[1]), dtype=np.float32)
     seen = np.zeros(dense.shape, dtype=bool)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from stimpute.forecasting.baselines import CellForecaster
 from stimpute.forecasting.guesses import GUESSES
 from stimpute.forecasting.method import GuessForecaster, SBAForecaster
 from stimpute.inference.devices import choose_device
@@ -37,6 +38,8 @@ def named_forecaster(
         return PretrainedForecaster(load_forecaster(model or DEFAULT_FORECASTER), where)
     if method == "blend":
         return SBAForecaster(None, where)
+    if method in ("ar", "dlinear"):
+        return CellForecaster(method)
     guess = method.replace("-", " ")
     if guess not in GUESSES:
         raise ValueError(f"no forecaster is called {method}")

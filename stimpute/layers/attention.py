@@ -174,9 +174,13 @@ class Division:
     places : (rows * cols, S, 3), or (1, S, 3) where all parts look alike: where tokens are, in neighbour distances; None: not told.
     centres : (rows * cols, 3): where parts are.
     shape : (H, W) of the raster they cut; None for a graph, a raster of one row.
+    nearest, share : (H * W, K) the parts whose centres are nearest to each token, and the weight of each (they sum to 1); None: its
+        own part alone counts. Weighted, what comes from outside does not jump where one part meets the next.
     """
 
     shape: tuple[int, int] | None = None
+    nearest: Tensor | None = None
+    share: Tensor | None = None
 
     real: Tensor | None = None
     places: Tensor | None = None
@@ -384,6 +388,12 @@ class BalancedAttention(nn.Module):
 
         def frames(part: Tensor, outside: Tensor) -> Tensor:
             inside = within_windows(self.inside, parts, parts.cut(part), self.near)
+            if parts.nearest is not None and parts.share is not None:
+                mixed = (outside.flatten(2, 3)[:, :, parts.nearest] * parts.share[..., None]).sum(dim=3)
+                near_and_far: Tensor = self.balance(
+                    torch.cat((parts.join(inside), mixed.view_as(part)), dim=-1)
+                )
+                return near_and_far
             joined = torch.cat((inside, outside[:, :, :, :, None].expand_as(inside)), dim=-1)
             result: Tensor = self.balance(parts.join(joined))
             return result

@@ -8,6 +8,7 @@ these errors is the prior which the network reweighs and corrects. Knows nothing
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -83,6 +84,8 @@ class Candidates:
     prior: Tensor
     prior_error: Tensor
     features: Tensor
+
+    names: ClassVar[tuple[str, ...]] = CANDIDATES
 
     def to(self, device: torch.device | str) -> Candidates:
         """All tensors on ``device``."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stimpute.errors import InputError
+from stimpute.grid import Grid
 from stimpute.stack import Stack
 
 Float32Array = npt.NDArray[np.float32]
@@ -33,6 +34,7 @@ class Archive:
     year_phase, day_phase : float64 (time,) in [0, 1).
     dynamic : named covariates float32 (time, y, x), NaN where unknown.
     static : named covariates float32 (y, x), NaN where unknown.
+    grid : where the cells are; None: a raster of evenly spaced cells. Only forecasts ask.
 
     Raises
     ------
@@ -46,6 +48,7 @@ class Archive:
     day_phase: Float64Array
     dynamic: Mapping[str, Float32Array] = field(default_factory=dict)
     static: Mapping[str, Float32Array] = field(default_factory=dict)
+    grid: Grid | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or self.values.dtype != np.float32:
@@ -100,7 +103,7 @@ class Archive:
 
     @classmethod
     def from_stack(cls, name: str, stack: Stack) -> Archive:
-        """The same content as a stack; its grid is not needed."""
+        """The same content as a stack."""
         return cls(
             name,
             stack.with_nan(),
@@ -109,6 +112,7 @@ class Archive:
             stack.day_phase,
             stack.dynamic,
             stack.static,
+            stack.grid,
         )
 
     @property

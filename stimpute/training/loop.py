@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from stimpute.errors import DivergenceError, OutputError
-from stimpute.model.candidates import Candidates, compute_candidates
+from stimpute.model.candidates import compute_candidates
 from stimpute.model.st_transformer import STTransformer
 from stimpute.pretrained.checkpoint import save_checkpoint
 from stimpute.pretrained.registry import load_model
 from stimpute.training.ahead import Ahead
 from stimpute.training.archive import Archive
-from stimpute.training.feed import Example, Feed, set_aside
+from stimpute.training.feed import Feed, set_aside
 from stimpute.training.interruption import uninterrupted
 from stimpute.training.loss import candidate_errors, training_loss
 from stimpute.training.options import (
@@ -46,6 +46,7 @@ def run_training(
     archives: Sequence[Archive] = (),
     progress: Callable[[TrainProgress], None] | None = None,
     validation: Sequence[Archive] = (),
+    kind: type[Run] | None = None,
 ) -> TrainSummary:
     """Train, validate now and then, save the best.
 
@@ -56,6 +57,7 @@ def run_training(
     progress : called after every step on the first rank; may raise to stop (what was saved last can be resumed;
         a KeyboardInterrupt, here or at any other moment, saves first).
     validation : archives never trained on, validated on besides the cells set aside.
+    kind : the task; None: filling gaps.
 
     Raises
     ------
@@ -70,12 +72,13 @@ def run_training(
         raise OutputError(
             f"{options.state_path}: an interrupted run is in the way; --resume it, or remove that file"
         )
+    kind = kind or Run
     with joined_ranks(options.device) as ranks:
-        return _Run(options, list(archives), list(validation), ranks, progress).train()
+        return kind(options, list(archives), list(validation), ranks, progress).train()
 
 
-class _Run:
-    """Everything one run holds on to; ``train`` is the algorithm."""
+class Run:
+    """Everything one run holds on to; ``train`` is the algorithm. What is learnt, and from what, is in the methods named *of a task*."""
 
     def __init__(
         self,
@@ -87,15 +90,33 @@ class _Run:
     ) -> None:
         self.options, self.ranks, self.progress = options, ranks, progress
         self.archives = archives
-        self.network, self.origin = starting_network(options)
+        self.network, self.origin = self.starting_network()
         self.network.to(ranks.device).train()
         self.optimiser = make_optimiser(self.network, options)
-        config = self.network.config
+        self.feed, self.judged = self.material_to_learn_from(validation)
+        self.ready: dict[int, tuple[Any, Any]] = {}
+        average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.state = RunState(average, {k: v.clone() for k, v in average.items()}, 0, 0.0, {})
+        self.bad_steps = 0
+        self.written = False
+        self.ahead = self.made_ahead()
+
+    # of a task
+
+    def starting_network(self) -> tuple[Any, dict[str, str] | None]:
+        """The network to train, and the name and SHA-256 of the model it comes from, if any."""
+        return starting_network(self.options)
+
+    def material_to_learn_from(self, validation: list[Archive]) -> tuple[Any, list[Any]]:
+        """The feed, and what is validated on: (group, example, candidates)."""
+        options, ranks, config = self.options, self.ranks, self.network.config
         aside = [
-            (a, set_aside(a, options.val_fraction, options.seed)) for a in archives if options.val_fraction
+            (a, set_aside(a, options.val_fraction, options.seed))
+            for a in self.archives
+            if options.val_fraction
         ]
-        seen = [archive.hide(cells) for archive, cells in aside] if aside else archives
-        self.feed = Feed(
+        seen = [archive.hide(cells) for archive, cells in aside] if aside else self.archives
+        feed = Feed(
             seen,
             options.feed,
             seed=options.seed,
@@ -103,16 +124,30 @@ class _Run:
             covariates=config.covariates,
             whole_grid=config.spatial_embedding,
         )
-        self.judged: list[Judged] = []
+        judged: list[Judged] = []
         if ranks.first:
-            self.judged = validation_set(aside, validation, self.feed, options.val_examples, ranks.device)
-        self.ready: dict[int, tuple[Example, Candidates | None]] = {}
-        average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.state = RunState(average, {k: v.clone() for k, v in average.items()}, 0, 0.0, {})
-        self.bad_steps = 0
-        self.written = False
+            judged = validation_set(aside, validation, feed, options.val_examples, ranks.device)
+        return feed, judged
+
+    def made_ahead(self) -> Ahead | None:
+        """Processes that make batches, if any are wanted."""
         blends = self.network.config.head == "blend"
-        self.ahead = Ahead(self.feed, blends, options.workers) if options.workers else None
+        return Ahead(self.feed, blends, self.options.workers) if self.options.workers else None
+
+    def guesses(self, example: Any) -> Any:
+        """The candidates of an example, or None where the network needs none."""
+        return compute_candidates(example.given) if self.network.config.head == "blend" else None
+
+    def arguments(self, example: Any, candidates: Any) -> tuple[Any, ...]:
+        """What the network is called with."""
+        return example.given, candidates
+
+    def learnt_from(self) -> dict[str, Any]:
+        """The card's account of the feed."""
+        options = self.feed.options
+        return {"world_share": options.world_share, "shapes": [list(s) for s in options.shapes]}
+
+    # of every task
 
     def train(self) -> TrainSummary:
         options, ranks, state = self.options, self.ranks, self.state
@@ -175,7 +210,7 @@ class _Run:
         best = None if candidates is None else candidate_errors(candidates, example).amin(dim=1)
         self.optimiser.zero_grad(set_to_none=True)
         with self.autocast():
-            prediction = self.network(example.given, candidates)
+            prediction = self.network(*self.arguments(example, candidates))
         loss = training_loss(prediction, example, best, options.loss)
         loss.backward()  # type: ignore[no-untyped-call]
         self.ranks.average_gradients(parameters)
@@ -193,7 +228,7 @@ class _Run:
             self.state.step += 1
         return float(loss.detach()), rate
 
-    def example(self, step: int) -> tuple[Example, Candidates | None]:
+    def example(self, step: int) -> tuple[Any, Any]:
         """The batch of a step with its candidates, from those at hand where it is used again."""
         number = example_number(self.options.seed, step, self.options.reuse)
         if number not in self.ready:
@@ -202,12 +237,12 @@ class _Run:
             self.ready[number] = self.material(step, number)
         return self.ready[number]
 
-    def material(self, step: int, number: int) -> tuple[Example, Candidates | None]:
+    def material(self, step: int, number: int) -> tuple[Any, Any]:
         """A batch that is not at hand: from the workers, who then go on with what the next steps need, or made here."""
-        device, blends = self.ranks.device, self.network.config.head == "blend"
+        device = self.ranks.device
         if self.ahead is None:
-            example = self.feed.example(number).to(device)
-            return example, compute_candidates(example.given) if blends else None
+            made = self.feed.example(number).to(device)
+            return made, self.guesses(made)
         later = range(step, step + GROUP * (self.options.reuse + 1))
         numbers = (example_number(self.options.seed, s, self.options.reuse) for s in later)
         self.ahead.ask(n for n in dict.fromkeys(numbers) if n not in self.ready)
@@ -242,7 +277,7 @@ class _Run:
         self.network.eval()
         errors = []
         for name, example, candidates in self.judged:
-            arguments = (example.given, candidates)
+            arguments = self.arguments(example, candidates)
             prediction = torch.func.functional_call(self.network, self.state.average, arguments)
             errors.append((name, errors_of(prediction, example, candidates)))
         self.network.train()
@@ -313,7 +348,7 @@ class _Run:
                     self.network.config.to_dict(),
                     training=self.described(),
                     scores={k: state.record[k] for k in ("best", "start", "best_step") if k in state.record},
-                    covariates=self.network.config.covariates,
+                    covariates=getattr(self.network.config, "covariates", ()),
                     storage=options.storage,
                 )
                 if not options.keep_state:
@@ -334,7 +369,7 @@ class _Run:
                 {"name": a.name, "shape": list(a.shape), "missing": round(float(1 - a.valid.mean()), 3)}
                 for a in self.archives
             ],
-            "world_share": self.feed.options.world_share,
+            **self.learnt_from(),
             "from": self.origin,
             "seed": o.seed,
             "steps": self.state.step,
@@ -343,7 +378,6 @@ class _Run:
             "device": self.ranks.device.type,
             "lr": o.lr,
             "reuse": o.reuse,
-            "shapes": [list(s) for s in self.feed.options.shapes],
         }
 
 

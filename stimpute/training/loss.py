@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stimpute.layers.prediction import Prediction
-from stimpute.model.candidates import Candidates
-from stimpute.training.feed import Example
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class LossOptions:
 
 def training_loss(
     prediction: Prediction,
-    example: Example,
+    example: Any,
     best: Tensor | None,
     options: LossOptions = LossOptions(),
 ) -> Tensor:
@@ -55,7 +54,8 @@ def training_loss(
     if options.relative and best is not None:
         loss = loss / best.clamp_min(options.floor)
     counted = example.wanted.flatten(1).any(dim=1)
-    return torch.where(counted, loss, loss.new_zeros(())).sum() / counted.sum().clamp_min(1)
+    result: Tensor = torch.where(counted, loss, loss.new_zeros(())).sum() / counted.sum().clamp_min(1)
+    return result
 
 
 def gaussian_crps(residual: Tensor, scale: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ def per_example(quantity: Tensor, wanted: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def candidate_errors(candidates: Candidates, example: Example) -> Tensor:
-    """Mean absolute error of every candidate at the wanted cells, (B, K)."""
+def candidate_errors(candidates: Any, example: Any) -> Tensor:
+    """Mean absolute error of every candidate (or guess of a forecast) at the wanted cells, (B, K)."""
     errors = [
         per_example((candidates.estimates[:, k] - example.target).abs(), example.wanted)
         for k in range(candidates.estimates.shape[1])

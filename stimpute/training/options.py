@@ -29,7 +29,7 @@ class TrainOptions:
     Parameters
     ----------
     out : the model to write (``.safetensors``; its card and ``.log.jsonl`` beside it).
-    model : the architecture; ignored with ``start``.
+    model : the architecture, of the task's config; ignored with ``start``.
     start : name or path of a model to go on from. The result is never worse than it on validation.
     steps, minutes : the budget, set-up apart; at least one. With both, whichever ends first.
     seed : of weights, examples, validation.
@@ -51,12 +51,12 @@ class TrainOptions:
     """
 
     out: Path
-    model: ModelConfig = field(default_factory=ModelConfig.small)
+    model: Any = field(default_factory=ModelConfig.small)
     start: str | Path | None = None
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
-    feed: FeedOptions = field(default_factory=FeedOptions)
+    feed: Any = field(default_factory=FeedOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     lr: float = 1e-3
     lr_floor: float = 0.05

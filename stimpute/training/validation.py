@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,12 @@ import torch
 from torch import Tensor
 
 from stimpute.layers.prediction import Prediction
-from stimpute.model.candidates import CANDIDATES, Candidates, compute_candidates
+from stimpute.model.candidates import Candidates, compute_candidates
 from stimpute.model.st_transformer import STTransformer
 from stimpute.training.archive import Archive
 from stimpute.training.feed import Example, Feed, FeedOptions, Shape4, filled, validation_example
 from stimpute.training.loss import candidate_errors, per_example
 
-_LINEAR = CANDIDATES.index("linear")
 _SEED = 0x7A11D
 _LEAST = 8  # wanted cells of an example that counts
 _MANY = 8  # from this many archives on, two windows of each are enough
@@ -65,23 +65,24 @@ class Errors:
 
 
 @torch.no_grad()
-def errors_of(prediction: Prediction, example: Example, candidates: Candidates) -> Errors:
-    """What a prediction gets wrong beside what the candidates do."""
+def errors_of(prediction: Prediction, example: Any, candidates: Any) -> Errors:
+    """What a prediction gets wrong beside what the candidates do (of either task; the ``linear`` one is named so in both)."""
     each = candidate_errors(candidates, example)
     residual = (prediction.mean - example.target).abs()
     return Errors(
         per_example(residual, example.wanted),
         each.amin(dim=1),
-        each[:, _LINEAR],
+        each[:, candidates.names.index("linear")],
         per_example((candidates.prior - example.target).abs(), example.wanted),
         per_example((residual <= 1.645 * prediction.scale).float(), example.wanted),
         countable(example),
     )
 
 
-def countable(example: Example) -> Tensor:
+def countable(example: Any) -> Tensor:
     """Which examples of a batch are asked for enough cells to count, (B,) bool."""
-    return example.wanted.flatten(1).sum(dim=1) >= _LEAST
+    wanted: Tensor = example.wanted
+    return wanted.flatten(1).sum(dim=1) >= _LEAST
 
 
 def summarise(errors: list[tuple[str, Errors]]) -> Validation:

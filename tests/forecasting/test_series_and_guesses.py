@@ -108,7 +108,7 @@ def test_a_node_hardly_observed_leans_on_the_cycle_all_share():
 
 def test_earlier_origins_leave_enough_to_guess_from():
     past = history(np.random.default_rng(0).normal(size=(100, 2)))
-    assert origins(past, 10) == [10, 20]
+    assert origins(past, 10, 2) == [10, 20]
     assert origins(history(np.zeros((9, 2)) + 1), 8) == []
 
 

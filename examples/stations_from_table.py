@@ -1,6 +1,6 @@
 """A table of station readings and the distances between stations become a NetCDF that stimpute can forecast.
 
-    python examples/06_stations.py los_speed.csv los_adj.csv los_speed.nc
+    python examples/stations_from_table.py los_speed.csv los_adj.csv los_speed.nc
     stimpute forecast los_speed.nc next_hour.nc --steps 12
 
 The table has one column per station and one row every five minutes, readings of 0 are missing (METR-LA, as T-GCN ships one week

@@ -1,0 +1,205 @@
+"""Forecasts against persistence, the last cycle, DLinear and AR per cell; multiscale against one scale; time and memory against size.
+
+    python benchmarks/forecast.py skill ../shared/data --quick          the table, fewer origins, every third cell
+    python benchmarks/forecast.py skill ../shared/data --model M        with a model trained on the first 70 %:
+    python benchmarks/forecast.py train ../shared/data era5 -o M --minutes 20 [--sides 8,8,8]
+    python benchmarks/forecast.py scaling [--full]                      1k, 4k, 16k (and 64k) nodes beside full attention
+
+Tables are printed as Markdown. Training sees the first 70 % of a case only, and validates on the last tenth of that; scores are
+taken at origins in the last 30 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+CASES = {
+    "era5": ("complete_fields/era5_t2m_uk_201903.nc", 14),
+    "goes": ("goes_lst_fulldisk/goes16_lst_northamerica.nc", 6),
+    "los": ("graph_mnist", 12),
+}
+FIRST = 0.7
+METHODS = ("sba", "blend", "persistence", "last-cycle", "dlinear", "ar")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Parse, run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    scoring = commands.add_parser("skill")
+    scoring.add_argument("data", type=Path)
+    scoring.add_argument("--cases", default=",".join(CASES))
+    scoring.add_argument("--model", help="name or path; default: the shipped one")
+    scoring.add_argument("--methods", default=",".join(METHODS))
+    scoring.add_argument("--quick", action="store_true")
+    scoring.set_defaults(run=skill)
+    training = commands.add_parser("train")
+    training.add_argument("data", type=Path)
+    training.add_argument("case", choices=CASES)
+    training.add_argument("-o", "--out", type=Path, required=True)
+    training.add_argument("--minutes", type=float, default=20)
+    training.add_argument("--sides", default="4,8,16", help="one scale: 8,8,8")
+    training.add_argument("--start", help="model to go on from")
+    training.set_defaults(run=train)
+    growing = commands.add_parser("scaling")
+    growing.add_argument("--full", action="store_true", help="64k nodes too")
+    growing.add_argument(
+        "--one", help=argparse.SUPPRESS
+    )  # NODES,KIND: one measurement in a process of its own
+    growing.set_defaults(run=scaling)
+    arguments = parser.parse_args(given)
+    arguments.run(arguments)
+    return 0
+
+
+def stack_of(data: Path, case: str, thin: int = 1):
+    """(stack, layer, steps): a case in memory, every ``thin``-th row and column."""
+    from stimpute.io import open_source
+    from stimpute.protocols import Window
+
+    name, steps = CASES[case]
+    if case == "los":
+        sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+        stations = __import__("stations_from_table").stations
+        source = open_source(stations(data / name / "los_speed.csv", data / name / "los_adj.csv"))
+        thin = 1
+    else:
+        source = open_source([data / name])
+    with source:
+        stack = source.read(Window.whole(source.layers[0].shape))
+        every = slice(None, None, thin)
+        return stack.window(slice(None), every, every), source.layers[0], steps
+
+
+def skill(given: argparse.Namespace) -> None:
+    """One table per case."""
+    from stimpute.api.forecasting import open_forecaster
+    from stimpute.evaluation.forecasts import ForecastEvaluation, evaluate_forecasts
+
+    for case in given.cases.split(","):
+        thin = {"goes": 8, "era5": 2}.get(case, 1) if given.quick else {"goes": 3}.get(case, 1)
+        stack, layer, steps = stack_of(given.data, case, thin)
+        options = ForecastEvaluation(steps, 4 if given.quick else 16, 1 - FIRST)
+        runs = [
+            (m, lambda m=m: open_forecaster(m, given.model if m == "sba" else None))
+            for m in given.methods.split(",")
+        ]
+        board = evaluate_forecasts(stack, layer, runs, options)
+        t, ny, nx = board.shape
+        print(
+            f"\n### {case}: {layer.name}, {t} x {ny} x {nx}, {steps} steps from {len(board.origins)} origins\n",
+            flush=True,
+        )
+        print(
+            "| method | MAE | RMSE | first step | last step | 90 % cov. | of best baseline | s |\n|---|---|---|---|---|---|---|---|"
+        )
+        for row in board.rows:
+            if row.scores is None:
+                print(f"| {row.method} | - | - | - | - | - | - | {row.note} |")
+                continue
+            s = row.scores
+            print(
+                f"| {row.method} | {s.mae:.4g} | {s.rmse:.4g} | {row.mae_by_lead[0]:.4g} | {row.mae_by_lead[-1]:.4g} | "
+                f"{s.coverage:.1%} | {board.ratio(row.method):.3f} | {row.seconds:.0f} |".replace(
+                    "nan%", "-"
+                ),
+                flush=True,
+            )
+
+
+def train(given: argparse.Namespace) -> None:
+    """A model from the first 70 % of one case."""
+    from stimpute.forecasting.config import ForecastConfig
+    from stimpute.training.archive import Archive
+    from stimpute.training.forecasting import ForecastFeedOptions, before, train_forecaster
+    from stimpute.training.options import TrainOptions
+
+    stack, _, steps = stack_of(given.data, given.case)
+    archive = Archive.from_stack(given.case, stack)
+    archive = before(archive, round(FIRST * archive.shape[0]))
+    config = ForecastConfig(sides=tuple(int(s) for s in given.sides.split(",")))
+    options = TrainOptions(
+        given.out, config, start=given.start, minutes=given.minutes, lr=2e-3, reuse=3, val_fraction=0.1, val_examples=6, average=0.99,
+        feed=ForecastFeedOptions(horizons=(steps,), world_share=0.0, hide=0.1), device="auto",
+    )  # fmt: skip
+    summary = train_forecaster(options, [archive])
+    for name, v in (("start", summary.start), ("best", summary.best)):
+        print(
+            f"{name}: error / blend {v.vs_prior:.4f}, / best guess {v.vs_best:.4f}, coverage {v.coverage:.3f}"
+        )
+    print(f"{summary.steps} steps in {summary.minutes:.1f} min -> {summary.path}")
+
+
+def scaling(given: argparse.Namespace) -> None:
+    """Time and memory of the network alone against the number of nodes, and the exponent between neighbours."""
+    if given.one:
+        nodes, kind = given.one.split(",")
+        one_pass(int(nodes), kind)
+        return
+    import subprocess
+
+    sizes = (32, 64, 128, 256) if given.full else (32, 64, 128)
+    print("| nodes | attention | s | exponent | memory MiB | exponent |\n|---|---|---|---|---|---|")
+    for kind in ("balanced", "full"):
+        before: tuple[int, float, float] | None = None
+        for side in sizes:
+            if kind == "full" and side > 128:
+                continue
+            out = subprocess.run(
+                [sys.executable, __file__, "scaling", "--one", f"{side},{kind}"], capture_output=True, text=True, check=True
+            ).stdout.split()  # fmt: skip
+            seconds, memory = float(out[0]), float(out[1])
+            grows = ["", ""]
+            if before is not None:
+                ratio = np.log(side**2 / before[0])
+                grows = [
+                    f"{np.log(now / then) / ratio:.2f}"
+                    for now, then in ((seconds, before[1]), (memory, before[2]))
+                ]
+            print(
+                f"| {side**2} | {kind} | {seconds:.2f} | {grows[0]} | {memory:.0f} | {grows[1]} |", flush=True
+            )
+            before = side**2, seconds, memory
+
+
+def one_pass(side: int, kind: str) -> None:
+    """CPU seconds and MiB above the start of one pass of the attention blocks over side x side nodes with a coast."""
+    import torch
+
+    from stimpute.forecasting.config import ForecastConfig
+    from stimpute.forecasting.graph import divisions_of, graph_of
+    from stimpute.forecasting.network import SBATransformer
+    from stimpute.grid import Grid
+    from stimpute.layers.attention import Parts
+
+    torch.set_num_threads(1)
+    network = SBATransformer(ForecastConfig()).eval()
+    ever = np.ones((side, side), dtype=bool)
+    ever[0, 0] = False  # one cell never observed: METIS cuts the parts, not windows
+    graph = graph_of(Grid.from_shape(side, side), ever)
+    if kind == "balanced":
+        divisions = divisions_of(graph, network.config.sides)
+    else:
+        whole = torch.arange(len(graph))[None]
+        divisions = [Parts(whole, torch.from_numpy(graph.places))] * 3
+    tokens = torch.randn(1, 1, len(graph), network.config.embed_dim)
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    with torch.no_grad():
+        for block, division in zip(network.blocks, divisions, strict=True):
+            tokens = block(tokens, division)
+    seconds = time.process_time() - started
+    print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

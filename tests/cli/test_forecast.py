@@ -1,0 +1,165 @@
+"""`stimpute forecast` on real files: what comes out, and what is refused in one line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from stimpute.cli import run
+
+
+def write(path, steps=40, missing=0.1, shape=(5, 6), times=None, name="v"):
+    rng = np.random.default_rng(0)
+    when = (
+        np.datetime64("2020-01-01", "ns") + np.arange(steps) * np.timedelta64(1, "D")
+        if times is None
+        else times
+    )
+    values = rng.normal(size=(steps, *shape)).cumsum(axis=0).astype(np.float32) + 280
+    values[rng.random(values.shape) < missing] = np.nan
+    values[:, 0, 0] = np.nan
+    coords = {"time": when, "lat": ("lat", np.arange(shape[0]) * 0.5, {"units": "degrees_north"}),
+              "lon": ("lon", np.arange(shape[1]) * 0.5, {"units": "degrees_east"})}  # fmt: skip
+    xr.Dataset({name: (("time", "lat", "lon"), values, {"units": "K"})}, coords).to_netcdf(path)
+    return path
+
+
+def said(capsys):
+    return capsys.readouterr().err
+
+
+def test_the_next_steps_come_out_with_errors_and_quantiles(tmp_path, capsys):
+    path, out = write(tmp_path / "in.nc"), tmp_path / "out.nc"
+    code = run(
+        [
+            "forecast",
+            str(path),
+            str(out),
+            "--steps",
+            "3",
+            "--method",
+            "blend",
+            "--quantiles",
+            "0.1,0.9",
+            "--json",
+        ]
+    )
+    assert code == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["layers"][0]["refused"] == 1
+    made = xr.open_dataset(out)
+    assert made.time.values.astype("M8[D]").astype(str).tolist() == ["2020-02-10", "2020-02-11", "2020-02-12"]
+    assert np.isnan(made.v[:, 0, 0]).all()
+    assert int(made.v.notnull().sum()) == 3 * 29
+    known = made.v.notnull()
+    assert bool((made.v_q10 < made.v).where(known, True).all())
+    assert bool((made.v_q90 > made.v).where(known, True).all())
+    assert "stimpute forecast" in made.attrs["history"]
+
+
+def test_an_output_is_not_replaced_unasked(tmp_path, capsys):
+    path, out = write(tmp_path / "in.nc"), tmp_path / "out.nc"
+    out.write_text("mine")
+    assert run(["forecast", str(path), str(out), "--method", "blend"]) == 1
+    assert "--overwrite" in said(capsys)
+    assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--steps", "0"], 2, "--steps 0: at least 1"),
+        (["--steps", "-3"], 2, "--steps -3"),
+        (["--method", "wishful"], 2, "--method wishful"),
+        (["--every", "0d"], 2, "--every"),
+        (["--model", "st-small"], 1, "fill gaps"),
+        (["--method", "blend", "--model", "x"], 2, "has no model"),
+        (["--steps", "60", "--method", "blend"], 1, "too few"),
+    ],
+)
+def test_bad_wishes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsys, arguments, code, words):
+    path, out = write(tmp_path / "in.nc"), tmp_path / "out.nc"
+    assert run(["forecast", str(path), str(out), *arguments]) == code
+    text = said(capsys)
+    assert words in text
+    assert len(text.strip().splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["in.nc"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"missing": 1.1}, "nothing observed"),
+        ({"steps": 1}, "one time step"),
+        ({"steps": 5}, "too few"),
+        ({"steps": 8, "times": np.datetime64("2020-01-01", "ns") + (np.array([0, 1.4, 3.9, 4.5, 7.8, 9.3, 11.75, 12.15]) * 86400).astype("m8[s]")}, "--every"),
+    ],
+)  # fmt: skip
+def test_bad_stacks_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsys, more, words):
+    path, out = write(tmp_path / "in.nc", **more), tmp_path / "out.nc"
+    assert run(["forecast", str(path), str(out), "--steps", "3", "--method", "blend"]) == 1
+    text = said(capsys)
+    assert words in text
+    assert "in.nc" in text
+    assert [p.name for p in tmp_path.iterdir()] == ["in.nc"]
+
+
+def test_stations_in_stations_out(tmp_path):
+    rng = np.random.default_rng(1)
+    coords = {
+        "time": np.datetime64("2020-01-01", "ns") + np.arange(30) * np.timedelta64(1, "h"),
+        "station": np.arange(7),
+    }
+    fields = {"v": (("time", "station"), rng.normal(size=(30, 7)), {"coordinates": "lon lat"}),
+              "lon": ("station", rng.uniform(5, 6, 7), {"units": "degrees_east"}),
+              "lat": ("station", rng.uniform(50, 51, 7), {"units": "degrees_north"})}  # fmt: skip
+    xr.Dataset(fields, coords).to_netcdf(tmp_path / "in.nc")
+    assert (
+        run(
+            [
+                "forecast",
+                str(tmp_path / "in.nc"),
+                str(tmp_path / "out.nc"),
+                "--steps",
+                "2",
+                "--method",
+                "blend",
+            ]
+        )
+        == 0
+    )
+    made = xr.open_dataset(tmp_path / "out.nc")
+    assert made.v.dims == ("time", "station")
+    assert made.v.shape == (2, 7)
+
+
+def test_a_model_is_trained_evaluated_and_used(tmp_path, capsys):
+    path, model = write(tmp_path / "in.nc", steps=60), tmp_path / "m.safetensors"
+    trained = ["train", str(path), "--task", "forecast", "-o", str(model), "--steps", "2", "--horizon", "3", "--width", "16", "--depth", "2", "--worlds", "0"]  # fmt: skip
+    assert run(trained) == 0
+    assert json.loads(model.with_suffix(".json").read_text())["config"]["task"] == "forecast"
+    assert run(["forecast", str(path), str(tmp_path / "out.nc"), "--steps", "3", "--model", str(model)]) == 0
+    assert xr.open_dataset(tmp_path / "out.nc").v.shape == (3, 5, 6)
+    capsys.readouterr()
+    scored = ["evaluate", str(path), "--task", "forecast", "--steps", "3", "--origins", "2", "--model", str(model), "--methods", "sba,blend,ar,dlinear,persistence", "--json"]  # fmt: skip
+    assert run(scored) == 0
+    board = json.loads(capsys.readouterr().out)
+    assert [r["method"] for r in board["rows"]] == ["sba", "blend", "ar", "dlinear", "persistence"]
+    assert all(len(r["mae_by_lead"]) == 3 for r in board["rows"])
+    assert run(["fill", str(path), str(tmp_path / "filled.nc"), "--model", str(model)]) == 1
+    assert "forecasts" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "-o", "m.safetensors", "--task", "forecast", "--attention", "msa"],
+     ["train", "-o", "m.safetensors", "--horizon", "3"],
+     ["evaluate", "in.nc", "--origins", "3"],
+     ["evaluate", "in.nc", "--task", "forecast", "--by", "length"]],
+)  # fmt: skip
+def test_options_of_the_other_task_are_refused(arguments, capsys):
+    assert run(arguments) == 2
+    assert "task" in said(capsys)
