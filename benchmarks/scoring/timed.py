@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -30,28 +31,34 @@ class Measured:
     said: str
 
 
+# A process is born with the peak memory of the one that started it: a small one stands between.
+_BETWEEN = """
+import json, os, subprocess, sys, time
+started = time.perf_counter()
+running = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(running.pid, 0)
+seconds = time.perf_counter() - started
+with open(int(sys.argv[1]), "w") as pipe:
+    json.dump([seconds, used.ru_utime + used.ru_stime, used.ru_maxrss, os.waitstatus_to_exitcode(status)], pipe)
+"""
+
+
 def measure(command: Sequence[str | Path], threads: int = 1) -> Measured:
-    """Run a command in a process of its own and wait for it. Peak memory is at least that of this process when it started it."""
+    """Run a command in a process of its own and wait for it."""
     environment = {
         **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip
-    started = time.perf_counter()
+    reading, writing = os.pipe()
+    between = [sys.executable, "-I", "-S", "-c", _BETWEEN, str(writing), *(str(part) for part in command)]
     running = subprocess.Popen(
-        [str(part) for part in command],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=environment,
-        text=True,
+        between, stderr=subprocess.PIPE, env=environment, text=True, pass_fds=[writing]
     )
-    assert running.stderr is not None
-    said = running.stderr.read()
-    _, status, used = os.wait4(running.pid, 0)
-    running.returncode = os.waitstatus_to_exitcode(status)
-    running.stderr.close()
+    os.close(writing)
+    _, said = running.communicate()
+    with open(reading) as pipe:
+        seconds, cpu_seconds, peak, code = json.load(pipe)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Measured(
-        time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * unit, running.returncode, said
-    )  # fmt: skip
+    return Measured(seconds, cpu_seconds, peak * unit, code, said)
 
 
 def stimpute(*arguments: str | Path) -> list[str | Path]:
