@@ -231,9 +231,17 @@ def _slabs(shape: tuple[int, int, int], steps: int) -> Iterator[tuple[int, int]]
 
 
 def _thin(stack: Stack, steps: slice, every: int) -> Stack:
+    """Every so many cells of some steps, as arrays of their own."""
     first = (every - 1) // 2
     rows, cols = (slice(min(first, n - 1), None, every) for n in stack.shape[1:])
-    return stack.window(steps, rows, cols)
+    part = stack.window(steps, rows, cols)  # views, which would keep all of it in memory
+    return replace(
+        part,
+        values=part.values.copy(),
+        valid=part.valid.copy(),
+        dynamic={name: array.copy() for name, array in part.dynamic.items()},
+        static={name: array.copy() for name, array in part.static.items()},
+    )
 
 
 def _joined(parts: list[Stack]) -> Stack:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.estimate import Estimate
 from stimpute.grid import Grid
+from stimpute.inference import survey
 from stimpute.inference.engine import fill_source, resolve_bounds
 from stimpute.inference.memory import ArraySink, RecordingSink, StackSource
 from stimpute.inference.options import FillOptions
@@ -354,3 +356,21 @@ def test_history_names_version_method_and_seed() -> None:
     assert sink.history is not None
     assert "stimpute fill a b (stimpute " in sink.history
     assert "method plane, seed 3" in sink.history
+
+
+def test_a_survey_holds_one_slab_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fresh(StackSource):
+        def read(self, window: Window, layer: int = 0) -> Stack:
+            alive.append(sum(slab() is not None for slab in slabs))
+            part = super().read(window, layer)
+            values = part.values.copy()
+            slabs.append(weakref.ref(values))
+            return replace(part, values=values, valid=part.valid.copy())
+
+    slabs: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+    monkeypatch.setattr(survey, "OVERVIEW_CELLS", 500)
+    scan = survey.scan_layer(Fresh(gappy((9, 40, 40))), 0, budget=3 * 40 * 40 * survey.ENGINE_BYTES)
+    assert scan.whole is None
+    assert len(slabs) == 3
+    assert max(alive) <= 1
