@@ -38,7 +38,7 @@ from stimpute.diffusion.method import DiffReconRefiner
 from stimpute.errors import StimputeError, StimputeWarning
 from stimpute.evaluation.refining import HIDINGS, RefiningCase, evaluate_refining
 from stimpute.inference.methods import default_reconstructor
-from stimpute.pretrained.registry import load_reconstructor
+from stimpute.pretrained.registry import load_model, load_reconstructor
 from stimpute.protocols import Refiner, Window
 from stimpute.stack import Stack
 from stimpute.synthetic import sample_worlds
@@ -49,7 +49,7 @@ FACTOR = 4
 FIELDS = {  # name -> file, variable, steps, rows, columns
     "era5_t2m": ("complete_fields/era5_t2m_uk_201903.nc", (), (0, 24), (0, 32), (0, 48)),
     "pacific_sst": ("complete_fields/pacificSST.nc", (), (0, 24), (0, 28), (0, 56)),
-    "tasmax": ("complete_fields/tasmax_day_CanESM2_365day.nc", (), (0, 24), (0, 36), (0, 36)),
+    "tasmax": ("complete_fields/tasmax_day_CanESM2_365day.nc", ("tasmax",), (0, 24), (0, 36), (0, 36)),
 }
 WORLD_SEED = 777_000  # far from every seed that trains
 WORLDS, WORLD_SHAPE = 6, (16, 48, 48)
@@ -229,6 +229,8 @@ def identity(method: str, plan: Plan) -> str:
     """What else a result depends on: the weights."""
     if method == "diffrecon":
         return load_reconstructor(plan.model or default_reconstructor(FACTOR)).sha256[:12]
+    if method.startswith("st+"):
+        return load_model().sha256[:12]
     return str(plan.steps) if method in ABLATIONS else __version__
 
 
