@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import fuzz
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-EXAMPLES = {"dates": 100, "times": 100, "model": 40, "netcdf": 15, "tiff": 15, "zarr": 15, "options": 25}
+EXAMPLES = {"dates": 100, "times": 100, "model": 15, "netcdf": 10, "tiff": 10, "zarr": 10, "options": 12}
 
 
 @pytest.fixture(scope="module")
