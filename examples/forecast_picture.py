@@ -7,6 +7,7 @@ import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
+import xarray as xr
 
 import stimpute
 
@@ -15,7 +16,7 @@ STEPS = 14
 
 def main(picture: str) -> None:
     """Simulate, hide the last two weeks, forecast them, score and draw."""
-    gappy, truth = stimpute.simulate(kind="sst", shape=(120, 32, 32), seed=5)
+    gappy, truth = (xr.decode_cf(d) for d in stimpute.simulate(kind="sst", shape=(120, 32, 32), seed=5))
     past, to_come = gappy.isel(time=slice(0, -STEPS)), truth["sst"].isel(time=slice(-STEPS, None))
     said = {m: stimpute.forecast(past, steps=STEPS, method=m) for m in ("sba", "blend", "persistence")}
 

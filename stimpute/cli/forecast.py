@@ -144,6 +144,10 @@ def _print(summary: ForecastSummary) -> None:
             f"{layer.name}: {layer.cells:,} cells forecast{clipped}, {layer.refused:,} never observed in the"
             f" {layer.looked_back} steps looked back on{error}"
         )
+    if summary.method == "sba" and any(layer.used == "blend" for layer in summary.layers):
+        console.say(
+            "the network was no better than the blend of its guesses at earlier origins: the blend spoke"
+        )
     model = f" ({summary.model})" if summary.model else ""
     where = ", ".join(summary.outputs) or "stdout"
     console.say(f"{summary.method}{model}: {summary.seconds:.1f} s -> {where}")

@@ -27,10 +27,22 @@ class SBAForecaster:
     ----------
     network : with its weights, or None.
     device : where it runs.
+    always : let the network speak even where it was worse than the blend at earlier origins.
+
+    Attributes
+    ----------
+    used : after a forecast, who made it: ``sba`` or ``blend``.
     """
 
-    def __init__(self, network: SBATransformer | None = None, device: str | torch.device = "cpu") -> None:
-        self.name = "blend" if network is None else "sba"
+    def __init__(
+        self,
+        network: SBATransformer | None = None,
+        device: str | torch.device = "cpu",
+        *,
+        always: bool = False,
+    ) -> None:
+        self.name = self.used = "blend" if network is None else "sba"
+        self.always = always
         self.device = torch.device(device)
         self.network = None if network is None else network.to(self.device).eval()
         self._around: tuple[Graph, Surroundings] | None = None
@@ -41,7 +53,8 @@ class SBAForecaster:
     ) -> Estimate:
         """Mean and standard error of the next ``steps`` steps; NaN where nothing was observed among those looked back on.
 
-        The scale is calibrated on the errors made at earlier origins of the same stack, by lead time.
+        The scale is calibrated on the errors made at earlier origins of the same stack, by lead time. Where the network was worse
+        than the blend there, the blend is what is said.
 
         Raises
         ------
@@ -51,8 +64,14 @@ class SBAForecaster:
         history, center, unit = history.to(self.device).normalised()
         around = self._surroundings(graph)
         known: Known = {}
-        prediction = self._say(history, make_guesses(history, steps, known=known), around)
-        calibration = self._calibration(history, steps, around, known)
+        guesses = make_guesses(history, steps, known=known)
+        calibration, error = self._calibration(history, steps, around, known)
+        self.used = self.name
+        if around is not None and not self.always:
+            of_blend, blend_error = self._calibration(history, steps, None, known)
+            if blend_error <= error:
+                around, calibration, self.used = None, of_blend, "blend"
+        prediction = self._say(history, guesses, around)
         leads = np.broadcast_to(np.arange(1.0, steps + 1)[:, None], (steps, len(graph)))
         mean = prediction.mean[0, :, 0].double().cpu().numpy() * float(unit) + center[0].cpu().numpy()
         scale = calibration.apply(prediction.scale[0, :, 0].cpu().numpy(), leads) * float(unit)
@@ -73,7 +92,8 @@ class SBAForecaster:
 
     def _calibration(
         self, history: History, steps: int, around: Surroundings | None, done: Known
-    ) -> Calibration:
+    ) -> tuple[Calibration, float]:
+        """At earlier origins: factors of the scale, and the mean absolute error."""
         errors, scales, leads = [], [], []
         for back in origins(history, steps, CALIBRATED):
             earlier = history.earlier(back)
@@ -86,8 +106,10 @@ class SBAForecaster:
             scales.append(said.scale[0, :, 0].cpu().numpy()[known])
             leads.append(np.broadcast_to(np.arange(1.0, steps + 1)[:, None], known.shape)[known])
         if not errors:
-            return Calibration(np.zeros(1), np.ones(1), 0.0, 0.9, 0)
-        return Calibration.fit(np.concatenate(errors), np.concatenate(scales), np.concatenate(leads))
+            return Calibration(np.zeros(1), np.ones(1), 0.0, 0.9, 0), 0.0
+        error = np.concatenate(errors)
+        fitted = Calibration.fit(error, np.concatenate(scales), np.concatenate(leads))
+        return fitted, float(np.abs(error).mean()) if len(error) else 0.0
 
 
 class GuessForecaster:

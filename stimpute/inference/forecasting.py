@@ -61,6 +61,7 @@ class ForecastLayer:
     looked_back: int
     clipped: int
     expected_error: tuple[float, ...]  # by lead time
+    used: str  # who spoke: the network, or the blend where it was better at earlier origins
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def forecast_source(
     model, digest = getattr(forecaster, "model_name", None), getattr(forecaster, "sha256", None)
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     weights = f", model {model} sha256 {digest}" if model else ""
-    line = f"{when}: {command or 'stimpute.forecast'} (stimpute {__version__}, method {forecaster.name}{weights})"
+    spoke = ", ".join(dict.fromkeys(layer.used for layer in layers))
+    line = f"{when}: {command or 'stimpute.forecast'} (stimpute {__version__}, method {spoke}{weights if spoke != 'blend' else ''})"
     outputs = sink.commit(line)
     return ForecastSummary(
         forecaster.name, model, digest, len(ahead.stamps), ahead.stamps[0], ahead.stamps[-1], tuple(layers),
@@ -151,7 +153,7 @@ def _forecast_layer(
     cells = int(known[0].sum())
     return ForecastLayer(
         layer.name, layer.units, cells, ny * nx - cells, min(int(-ahead.slots[first]) + 1, back),
-        int((values != said.mean)[known].sum()), expected,
+        int((values != said.mean)[known].sum()), expected, getattr(forecaster, "used", forecaster.name),
     )  # fmt: skip
 
 

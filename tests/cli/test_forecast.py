@@ -75,7 +75,7 @@ def test_an_output_is_not_replaced_unasked(tmp_path, capsys):
         (["--steps", "-3"], 2, "--steps -3"),
         (["--method", "wishful"], 2, "--method wishful"),
         (["--every", "0d"], 2, "--every"),
-        (["--model", "st-small"], 1, "fill gaps"),
+        (["--model", "st-small"], 1, "not for forecast"),
         (["--method", "blend", "--model", "x"], 2, "has no model"),
         (["--steps", "60", "--method", "blend"], 1, "too few"),
     ],
@@ -150,7 +150,7 @@ def test_a_model_is_trained_evaluated_and_used(tmp_path, capsys):
     assert [r["method"] for r in board["rows"]] == ["sba", "blend", "ar", "dlinear", "persistence"]
     assert all(len(r["mae_by_lead"]) == 3 for r in board["rows"])
     assert run(["fill", str(path), str(tmp_path / "filled.nc"), "--model", str(model)]) == 1
-    assert "forecasts" in said(capsys)
+    assert "not for fill" in said(capsys)
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,18 @@ def stack(grid, ever=None, steps=60, seed=0):
 
 def test_untrained_it_says_the_blend():
     given = stack(Grid.from_shape(9, 8))
-    blend, network = (SBAForecaster(n).forecast(given, 4).mean for n in (None, SBATransformer(SMALL)))
+    blend, network = (
+        SBAForecaster(n, always=True).forecast(given, 4).mean for n in (None, SBATransformer(SMALL))
+    )
     assert np.abs(blend - network).max() < 1e-4
+
+
+def test_a_network_that_was_worse_at_earlier_origins_is_not_heard():
+    given, network = stack(Grid.from_shape(9, 8)), woken()
+    torch.nn.init.normal_(network.out.weight, std=30.0)
+    forecaster = SBAForecaster(network)
+    assert np.array_equal(forecaster.forecast(given, 4).mean, SBAForecaster().forecast(given, 4).mean)
+    assert forecaster.used == "blend"
 
 
 def test_the_order_of_stations_changes_nothing():
@@ -130,7 +140,7 @@ def test_the_order_of_stations_changes_nothing():
     given = stack(grid)
     shuffled_grid = Grid("points", (1, 40), grid.x[order], grid.y[order], "length")
     shuffled = Stack.from_array(given.with_nan()[:, :, order], grid=shuffled_grid)
-    one, other = (SBAForecaster(woken()).forecast(s, 4).mean for s in (given, shuffled))
+    one, other = (SBAForecaster(woken(), always=True).forecast(s, 4).mean for s in (given, shuffled))
     assert np.array_equal(one[:, :, order], other)
 
 
@@ -139,27 +149,27 @@ def test_cells_never_observed_are_no_nodes_and_change_nothing():
     given = stack(Grid.from_shape(12, 14), ever)
     framed = np.full((60, 15, 18), np.nan, np.float32)
     framed[:, 2:14, 3:17] = given.with_nan()
-    one = SBAForecaster(woken()).forecast(given, 4).mean
-    other = SBAForecaster(woken()).forecast(Stack.from_array(framed), 4).mean
+    one = SBAForecaster(woken(), always=True).forecast(given, 4).mean
+    other = SBAForecaster(woken(), always=True).forecast(Stack.from_array(framed), 4).mean
     assert np.isnan(one[:, ~ever]).all()
     assert np.allclose(other[:, 2:14, 3:17][:, ever], one[:, ever], atol=1e-4)
 
 
 def test_no_seam_between_parts():
-    """Steps of the error (forecast minus truth) across borders of parts are no larger than those inside (DESIGN, decision 4)."""
+    """Steps of the error (forecast minus truth) across borders of parts are hardly larger than those inside (DESIGN, decision 4)."""
     rng = np.random.default_rng(3)
     spectrum = np.fft.rfft2(rng.normal(size=(80, 32, 32)))
     k = np.hypot(*np.meshgrid(np.fft.fftfreq(32), np.fft.rfftfreq(32), indexing="ij"))
     smooth = np.fft.irfft2(spectrum * np.exp(-((k / 0.08) ** 2)), s=(32, 32)).cumsum(axis=0)
-    given = Stack.from_array(smooth[:-3].astype(np.float32))
-    config = replace(SMALL, sides=(4, 8))
-    correction = (
-        SBAForecaster(woken(config)).forecast(given, 3).mean - SBAForecaster().forecast(given, 3).mean
-    )
-    across = np.abs(np.diff(correction, axis=2))
+    given, config = Stack.from_array(smooth[:-3].astype(np.float32)), replace(SMALL, sides=(4, 8))
     borders = np.zeros(31, dtype=bool)
     borders[3::4] = True  # between windows of four
-    assert across[:, :, borders].mean() < 1.1 * across[:, :, ~borders].mean()
+    ratios = []
+    for seed in range(4):
+        error = SBAForecaster(woken(config, seed), always=True).forecast(given, 3).mean - smooth[-3:]
+        across = np.abs(np.diff(error, axis=2))
+        ratios.append(across[:, :, borders].mean() / across[:, :, ~borders].mean())
+    assert np.median(ratios) < 1.1  # of networks drawn at random; the blend alone has 1.01
 
 
 def test_laplacian_positions_are_eigenvectors_of_unit_variance():
