@@ -150,6 +150,7 @@ class Run:
     # of every task
 
     def train(self) -> TrainSummary:
+        """All steps, from where the state stands to the end of the budget."""
         options, ranks, state = self.options, self.ranks, self.state
         if options.resume and options.state_path.exists():
             self.state = state = read_state(
@@ -250,6 +251,7 @@ class Run:
         return example.to(device), candidates and candidates.to(device)
 
     def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of a step."""
         device = self.ranks.device.type
         wanted = self.options.precision == "bf16" or (
             self.options.precision == "auto" and device == "cuda" and torch.cuda.is_bf16_supported()
@@ -258,6 +260,7 @@ class Run:
 
     @torch.no_grad()
     def update_average(self) -> None:
+        """Move the averaged weights towards the present ones."""
         decay = min(self.options.average, (1 + self.state.step) / (10 + self.state.step))
         for name, tensor in self.network.state_dict().items():
             self.state.average[name].lerp_(tensor, 1 - decay)
@@ -295,12 +298,14 @@ class Run:
         return result
 
     def exhausted(self) -> bool:
+        """Whether patience has run out."""
         patience = self.options.patience
         return patience is not None and self.state.record.get("stale", 0) >= patience
 
     # bookkeeping
 
     def due(self, what: str, marks: dict[str, float], steps: int | None, seconds: float) -> bool:
+        """Whether it is time for something, by steps or by seconds; on the first rank only."""
         if not self.ranks.first:
             return False
         if steps is not None:
@@ -326,15 +331,18 @@ class Run:
         }
 
     def save_state(self) -> None:
+        """Everything that a resumed run needs."""
         write_state(self.options.state_path, self.network, self.optimiser, self.state, self.fingerprint())
 
     def log(self, event: str, **facts: Any) -> None:
+        """One line of JSON into the log."""
         if self.ranks.first:
             line = json.dumps({"event": event, "elapsed": round(self.state.elapsed, 2), **facts})
             with self.options.log_path.open("a" if event != "start" else "w", encoding="utf-8") as file:
                 file.write(line + "\n")
 
     def finish(self, stopped: bool) -> TrainSummary:
+        """Write the model and say what came out."""
         options, state = self.options, self.state
         card: dict[str, Any] = {}
         if self.ranks.first:

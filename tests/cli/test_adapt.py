@@ -136,12 +136,12 @@ def interrupted(program: str, *arguments: str | Path, folder: Path) -> tuple[int
 
 PROGRAM = (
     "import stimpute.training.loop as loop, time\n"
-    "step = loop._Run.step\n"
+    "step = loop.Run.step\n"
     "def slow(run, fraction):\n"
     "    if run.state.step == 2:\n"
     "        print('started', flush=True); time.sleep(30)\n"
     "    return step(run, fraction)\n"
-    "loop._Run.step = slow\n"
+    "loop.Run.step = slow\n"
     "from stimpute.cli import main; main()"
 )
 

@@ -15,7 +15,9 @@ import xarray as xr
 import stimpute as package
 from stimpute.cli import app
 
-COMMANDS = ("fill", "info", "variogram", "train", "evaluate", "verify", "models", "simulate")
+COMMANDS = (
+    "fill", "forecast", "reconstruct", "info", "variogram", "train", "evaluate", "verify", "models", "simulate",
+)  # fmt: skip
 
 
 def test_every_command_has_help_with_an_example(stimpute: Callable) -> None:

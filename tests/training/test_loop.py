@@ -76,17 +76,17 @@ def test_interrupted_before_anything_was_saved_it_resumes_into_the_same_run(
     whole = options(tmp_path / "whole.safetensors", **never)
     run_training(whole, [waves()])
     cut = options(tmp_path / "cut.safetensors", **never)
-    original = getattr(loop._Run, within)
+    original = getattr(loop.Run, within)
 
-    def interrupted(run: loop._Run, *given: object) -> object:
+    def interrupted(run: loop.Run, *given: object) -> object:
         if run.state.step == step:
             signal.raise_signal(signal.SIGINT)
         return original(run, *given)
 
-    monkeypatch.setattr(loop._Run, within, interrupted)
+    monkeypatch.setattr(loop.Run, within, interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_training(cut, [waves()])
-    monkeypatch.setattr(loop._Run, within, original)
+    monkeypatch.setattr(loop.Run, within, original)
     assert cut.state_path.exists()
     assert not cut.out.exists()
     run_training(options(cut.out, resume=True, **never), [waves()])
@@ -235,11 +235,11 @@ from stimpute.training import loop
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 made = []
-class Kept(loop._Run):
+class Kept(loop.Run):
     def __init__(self, *a):
         super().__init__(*a)
         made.append(self)
-loop._Run = Kept
+loop.Run = Kept
 summary = loop.run_training(options(folder / "m.safetensors", steps=3), [waves()])
 rank = made[0].ranks.rank
 assert made[0].ranks.size == 2
