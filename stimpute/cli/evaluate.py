@@ -117,9 +117,7 @@ def evaluate(
     plot: o.Plot = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
-    memory: Annotated[
-        Any, o.option("--memory", panel=o.RUN, parser=parse.size, metavar="2GB", help="Memory for arrays.")
-    ] = None,
+    memory: o.Memory = None,
     overwrite: o.Overwrite = False,
     seed: o.Seed = 0,
     json: o.Json = False,

@@ -39,10 +39,7 @@ def fill(
     ] = "st",
     model: o.Model = None,
     adapt: o.Adapt = None,
-    fill_never_observed: Annotated[
-        bool,
-        o.option("--fill-never-observed", panel=o.REFUSAL, help="Fill cells that were never observed too."),
-    ] = False,
+    fill_never_observed: o.FillNeverObserved = False,
     max_gap: Annotated[
         Any,
         o.option(
@@ -77,43 +74,14 @@ def fill(
         o.option("--min-obs", panel=o.REFUSAL, metavar="SHARE", help="Refuse cells observed in fewer steps."),
     ] = None,
     strict: Annotated[bool, o.option("--strict", panel=o.REFUSAL, help="Exit 3 if gaps remain.")] = False,
-    uncertainty: Annotated[
-        bool, o.option("--uncertainty/--no-uncertainty", panel=o.RESULT, help="Write the standard error.")
-    ] = True,
-    quantiles: Annotated[
-        Any,
-        o.option(
-            "--quantiles",
-            panel=o.RESULT,
-            parser=parse.levels,
-            metavar="Q,...",
-            help="Write quantiles, e.g. 0.05,0.95.",
-        ),
-    ] = None,
-    flags: Annotated[
-        bool, o.option("--flags/--no-flags", panel=o.RESULT, help="Write the fill flag.")
-    ] = True,
+    uncertainty: o.Uncertainty = True,
+    quantiles: o.Quantiles = None,
+    flags: o.Flags = True,
     plot: o.Plot = None,
-    bounds: Annotated[
-        str,
-        o.option(
-            "--bounds",
-            panel=o.RESULT,
-            metavar="MIN,MAX|auto|none",
-            help="Clip filled values; auto: valid_range, standard_name.",
-        ),
-    ] = "auto",
-    dtype: Annotated[
-        str | None,
-        o.option("--dtype", panel=o.RESULT, metavar="DTYPE", help="Stored dtype, if not the input's."),
-    ] = None,
-    of: Annotated[
-        str | None,
-        o.option("--of", panel=o.RESULT, metavar="NetCDF|NetCDF3|Zarr|GeoTIFF|COG", help="Output format."),
-    ] = None,
-    co: Annotated[
-        list[str] | None, o.option("--co", panel=o.RESULT, metavar="K=V", help="Creation option; repeatable.")
-    ] = None,
+    bounds: o.Bounds = "auto",
+    dtype: o.DType = None,
+    of: o.Format = None,
+    co: o.Creation = None,
     device: o.Device = "auto",
     precision: Annotated[
         str, o.option("--precision", panel=o.RUN, metavar="fp32|bf16", help="Precision of the network.")
@@ -126,16 +94,7 @@ def fill(
     overlap: Annotated[
         int | None, o.option("--overlap", panel=o.RUN, metavar="CELLS", help="Halo round each tile.")
     ] = None,
-    memory: Annotated[
-        Any,
-        o.option(
-            "--memory",
-            panel=o.RUN,
-            parser=parse.size,
-            metavar="2GB",
-            help="Memory for arrays (default: a quarter of what is free).",
-        ),
-    ] = None,
+    memory: o.Memory = None,
     dask: Annotated[
         str | None,
         o.option(

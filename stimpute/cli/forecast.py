@@ -58,44 +58,15 @@ def forecast(
         str | None,
         o.option("--model", panel=o.METHOD, metavar="NAME|PATH", help="Forecasting model of method sba."),
     ] = None,
-    uncertainty: Annotated[
-        bool, o.option("--uncertainty/--no-uncertainty", panel=o.RESULT, help="Write the standard error.")
-    ] = True,
-    quantiles: Annotated[
-        Any,
-        o.option(
-            "--quantiles",
-            panel=o.RESULT,
-            parser=parse.levels,
-            metavar="Q,...",
-            help="Write quantiles, e.g. 0.05,0.95.",
-        ),
-    ] = None,
-    bounds: Annotated[
-        str,
-        o.option(
-            "--bounds",
-            panel=o.RESULT,
-            metavar="MIN,MAX|auto|none",
-            help="Clip forecasts; auto: valid_range, standard_name.",
-        ),
-    ] = "auto",
-    dtype: Annotated[
-        str | None,
-        o.option("--dtype", panel=o.RESULT, metavar="DTYPE", help="Stored dtype, if not the input's."),
-    ] = None,
-    of: Annotated[
-        str | None,
-        o.option("--of", panel=o.RESULT, metavar="NetCDF|NetCDF3|Zarr|GeoTIFF|COG", help="Output format."),
-    ] = None,
-    co: Annotated[
-        list[str] | None, o.option("--co", panel=o.RESULT, metavar="K=V", help="Creation option; repeatable.")
-    ] = None,
+    uncertainty: o.Uncertainty = True,
+    quantiles: o.Quantiles = None,
+    bounds: o.Bounds = "auto",
+    dtype: o.DType = None,
+    of: o.Format = None,
+    co: o.Creation = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
-    memory: Annotated[
-        Any, o.option("--memory", panel=o.RUN, parser=parse.size, metavar="2GB", help="Memory for arrays.")
-    ] = None,
+    memory: o.Memory = None,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
     quiet: o.Quiet = False,

@@ -130,9 +130,57 @@ Adapt = Annotated[
 ]
 Device = Annotated[str, option("--device", panel=RUN, metavar="auto|cpu|cuda|mps", help="Where to compute.")]
 Threads = Annotated[int | None, option("--threads", panel=RUN, metavar="N", help="CPU threads.")]
+Memory = Annotated[
+    Any,
+    option(
+        "--memory",
+        panel=RUN,
+        parser=parse.size,
+        metavar="2GB",
+        help="Memory for arrays (default: a quarter of what is free).",
+    ),
+]
 Seed = Annotated[int, option("--seed", panel=RUN, metavar="N", help="Seed of everything random.", min=0)]
 Overwrite = Annotated[bool, option("--overwrite", panel=RUN, help="Replace an existing output.")]
 
+FillNeverObserved = Annotated[
+    bool,
+    option("--fill-never-observed", panel=REFUSAL, help="Fill cells that were never observed too."),
+]
+Uncertainty = Annotated[
+    bool, option("--uncertainty/--no-uncertainty", panel=RESULT, help="Write the standard error.")
+]
+Quantiles = Annotated[
+    Any,
+    option(
+        "--quantiles",
+        panel=RESULT,
+        parser=parse.levels,
+        metavar="Q,...",
+        help="Write quantiles, e.g. 0.05,0.95.",
+    ),
+]
+Flags = Annotated[bool, option("--flags/--no-flags", panel=RESULT, help="Write the fill flag.")]
+Bounds = Annotated[
+    str,
+    option(
+        "--bounds",
+        panel=RESULT,
+        metavar="MIN,MAX|auto|none",
+        help="Keep estimates inside; auto: valid_range, standard_name.",
+    ),
+]
+DType = Annotated[
+    str | None,
+    option("--dtype", panel=RESULT, metavar="DTYPE", help="Stored dtype, if not the input's."),
+]
+Format = Annotated[
+    str | None,
+    option("--of", panel=RESULT, metavar="NetCDF|NetCDF3|Zarr|GeoTIFF|COG", help="Output format."),
+]
+Creation = Annotated[
+    list[str] | None, option("--co", panel=RESULT, metavar="K=V", help="Creation option; repeatable.")
+]
 Plot = Annotated[
     str | None, option("--plot", panel=RESULT, metavar="PNG", help="Draw a picture of the result.")
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -65,61 +65,20 @@ def reconstruct(
         bool,
         o.option("--conserve/--no-conserve", panel=o.METHOD, help="Block means equal what was observed."),
     ] = True,
-    fill_never_observed: Annotated[
-        bool,
-        o.option("--fill-never-observed", panel=o.REFUSAL, help="Fill cells that were never observed too."),
-    ] = False,
+    fill_never_observed: o.FillNeverObserved = False,
     members: Annotated[
         bool, o.option("--members", panel=o.RESULT, help="Write every member of the ensemble.")
     ] = False,
-    uncertainty: Annotated[
-        bool, o.option("--uncertainty/--no-uncertainty", panel=o.RESULT, help="Write the standard error.")
-    ] = True,
-    quantiles: Annotated[
-        Any,
-        o.option(
-            "--quantiles",
-            panel=o.RESULT,
-            parser=parse.levels,
-            metavar="Q,...",
-            help="Write quantiles, e.g. 0.05,0.95.",
-        ),
-    ] = None,
-    flags: Annotated[
-        bool, o.option("--flags/--no-flags", panel=o.RESULT, help="Write the fill flag.")
-    ] = True,
-    bounds: Annotated[
-        str,
-        o.option(
-            "--bounds",
-            panel=o.RESULT,
-            metavar="MIN,MAX|auto|none",
-            help="Keep fine values inside; auto: valid_range, standard_name.",
-        ),
-    ] = "auto",
-    dtype: Annotated[
-        str | None,
-        o.option("--dtype", panel=o.RESULT, metavar="DTYPE", help="Stored dtype, if not the input's."),
-    ] = None,
-    of: Annotated[
-        str | None,
-        o.option("--of", panel=o.RESULT, metavar="NetCDF|NetCDF3|Zarr|GeoTIFF|COG", help="Output format."),
-    ] = None,
-    co: Annotated[
-        list[str] | None, o.option("--co", panel=o.RESULT, metavar="K=V", help="Creation option; repeatable.")
-    ] = None,
+    uncertainty: o.Uncertainty = True,
+    quantiles: o.Quantiles = None,
+    flags: o.Flags = True,
+    bounds: o.Bounds = "auto",
+    dtype: o.DType = None,
+    of: o.Format = None,
+    co: o.Creation = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
-    memory: Annotated[
-        Any,
-        o.option(
-            "--memory",
-            panel=o.RUN,
-            parser=parse.size,
-            metavar="2GB",
-            help="Memory for arrays (default: a quarter of what is free).",
-        ),
-    ] = None,
+    memory: o.Memory = None,
     overwrite: o.Overwrite = False,
     seed: o.Seed = 0,
     json: o.Json = False,

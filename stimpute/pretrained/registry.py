@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -14,7 +14,8 @@ from stimpute.diffusion.config import TASK as RECONSTRUCT
 from stimpute.diffusion.config import DiffReconConfig
 from stimpute.diffusion.network import DiffRecon
 from stimpute.errors import ModelError
-from stimpute.forecasting.config import TASK, ForecastConfig
+from stimpute.forecasting.config import TASK as FORECAST
+from stimpute.forecasting.config import ForecastConfig
 from stimpute.forecasting.network import SBATransformer
 from stimpute.model.config import ModelConfig
 from stimpute.model.st_transformer import STTransformer
@@ -23,6 +24,7 @@ from stimpute.pretrained.checkpoint import read_card, read_header, read_tensors,
 DEFAULT_MODEL = "st-small"
 DEFAULT_FORECASTER = "forecast-small"
 _SHIPPED = Path(__file__).parent
+Config = TypeVar("Config")
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -36,13 +38,13 @@ class ModelEntry:
 
 
 @dataclass(frozen=True, eq=False)
-class LoadedModel:
+class Loaded(Generic[Config, Network]):
     """A network in eval mode on the CPU, with what its card says."""
 
     name: str
     path: Path
-    config: ModelConfig
-    network: STTransformer
+    config: Config
+    network: Network
     card: dict[str, Any]
 
     @property
@@ -54,6 +56,11 @@ class LoadedModel:
     def covariates_required(self) -> tuple[str, ...]:
         """Names without which the model must not be used."""
         return tuple(self.card.get("covariates_required", ()))
+
+
+LoadedModel = Loaded[ModelConfig, STTransformer]
+LoadedForecaster = Loaded[ForecastConfig, SBATransformer]
+LoadedReconstructor = Loaded[DiffReconConfig, DiffRecon]
 
 
 def list_models(folder: Path = _SHIPPED) -> list[ModelEntry]:
@@ -85,77 +92,46 @@ def find_model(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> LoadedModel:
-    """A shipped model by name, or any by path: checked, in eval mode, float32, on the CPU.
+    """A shipped model that fills, by name, or any by path: checked, in eval mode, float32, on the CPU.
 
     Raises
     ------
     ModelError : missing, a pickle, damaged, another version or task, or weights that do not fit the config.
     """
-    path = find_model(name_or_path)
-    card = _card_for(path, "fill")
-    config = ModelConfig.from_dict(card["config"])
-    network = _loaded(path, card, lambda: STTransformer(config))
-    return LoadedModel(str(card.get("name", path.stem)), path, config, network, card)
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedForecaster:
-    """A forecasting network in eval mode on the CPU, with what its card says."""
-
-    name: str
-    path: Path
-    config: ForecastConfig
-    network: SBATransformer
-    card: dict[str, Any]
-
-    @property
-    def sha256(self) -> str:
-        """Of the weights' file."""
-        return str(self.card["sha256"])
+    return _load(name_or_path, "fill", ModelConfig.from_dict, STTransformer)
 
 
 def load_forecaster(name_or_path: str | Path = DEFAULT_FORECASTER) -> LoadedForecaster:
-    """A shipped forecasting model by name, or any by path: checked, in eval mode, float32, on the CPU.
+    """Likewise a model for ``forecast``.
 
     Raises
     ------
-    ModelError : missing, a pickle, damaged, another version or task, or weights that do not fit the config.
+    ModelError : as of :func:`load_model`.
     """
-    path = find_model(name_or_path)
-    card = _card_for(path, TASK)
-    config = ForecastConfig.from_dict(card["config"])
-    network = _loaded(path, card, lambda: SBATransformer(config))
-    return LoadedForecaster(str(card.get("name", path.stem)), path, config, network, card)
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedReconstructor:
-    """A DiffRecon network in eval mode on the CPU, with what its card says."""
-
-    name: str
-    path: Path
-    config: DiffReconConfig
-    network: DiffRecon
-    card: dict[str, Any]
-
-    @property
-    def sha256(self) -> str:
-        """Of the weights' file; goes into ``history``."""
-        return str(self.card["sha256"])
+    return _load(name_or_path, FORECAST, ForecastConfig.from_dict, SBATransformer)
 
 
 def load_reconstructor(name_or_path: str | Path) -> LoadedReconstructor:
-    """A model for ``reconstruct``, shipped by name or any by path: checked, in eval mode, float32, on the CPU.
+    """Likewise a model for ``reconstruct``.
 
     Raises
     ------
-    ModelError : as of :func:`load_model`, and a model for another task.
+    ModelError : as of :func:`load_model`.
     """
+    return _load(name_or_path, RECONSTRUCT, DiffReconConfig.from_dict, DiffRecon)
+
+
+def _load(
+    name_or_path: str | Path,
+    task: str,
+    configure: Callable[[dict[str, Any]], Config],
+    build: Callable[[Config], Network],
+) -> Loaded[Config, Network]:
     path = find_model(name_or_path)
-    card = _card_for(path, RECONSTRUCT)
-    config = DiffReconConfig.from_dict(card["config"])
-    network = _loaded(path, card, lambda: DiffRecon(config))
-    return LoadedReconstructor(str(card.get("name", path.stem)), path, config, network, card)
+    card = _card_for(path, task)
+    config = configure(card["config"])
+    network = _network(path, card, lambda: build(config))
+    return Loaded(str(card.get("name", path.stem)), path, config, network, card)
 
 
 def _card_for(path: Path, task: str) -> dict[str, Any]:
@@ -166,7 +142,7 @@ def _card_for(path: Path, task: str) -> dict[str, Any]:
     return card
 
 
-def _loaded(path: Path, card: dict[str, Any], build: Callable[[], Network]) -> Network:
+def _network(path: Path, card: dict[str, Any], build: Callable[[], Network]) -> Network:
     """The architecture that ``build`` makes, with the weights at ``path``."""
     read_header(path)  # a damaged file is named before anything is built
     with torch.device("meta"):  # the architecture's shapes, without its memory
