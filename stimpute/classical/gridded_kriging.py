@@ -32,7 +32,8 @@ LONG_WAVES, COUPLED = (
 )  # wavenumbers per axis solved together, while squared and times the steps they are no more
 NUGGET_FLOOR = 2e-3  # of the total variance
 _JITTER = 1e-5
-_MAX_NUMBERS = 8_000_000  # of the matrices of all wavenumbers: longer stacks are done in overlapping spells
+_UPDATES, _SPREAD = 400, 0.02
+_MAX_NUMBERS = 9_500_000  # of the matrices of all wavenumbers: longer stacks are done in overlapping spells
 _LONG, _WORK = 64, 1500  # steps of a spell; the same times the side of the grid in cells, for small grids
 _MIN_PAIRS, _MIN_CELLS = 20, 8
 _YEAR = 365.2425
@@ -68,6 +69,7 @@ def krige(
     year_phase: Tensor,
     day_phase: Tensor,
     *,
+    evenness: float = 0.5,
     iterations: int = 100,
 ) -> list[Tensor]:
     """Simple kriging of every cell from all observed cells of its stack, under one covariance fitted to the first target.
@@ -77,6 +79,7 @@ def krige(
     targets : fields (B, T, H, W), of about the same covariance; gaps may hold anything.
     valids : for each of them, bool (B, T, H, W), True = observed; the covariance is fitted to the first.
     times, year_phase, day_phase : (B, T), days and positions in the year and the day.
+    evenness : from 0, the few parts that fit the semi-variances best, to 1, a bit of everything that fits.
     iterations : of the conjugate gradients, at most.
 
     Returns
@@ -98,7 +101,13 @@ def krige(
             stop = steps if last == len(filled) else int(filled[last - 1]) + 1
             part, inside = slice(start, stop), filled[first:last] - start
             covariance = fit_covariance(
-                shown[0, part], seen[0, part], inside, times[b, part], year_phase[b, part], day_phase[b, part]
+                shown[0, part],
+                seen[0, part],
+                inside,
+                times[b, part],
+                year_phase[b, part],
+                day_phase[b, part],
+                evenness,
             )
             taper = _taper(start, stop, steps).to(weight)
             weight[part] += taper
@@ -130,14 +139,16 @@ def windows(steps: int, height: int, width: int) -> list[tuple[int, int]]:
     """Spells of time (start, stop) that overlap by a quarter and together cover all steps, as long as memory and work allow.
 
     >>> windows(10, 48, 48), windows(100, 80, 80)
-    ([(0, 10)], [(0, 35), (27, 62), (54, 89), (65, 100)])
+    ([(0, 10)], [(0, 31), (23, 54), (46, 77), (69, 100)])
     """
     cells = height * width
     longest = max(8, min(math.isqrt(_MAX_NUMBERS // cells), max(_LONG, _WORK // math.isqrt(cells))))
     if steps <= longest:
         return [(0, steps)]
-    starts = [*range(0, steps - longest, longest - longest // 4), steps - longest]
-    return [(start, start + longest) for start in starts]
+    count = math.ceil((4 * steps - longest) / (3 * longest))
+    length = math.ceil(4 * steps / (3 * count + 1))
+    starts = [round(i * (steps - length) / (count - 1)) for i in range(count)]
+    return [(start, start + length) for start in starts]
 
 
 def _taper(start: int, stop: int, steps: int) -> Tensor:
@@ -165,11 +176,18 @@ def _moments(values: Tensor, valid: Tensor) -> tuple[float, float]:
 
 
 def fit_covariance(
-    values: Tensor, valid: Tensor, filled: Tensor, times: Tensor, year_phase: Tensor, day_phase: Tensor
+    values: Tensor,
+    valid: Tensor,
+    filled: Tensor,
+    times: Tensor,
+    year_phase: Tensor,
+    day_phase: Tensor,
+    evenness: float = 0.5,
 ) -> Covariance | None:
     """Weights of the dictionary that fit the semi-variances of one stack (T, H, W) of unit variance; None: too few cells.
 
-    ``filled`` are the indices of the steps that hold observations; the covariance is between all steps.
+    ``filled`` are the indices of the steps that hold observations; the covariance is between all steps. ``evenness`` as in
+    :func:`krige`.
     """
     _, height, width = values.shape
     if int(valid.sum()) < _MIN_CELLS:
@@ -208,17 +226,29 @@ def fit_covariance(
     gammas.append(1.0)
     weights.append(float(np.median(weights)) if weights else 1.0)
     weight = np.array(weights) / np.median(weights)
-    shares = _shares(np.array(rows) * weight[:, None], np.array(gammas) * weight)
+    shares = _shares(np.array(rows) * weight[:, None], np.array(gammas) * weight, evenness)
     return _assemble(shares, ranges, whole, height, width, values.device)
 
 
-def _shares(rows: Float64Array, gammas: Float64Array) -> Float64Array:
-    """Non-negative least squares with a slight pull towards zero."""
+def _shares(rows: Float64Array, gammas: Float64Array, evenness: float) -> Float64Array:
+    """Weights >= 0 of the parts, least squares: ``evenness`` of the early solution, the rest of the exact one.
+
+    The exact solution (non-negative least squares) holds a few parts only. The early one is that of multiplicative updates (ISRA,
+    Daube-Witherspoon and Muehllehner 1986), begun with all parts alike and stopped: no part that fits is left out, and a small
+    share spread over all keeps possible what the semi-variances cannot tell.
+    """
     size = rows.shape[1]
     found, _ = nnls(
         np.vstack([rows, 1e-3 * np.eye(size)]), np.append(gammas, np.zeros(size)), maxiter=100 * size
     )
-    return np.asarray(found)
+    squares, wanted = rows.T @ rows, np.maximum(rows.T @ gammas, 0)
+    early = np.full(size, gammas.max() / size)
+    for _ in range(_UPDATES):
+        early *= wanted / np.maximum(squares @ early, 1e-12)
+    spread = _SPREAD * early.sum() / (size - 1)
+    early *= 1 - _SPREAD
+    early[:-1] += spread
+    return np.asarray(evenness * early + (1 - evenness) * found)
 
 
 def _assemble(
@@ -409,29 +439,32 @@ def solve(
     targets side by side. It ends when every residual has fallen to ``tolerance``.
     """
     rows, columns = (cosines(n, values.dtype, values.device) for n in values.shape[2:])
-    seen = valid.to(values.dtype)
+    seen = valid.transpose(0, 1).to(values.dtype).contiguous()
     preconditioned = Preconditioner(roots, nugget, valid)
     root = _by_steps(roots).to(values.dtype)
 
     def back(x: Tensor) -> Tensor:
-        return _lower_transposed(root, (rows @ (x @ columns.mT)).transpose(0, 1).contiguous())
+        return _lower_transposed(root, rows @ (x @ columns.mT))
 
-    residual = back(values * seen)
+    residual = back(values.transpose(0, 1) * seen)
     z = torch.zeros_like(residual)
     ahead = preconditioned(residual)
-    direction, energy = ahead, (residual * ahead).sum(dim=(0, 2, 3))
+    direction, energy = ahead.clone(), (residual * ahead).sum(dim=(0, 2, 3))
     enough = tolerance**2 * energy
     for _ in range(iterations):
         going = energy > enough
         if not bool(going.any()):
             break
-        pushed = nugget * direction + back(seen * _fields(_lower(root, direction)))
+        pushed = back((rows.mT @ (_lower(root, direction) @ columns)).mul_(seen)).add_(
+            direction, alpha=nugget
+        )
         length = torch.where(going, energy / (direction * pushed).sum(dim=(0, 2, 3)), 0.0)[:, None, None]
-        z, residual = z + length * direction, residual - length * pushed
+        z.addcmul_(length, direction)
+        residual.addcmul_(length, pushed, value=-1)
         ahead = preconditioned(residual)
         energy, before = torch.where(going, (residual * ahead).sum(dim=(0, 2, 3)), energy), energy
-        turn = (energy / before.clamp_min(1e-30))[:, None, None]
-        direction = torch.where(going[:, None, None], ahead + turn * direction, direction)
+        turn = torch.where(going, energy / before.clamp_min(1e-30), 0.0)[:, None, None]
+        direction = ahead.addcmul_(turn, direction)
     return z
 
 
@@ -448,8 +481,12 @@ class Preconditioner:
         self.size = min(side, height), min(side, width)
         self.each = torch.empty(steps, steps, count, height, width, dtype=torch.float32, device=roots.device)
         self.long: list[Tensor] = []
+        a, b = self.size
+        single = roots.float()
+        single[:a, :b] = 0  # solved with their couplings
         for k, seen in enumerate(valid.double()):
-            inner = roots.mT @ (seen.mean(dim=(1, 2))[:, None] * roots)
+            cover = seen.mean(dim=(1, 2)).float()
+            inner = single.mT @ (cover[:, None] * single)
             inner.diagonal(dim1=2, dim2=3).add_(nugget)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
             self.each[:, :, k] = inverse.permute(2, 3, 0, 1)

@@ -43,7 +43,7 @@ SPLINE_ITERATIONS = 32
 EOF_RANK = 2
 EOF_ITERATIONS = 6
 HIDDEN_SHARE = 0.25
-EVERY_FRAME = 5  # is hidden wholly, where there are empty ones
+EVERY_FRAME = 3  # is hidden wholly, where there are empty ones
 PRIOR_POWER = 6.0
 KNOTS = 8
 ERROR_FLOOR = 2e-3
@@ -139,7 +139,7 @@ def estimate_candidates(batch: Batch, hidden: list[Tensor]) -> list[Estimated]:
     First from all that was observed, then without the cells of each entry of ``hidden`` (B, T, H, W).
     """
     views = [batch, *(batch.hide(cells) for cells in hidden)]
-    kriged = krige(views, [v.values for v in views])
+    kriged = krige(views, [v.values for v in views], evenness=1.0)
     usual = [local_climate(v) for v in views]
     unusual = krige(views, [(batch.values - m) / s for m, s in usual])
     anomalous = [m + s * z for (m, s), z in zip(usual, unusual, strict=True)]
@@ -163,11 +163,13 @@ def estimate_candidates(batch: Batch, hidden: list[Tensor]) -> list[Estimated]:
     ]
 
 
-def krige(views: list[Batch], targets: list[Tensor]) -> list[Tensor]:
+def krige(views: list[Batch], targets: list[Tensor], evenness: float = 0.15) -> list[Tensor]:
     """Kriging of one target from what each view observed, under the covariance of the first."""
     first = views[0]
     valids = [view.valid for view in views]
-    return gridded_kriging.krige(targets, valids, first.times, first.year_phase, first.day_phase)
+    return gridded_kriging.krige(
+        targets, valids, first.times, first.year_phase, first.day_phase, evenness=evenness
+    )
 
 
 def local_climate(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -323,7 +325,7 @@ def empty_frames(valid: Tensor) -> Tensor:
 
 
 def hidden_frames(valid: Tensor) -> Tensor:
-    """Every fifth frame that holds observations, wholly (B, T, H, W) bool: how candidates do without a frame."""
+    """Every third frame that holds observations, wholly (B, T, H, W) bool: how candidates do without a frame."""
     seen = valid.flatten(2).any(dim=2)
     number = seen.cumsum(dim=1)
     return valid & (seen & (number % EVERY_FRAME == EVERY_FRAME // 2 + 1))[:, :, None, None]

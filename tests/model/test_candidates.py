@@ -28,6 +28,6 @@ def test_hidden_frames_are_whole_and_leave_most() -> None:
     hidden = hidden_frames(valid)
     touched = hidden.flatten(2).any(dim=2)
     assert torch.equal(hidden, valid & touched[:, :, None, None])
-    assert touched.sum(dim=1).tolist() == [3, 4]
+    assert touched.sum(dim=1).tolist() == [5, 7]
     assert torch.equal(empty_frames(valid)[0], ~valid[0].flatten(1).any(dim=1))
     assert not bool(empty_frames(torch.zeros_like(valid)).any())
