@@ -2,6 +2,7 @@
 
     python benchmarks/fuzz.py                 ten minutes over all targets
     python benchmarks/fuzz.py --minutes 60 --targets netcdf,tiff
+    python benchmarks/fuzz.py --minutes 60 --page docs/benchmarks/fuzz.md
 
 A finding is a traceback, an internal error, a hang, a crash of the process, something left behind, a success without an output that
 verifies. Inputs that once were findings are kept in tests/fuzz/corpus and come first. Exit 1 where there is a finding. The files that
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 CORPUS = Path(__file__).resolve().parents[1] / "tests" / "fuzz" / "corpus"
@@ -507,6 +508,9 @@ def explore(name: str, seeds: Seeds, examples: int, number: int | None = None) -
     test = targets(seeds)[name]
     chosen = settings(
         max_examples=examples,
+        phases=(
+            Phase.generate,
+        ),  # a finding is kept as it is: making it smaller takes minutes that find more elsewhere
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -553,8 +557,53 @@ def hunt(name: str, number: int, kept: Path) -> tuple[int, str]:
     return told["tried"], told["finding"]
 
 
+WHAT = {
+    "netcdf": "NetCDF-3 and -4 files with changed, missing, repeated bytes and numbers, through `fill` and `verify`",
+    "tiff": "the same of GeoTIFFs (plain, tiled, predicted, BigTIFF)",
+    "zarr": "the same of the metadata and chunks of Zarr v2 and v3 stores",
+    "model": "the same of weights and cards, through `models show` and the loaders",
+    "dates": "file names and `--date-format`",
+    "times": "CF units, calendars and numbers of a time axis",
+    "options": "command lines of `fill`: real options, values that may make no sense",
+}
+
+
+def page(words: list[str], minutes: float, seeds: str, total: Counter[str], findings: list[str]) -> str:
+    """What was tried and what was found, as Markdown."""
+    from stimpute import __version__
+
+    rows = [
+        f"| {name} | {WHAT[name]} | {total[name]:,} | {sum(f.startswith(f'{name} ') for f in findings)} |"
+        for name in total
+    ]
+    found = "".join(f"- `{finding[:300]}`\n" for finding in findings)
+    return "\n".join((
+        "# Broken inputs, by the thousand\n",
+        f"`python benchmarks/fuzz.py {' '.join(words)}`, stimpute {__version__}, {minutes:.0f} minutes on one core, seeds {seeds}.\n",
+        "A finding is a traceback, an internal error, a hang of more than a minute, a crash of the process, something left behind, or a",
+        "success whose output does not verify. Inputs that were findings once are kept in `tests/fuzz/corpus` and are tried first.\n",
+        "| target | what is broken | inputs | findings |",
+        "|---|---|---:|---:|",
+        *rows,
+        f"| all | | {sum(total.values()):,} | {len(findings)} |\n",
+        found,
+    )).rstrip("\n") + "\n"  # fmt: skip
+
+
+def replayed() -> list[str]:
+    """The corpus, once more: what is a finding again."""
+    again = []
+    for path in corpus():
+        try:
+            replay(path)
+        except FindingError as error:
+            again.append(f"corpus ({path.stem}): {error}")
+    return again
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Replay the corpus, then hunt until the time is up."""
+    words = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -562,12 +611,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--targets", default="netcdf,tiff,zarr,model,dates,times,options")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"), help="where findings are written")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--page", type=Path, help="Markdown of what was tried, renewed after every round")
+    options = parser.parse_args(words)
     options.keep.mkdir(parents=True, exist_ok=True)
     for kind, data in (("nc", Seeds.written().netcdf[0]), ("tif", Seeds.written().tiff[0])):
         broken_file(f"a.{kind}", data)  # everything is imported once, before the workers are forked
-    names, findings, total, number = options.targets.split(","), [], Counter(), options.seed
-    end = time.monotonic() + 60 * options.minutes
+    names, number = options.targets.split(","), options.seed
+    findings, total = replayed(), Counter(dict.fromkeys(names, 0))
+    start = time.monotonic()
+    end = start + 60 * options.minutes
     while time.monotonic() < end:
         for name in names:
             done, finding = hunt(name, number, options.keep)
@@ -577,6 +629,11 @@ def main(arguments: list[str] | None = None) -> int:
                 print(findings[-1], flush=True)
             if time.monotonic() > end:
                 break
+        if options.page:
+            spent = (time.monotonic() - start) / 60
+            options.page.write_text(
+                page(words, spent, f"{options.seed} to {number}", total, findings), "utf-8"
+            )
         number += 1
     for name in names:
         print(f"{name}: {total[name]:,} inputs")

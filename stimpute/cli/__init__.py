@@ -5,6 +5,7 @@ Importing it loads neither numpy nor torch nor any geodata library: ``stimpute -
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -71,6 +72,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = [str(item) for item in (sys.argv[1:] if arguments is None else arguments)]
     console.talk.quiet, console.talk.verbose, console.talk.arguments = False, False, tuple(given)
     console.show_warnings()
+    # zarr reads in parallel: of several failures one is raised, the others would be logged as tracebacks
+    logging.getLogger("asyncio").setLevel(logging.DEBUG if "-v" in given else logging.CRITICAL)
     try:
         code = app(args=given, prog_name="stimpute", standalone_mode=False)
         if code == INTERRUPTED:  # how Typer reports a KeyboardInterrupt

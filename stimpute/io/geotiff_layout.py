@@ -111,7 +111,8 @@ def creation_profile(
         chosen.pop(key, None)
     if not chosen.get("tiled"):
         chosen.pop("blockxsize", None)
-    chosen = chosen | {k.lower(): v for k, v in options.creation.items()}
+    chosen = {"interleave": "band", **chosen, **{k.lower(): v for k, v in options.creation.items()}}
+    chosen["interleave"] = str(chosen["interleave"]).lower()
     if str(chosen.get("predictor")) == "3" and dtype.kind != "f":
         chosen["predictor"] = "2"
     if str(chosen.get("compress", "none")).lower() in ("none", "packbits"):
@@ -156,9 +157,9 @@ def _merged(source: GeoTiffSource, name: str, options: SinkOptions) -> FileLayou
     interleave = (
         "pixel" if source.headers[0].profile.get("interleave") == "pixel" and not layout.cog else "band"
     )
-    return replace(
-        layout, profile={**layout.profile, "interleave": options.creation.get("INTERLEAVE", interleave)}
-    )
+    if "interleave" in (key.lower() for key in options.creation):
+        return layout
+    return replace(layout, profile={**layout.profile, "interleave": interleave})
 
 
 def _one_each(source: GeoTiffSource, options: SinkOptions) -> tuple[FileLayout, ...]:

@@ -398,5 +398,7 @@ def _disk_errors(target: Path) -> Iterator[None]:
     """The library's failures while writing, as one of our errors."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        raise OutputError(f"{target}: cannot be written ({error}); is the disk full?") from error
+    except (OSError, RuntimeError, AttributeError) as error:  # the last: of a name that no attribute may have
+        named = isinstance(error, AttributeError) or "illegal characters" in str(error)
+        advice = "; --of Zarr writes such names" if named else "; is the disk full?"
+        raise OutputError(f"{target}: cannot be written ({error}){advice}") from error

@@ -754,3 +754,15 @@ def test_real_files_filled_and_read_back(shared_data: Path, tmp_path: Path) -> N
                 again.read_stored(whole(again))[before.valid], source.read_stored(whole(source))[before.valid]
             )
             assert after.valid.all()
+
+
+@pytest.mark.parametrize(("asked", "expected"), [({}, "band"), ({"INTERLEAVE": "PIXEL"}, "pixel")])
+def test_bands_of_another_format_are_not_interleaved_unless_asked_for(tmp_path, asked, expected):
+    """GTiff's own default is by pixel: hundreds of bands would be compressed anew for each of them."""
+    values = np.arange(3 * 6 * 7, dtype="f4").reshape(3, 6, 7)
+    path = write(tmp_path / "a.img", values, names=DAYS, driver="HFA")
+    with open_geotiff([path]) as source:
+        fill(source, tmp_path / "out.tif", SinkOptions(creation=asked))
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.profile["interleave"] == expected
+        np.testing.assert_array_equal(file.read(), values)

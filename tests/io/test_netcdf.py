@@ -397,3 +397,12 @@ def test_granules_without_a_time_dimension(tmp_path, gappy, fill_with):
         fill_with(1.0, paths, tmp_path / "merged.nc")
     fill_with(1.0, paths, tmp_path / "filled")
     assert raw(tmp_path / "filled" / "lst_20200102.nc", "lst").shape == (8, 10)
+
+
+def test_a_name_that_netcdf_does_not_take_is_one_error_that_says_so(tmp_path, write_netcdf, gappy, fill_with):
+    """The library reads such names from damaged classic files, and refuses to write them."""
+    path = write_netcdf(gappy(), file_format="NETCDF3_CLASSIC", attributes={"odd_name": 1})
+    path.write_bytes(path.read_bytes().replace(b"odd_name", b"odd\x01name"))
+    with pytest.raises(OutputError, match=r"illegal characters\); --of Zarr"):
+        fill_with(12.5, path, tmp_path / "out.nc")
+    assert list(tmp_path.iterdir()) == [path]

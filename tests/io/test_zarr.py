@@ -116,3 +116,21 @@ def test_real_zip(shared_data, tmp_path, fill_with):
     fill_with(0.5, path, out, tile=(1, 500, 2000))
     report = verify([str(path)], out)
     assert report.ok if hasattr(report, "ok") else report
+
+
+@pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
+@pytest.mark.parametrize("fill", [-9999.0, np.nan])
+def test_a_v3_store_that_declares_its_gaps_by_the_fill_value_alone_verifies(tmp_path, gappy, fill_with, fill):
+    """As zarr itself writes it, without xarray's ``_FillValue`` attribute."""
+    values = gappy()
+    root = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=3)
+    for name, data, dims in (("time", np.arange(6.0), ["time"]), ("sst", values, ["time", "y", "x"])):
+        array = root.create_array(
+            name, shape=data.shape, dtype=data.dtype, fill_value=fill, dimension_names=dims
+        )
+        array[...] = np.where(np.isnan(data), fill, data)
+    root["time"].attrs["units"] = "days since 2020-01-01"
+    fill_with(12.5, tmp_path / "in.zarr", tmp_path / "out.zarr")
+    report = verify([tmp_path / "in.zarr"], tmp_path / "out.zarr")
+    assert report.differences == ()
+    assert report.layers[0].observed == np.isfinite(values).sum()

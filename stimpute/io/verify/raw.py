@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -168,6 +170,14 @@ def _open_zarr(path: Path) -> Iterator[RawFile]:
             store.close()
 
 
+def _decoded_fill(text: str, dtype: np.dtype[Any]) -> Any:
+    """A float fill value of a Zarr v3 attribute, which holds the base64 of a little-endian double; other text as it is."""
+    try:
+        return dtype.type(struct.unpack("<d", base64.b64decode(text, validate=True))[0])
+    except (ValueError, struct.error):
+        return text
+
+
 def _root_in_zip(path: Path) -> str:
     """The shallowest folder of a zip file that holds Zarr metadata."""
     with zipfile.ZipFile(path) as archive:
@@ -185,10 +195,16 @@ def _zarr_array(name: str, array: Any) -> RawArray:
     named = getattr(metadata, "dimension_names", None) or attributes.pop("_ARRAY_DIMENSIONS", None)
     attributes.pop("_ARRAY_DIMENSIONS", None)
     dims = tuple(named) if named else tuple(f"{name}_dim_{i}" for i in range(array.ndim))
-    if (
-        array.fill_value not in (None, 0, "", b"") and "_FillValue" not in attributes
+    fill = attributes.get("_FillValue")
+    if fill is None and array.fill_value not in (
+        None,
+        0,
+        "",
+        b"",
     ):  # 0 says how a missing chunk reads, no more
         attributes["_FillValue"] = np.asarray(array.fill_value)[()]
+    elif isinstance(fill, str) and np.dtype(array.dtype).kind == "f":
+        attributes["_FillValue"] = _decoded_fill(fill, np.dtype(array.dtype))
     described = metadata.to_dict()
     layout = {
         "chunks": array.chunks,
