@@ -5,10 +5,10 @@ Importing it loads neither numpy nor torch nor any geodata library: ``stimpute -
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -72,10 +72,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = [str(item) for item in (sys.argv[1:] if arguments is None else arguments)]
     console.talk.quiet, console.talk.verbose, console.talk.arguments = False, False, tuple(given)
     console.show_warnings()
-    # zarr reads in parallel: of several failures one is raised, the others would be logged as tracebacks
-    logging.getLogger("asyncio").setLevel(logging.DEBUG if "-v" in given else logging.CRITICAL)
     try:
-        code = app(args=given, prog_name="stimpute", standalone_mode=False)
+        with console.quiet_libraries():
+            command = typer.main.get_command(app)  # app() itself would put a hook of its own on failures
+            code = command(args=given, prog_name="stimpute", standalone_mode=False)
         if code == INTERRUPTED:  # how Typer reports a KeyboardInterrupt
             console.complain("interrupted")
         sys.stdout.flush()
@@ -119,4 +119,8 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 def main() -> NoReturn:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run())
+    code = run()
+    if any(thread.name == "stimpute-open" for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(code)  # a library that goes round in circles in a damaged file; unloading it would crash
+    sys.exit(code)

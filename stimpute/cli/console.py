@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import math
 import os
 import shlex
@@ -106,6 +108,35 @@ def show_warnings() -> None:
 
     warnings.showwarning = show
     warnings.simplefilter("always", StimputeWarning)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Tracebacks of libraries that go on regardless, only under -v.
+
+    GDAL's messages about a damaged file need not be UTF-8, which rasterio's logger cannot say; zarr reads in parallel, and of several
+    failures raises one.
+    """
+
+    def unraisable(arguments: Any) -> None:
+        detail(f"{type(arguments.exc_value).__name__}: {arguments.exc_value} (in {arguments.object!r})")
+
+    hooks, logger = (sys.unraisablehook, sys.excepthook), logging.getLogger("asyncio")
+    sys.unraisablehook = unraisable
+    sys.excepthook = lambda *unheard: (
+        None
+    )  # Cython says it twice, once through here; our own errors do not pass this way
+    logger.addFilter(_verbose)
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = hooks
+        gc.collect(1)  # what fails unheard says so when it is thrown away
+        logger.removeFilter(_verbose)
+
+
+def _verbose(record: object) -> bool:
+    return talk.verbose
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 
 from stimpute.errors import InputError
 from stimpute.io.classic_size import is_classic, missing_bytes
+from stimpute.io.patience import opened_in_time
 from stimpute.io.raw import Array, Key, RawFile, RawVariable
 
 LOCK = threading.RLock()  # the HDF5 library below is not safe in threads
@@ -28,13 +29,13 @@ def open_netcdf(path: str | Path) -> RawFile:
     _refuse_cut(path)
     try:
         with LOCK:
-            dataset = netCDF4.Dataset(str(path), "r")
+            dataset = opened_in_time(path, lambda: netCDF4.Dataset(str(path), "r"))
             dataset.set_auto_maskandscale(False)
             dataset.set_auto_chartostring(False)
             raw = _raw_file(path, dataset)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except Exception as error:  # whatever the library makes of damaged metadata
         raise InputError(

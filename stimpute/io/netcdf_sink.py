@@ -144,7 +144,11 @@ class NetCDFSink:
             fill = variable.dtype.type(np.nan)  # in memory NaN needs no declaration
         if fill is not None and variable.dtype == np.float16:
             fill = np.asarray(fill).astype(np.float32)[()]
-        fits = fill is not None and np.asarray(fill).dtype == datatype and np.asarray(fill).size == 1
+        fits = fill is not None and np.asarray(fill).dtype == datatype and np.asarray(fill).size >= 1
+        if (
+            fits and np.asarray(fill).size > 1
+        ):  # as HDF-EOS has it; the library takes one, CF several as missing_value
+            attrs.setdefault("missing_value", fill)
         storage = self._storage(variable)
         if storage.get("endian") == "big" and isinstance(datatype, np.dtype):
             datatype = datatype.newbyteorder(">")
@@ -163,7 +167,7 @@ class NetCDFSink:
         if self.variant.startswith("NETCDF3"):
             _set_attribute(created, _LATER, fill, self.variant)
             self._later.append((created, fill))
-        elif self.source.format != "NetCDF" and np.asarray(fill).dtype.kind in "iuf":
+        elif np.asarray(fill).dtype.kind in "iuf" and "missing_value" not in created.ncattrs():
             _set_attribute(created, "missing_value", fill, self.variant)
         else:
             warnings.warn(

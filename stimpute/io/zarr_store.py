@@ -110,7 +110,8 @@ def _raw_variable(path: str | Path, name: str, array: Any) -> RawVariable:
     attrs = dict(array.attrs.asdict())
     names = attrs.pop("_ARRAY_DIMENSIONS", None) or getattr(array.metadata, "dimension_names", None)
     group = name.rpartition("/")[0]
-    short = [n or f"dim_{i}" for i, n in enumerate(names or [None] * array.ndim)]
+    own = name.rpartition("/")[2]  # what has no names may not share them: arrays differ in length
+    short = [n or f"{own}_dim_{i}" for i, n in enumerate(names or [None] * array.ndim)]
     attrs |= _declared_fill(array, attrs.pop("_FillValue", None))
 
     def load(key: Key) -> Array:

@@ -399,6 +399,28 @@ def test_granules_without_a_time_dimension(tmp_path, gappy, fill_with):
     assert raw(tmp_path / "filled" / "lst_20200102.nc", "lst").shape == (8, 10)
 
 
+def test_several_fill_values_are_missing_values_of_the_output(tmp_path, gappy, write_netcdf, fill_with):
+    """As HDF-EOS has them: its library takes a vector as ``_FillValue``, netCDF's does not."""
+    import h5py
+
+    from stimpute.io.verify import verify
+
+    path, codes = write_netcdf(gappy(), dtype="i2", scale=0.01, fill=-9999), np.array([-9999, -8888], "i2")
+    with h5py.File(path, "a") as file:
+        del file["sst"].attrs["_FillValue"]
+        file["sst"].attrs["_FillValue"] = codes
+        file["sst"][2, 3, 4] = -8888
+    fill_with(12.5, path, tmp_path / "out.nc")
+    with netCDF4.Dataset(tmp_path / "out.nc") as out:
+        assert out["sst"]._FillValue == -9999
+        np.testing.assert_array_equal(out["sst"].missing_value, codes)
+        assert out["sst_fill_flag"][2, 3, 4] == 1
+    assert verify([path], tmp_path / "out.nc").differences == ()
+    with netCDF4.Dataset(tmp_path / "out.nc", "a") as out:
+        out["sst"].missing_value = codes[:1]
+    assert "_FillValue" in " ".join(verify([path], tmp_path / "out.nc").differences)
+
+
 def test_a_name_that_netcdf_does_not_take_is_one_error_that_says_so(tmp_path, write_netcdf, gappy, fill_with):
     """The library reads such names from damaged classic files, and refuses to write them."""
     path = write_netcdf(gappy(), file_format="NETCDF3_CLASSIC", attributes={"odd_name": 1})

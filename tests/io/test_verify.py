@@ -429,6 +429,15 @@ class TestRasters:
             change(file)
         assert named in differences(verify(source, out))
 
+    def test_a_date_may_move_from_the_file_name_into_the_band(self, tmp_path, gappy, write_geotiffs):
+        source = write_geotiffs(gappy(t=1))[0]
+        out = Path(shutil.copy(source, tmp_path / "filled.tif"))
+        for description, expected in (("2020-01-01", ()), ("something else", ("description",))):
+            with rasterio.open(out, "r+") as file:
+                file.set_band_description(1, description)
+            found = [line for line in verify([source], out).differences if "description" in line]
+            assert len(found) == len(expected), found
+
     def test_a_side_file_says_what_was_observed(self, tmp_path, write_geotiffs):
         source = write_geotiffs(np.full((1, 4, 5), 3.0), nodata=None)[0]
         out = tmp_path / "out.tif"

@@ -134,3 +134,17 @@ def test_a_v3_store_that_declares_its_gaps_by_the_fill_value_alone_verifies(tmp_
     report = verify([tmp_path / "in.zarr"], tmp_path / "out.zarr")
     assert report.differences == ()
     assert report.layers[0].observed == np.isfinite(values).sum()
+
+
+@pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
+def test_arrays_without_dimension_names_do_not_share_any(tmp_path, gappy, fill_with):
+    """Their lengths differ: under one name the output could not be opened by xarray."""
+    root = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=2)
+    for name, data in (("sst", gappy(t=3)), ("weights", np.arange(5.0))):
+        array = root.create_array(name, shape=data.shape, dtype=data.dtype, fill_value=np.nan)
+        array[...] = data
+    root["sst"].attrs["_ARRAY_DIMENSIONS"] = ["time", "y", "x"]
+    fill_with(12.5, tmp_path / "in.zarr", tmp_path / "out.zarr")
+    assert verify([tmp_path / "in.zarr"], tmp_path / "out.zarr").differences == ()
+    with xr.open_zarr(tmp_path / "out.zarr", consolidated=False) as out:
+        assert out.weights.dims == ("weights_dim_0",)

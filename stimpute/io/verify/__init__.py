@@ -37,7 +37,7 @@ def verify(
     inputs : files, folders, globs or ``@lists``, in any order.
     out : the output: a file, a Zarr store, or a folder with one file per input.
     nodata : further stored numbers that mean "no data" (those given to ``fill`` are found in ``history``).
-    variables : the variables that were filled; by default those with a ``fill_flag`` beside them.
+    variables : the variables that were filled; by default, and for ``all``, those with a ``fill_flag`` beside them.
 
     Returns
     -------
@@ -48,6 +48,7 @@ def verify(
     ------
     InputError : a file that cannot be read, or two that cannot be compared.
     """
+    variables = () if "all" in variables else variables
     listed = expand_inputs([inputs] if isinstance(inputs, str | Path) else inputs)
     sources = [Path(inner) for path in listed for inner in _members(path)]
     target = Path(out)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,9 @@ def _bands(ledger: Ledger, before: Any, after: Any, name: str, declared: Declare
         pairs = zip(getattr(before, attribute), getattr(after, attribute), strict=True)
         for band, (old, new) in enumerate(pairs, start=1):
             what = f"{name}, band {band}, {attribute.removesuffix('s').removesuffix('val')}"
-            if attribute != "nodatavals":
+            if attribute == "descriptions" and old is None and _is_date(new):
+                ledger.note(f"{what}: {new}, which was in the file's name")
+            elif attribute != "nodatavals":
                 may_change = (
                     declared.dtype if attribute == "dtypes" else converted and attribute == "colorinterp"
                 )
@@ -265,6 +268,13 @@ def _bands(ledger: Ledger, before: Any, after: Any, name: str, declared: Declare
                 ledger.expect(what, old, new, declared.dtype or converted)
     for band in range(1, before.count + 1):
         _tags(ledger, f"{name}, band {band}, tag ", before.tags(band), after.tags(band))
+
+
+def _is_date(text: str | None) -> bool:
+    try:
+        return text is not None and bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _is_nan(nodata: float | None) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stimpute.errors import InputError
+from stimpute.io.patience import opened_in_time
 from stimpute.io.zarr_store import ROOT_DOCUMENTS, is_zarr
 
 Array = npt.NDArray[Any]
@@ -71,7 +72,7 @@ def _open_netcdf(path: Path) -> Iterator[RawFile]:
     import netCDF4
 
     try:
-        file = netCDF4.Dataset(path)
+        file = opened_in_time(path, lambda: netCDF4.Dataset(path))
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path}: not readable as NetCDF ({error})") from error
     with file:
@@ -194,7 +195,8 @@ def _zarr_array(name: str, array: Any) -> RawArray:
     attributes = dict(array.attrs)
     named = getattr(metadata, "dimension_names", None) or attributes.pop("_ARRAY_DIMENSIONS", None)
     attributes.pop("_ARRAY_DIMENSIONS", None)
-    dims = tuple(named) if named else tuple(f"{name}_dim_{i}" for i in range(array.ndim))
+    short = name.rpartition("/")[2]
+    dims = tuple(n or f"{short}_dim_{i}" for i, n in enumerate(named or [None] * array.ndim))
     fill = attributes.get("_FillValue")
     if fill is None and array.fill_value not in (
         None,
