@@ -2,10 +2,13 @@
 
     python benchmarks/pretrain.py pack ../shared/data runs/archives
     python benchmarks/pretrain.py train runs/archives -o runs/st-small.safetensors --minutes 80
+    python benchmarks/pretrain.py seen runs/archives stimpute/pretrained/st-small.safetensors
 
 Training needs torch and numpy only, so the packed archives may travel to another machine. Without archives it runs on simulated
 worlds alone. `pretrain.toml` says which files train; the files that only judge (docs/decisions/0014) are not in it. `--without` leaves
-more out, by the beginnings of their archives' names; the weights' card lists what was trained on.
+more out, by the beginnings of their archives' names; the weights' card lists what was trained on. `seen` surveys the training
+examples, and the archives as wholes, with the survey that `fill` makes of a stack, and writes the 1 %, 50 % and 99 % quantiles beside
+the weights, whichever they are at the time: `fill` warns outside of them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from stimpute.errors import InputError, StimputeError
 if TYPE_CHECKING:
     from stimpute.protocols import Layer
     from stimpute.stack import Stack
+    from stimpute.training import Archive
+    from stimpute.training.feed import Feed
 
 RECIPE = Path(__file__).with_suffix(".toml")
 MAX_BYTES = 8e6  # of one archive in float32
@@ -56,6 +61,13 @@ def main(given: Sequence[str] | None = None) -> int:
     training.add_argument("--threads", type=int, default=1)
     training.add_argument("--workers", type=int, default=0, help="further processes that make batches ahead")
     training.set_defaults(run=train)
+    seeing = commands.add_parser(
+        "seen", help="survey of the training examples -> NAME.seen.json beside weights"
+    )
+    seeing.add_argument("archives", type=Path, nargs="?")
+    seeing.add_argument("weights", type=Path)
+    seeing.add_argument("--steps", type=int, default=150, help="of training, surveyed example by example")
+    seeing.set_defaults(run=write_seen)
     arguments = parser.parse_args(given)
     try:
         arguments.run(arguments)
@@ -182,6 +194,62 @@ def train(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
     )
     print(run_training(options, archives, say))
+
+
+def write_seen(arguments: argparse.Namespace) -> None:
+    """Quantiles of gaps, range and noise over what training sees."""
+    import json
+
+    from stimpute.pretrained.checkpoint import seen_path
+    from stimpute.training import FeedOptions, read_npz
+    from stimpute.training.feed import Feed
+
+    recipe: dict[str, Any] = tomllib.loads(RECIPE.read_text())["training"]
+    archives = [read_npz(path) for path in archive_paths(arguments.archives)]
+    feed = Feed(
+        archives,
+        FeedOptions(world_share=recipe["world_share"], shapes=tuple(tuple(s) for s in recipe["shapes"])),
+        seed=recipe["seed"],
+    )
+    found: dict[str, list[float]] = {}
+    count = 0
+    for stack in examined(feed, archives, arguments.steps):
+        count += 1
+        for name, value in surveyed(stack).items():
+            found.setdefault(name, []).append(value)
+    ranges = {
+        name: [round(float(q), 4) for q in np.quantile(values, (0.01, 0.5, 0.99))]
+        for name, values in sorted(found.items())
+    }
+    told = {"quantiles": [0.01, 0.5, 0.99], "ranges": ranges, "examples": count, "archives": len(archives)}
+    seen_path(arguments.weights).write_text(json.dumps(told, indent=2) + "\n")
+    print(json.dumps(told))
+
+
+def examined(feed: Feed, archives: Sequence[Archive], steps: int) -> Iterator[Stack]:
+    """What the network is given in some training steps, and the archives as wholes, on index grids."""
+    from stimpute.stack import Stack
+
+    for step in range(steps):
+        given = feed.example(step).given
+        for values, valid, times in zip(given.values.numpy(), given.valid.numpy(), given.times.numpy()):
+            if valid.sum() > 1:
+                yield Stack.from_array(np.where(valid, values, np.nan), times=times.astype(np.float64))
+    for archive in archives:
+        yield Stack.from_array(archive.values, times=archive.times)
+
+
+def surveyed(stack: Stack) -> dict[str, float]:
+    """The traits that the survey of a fill finds in a stack."""
+    from stimpute.errors import VariogramError
+    from stimpute.inference.familiarity import traits
+    from stimpute.variography import analyse
+
+    try:
+        variogram = analyse(stack, max_pairs=200_000)
+    except VariogramError:
+        variogram = None
+    return traits(stack.valid.sum(axis=0), stack.shape[0], variogram, stack.grid)
 
 
 if __name__ == "__main__":

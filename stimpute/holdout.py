@@ -76,7 +76,9 @@ class _Hiding:
         self.left = valid.sum(axis=0, dtype=np.int32)
         observed = int(self.left.sum())
         if observed < 2:
-            raise InputError(f"{observed} observed cells: too few to hide any and keep one")
+            raise InputError(
+                f"{observed} observed cells: too few to hide any and keep one; give more of the stack"
+            )
         spare = int(np.maximum(self.left - 1, 0).sum())
         self.keep_one = valid.shape[0] > 1 and spare > 0
         wanted = min(max(round(share * observed), 1), observed - 1)
@@ -99,7 +101,7 @@ class _Hiding:
         order = rng.permutation(np.flatnonzero(counts))
         if len(order) < 2:
             raise InputError(
-                f"hiding frames needs two with observations, found {len(order)} of {len(counts)} steps"
+                f"two steps with observations are needed to hide frames, found {len(order)} of {len(counts)}; hide something else"
             )
         for i, t in enumerate(order[:-1]):
             if i > 0 and abs(self.wanted - int(counts[t])) > abs(self.wanted):

@@ -116,7 +116,7 @@ def as_inputs(x: Any) -> Any:
         return [x if str(x) == "-" else Path(x) if isinstance(x, str) and not _is_address(x) else x]
     if isinstance(x, list | tuple):
         if not x:
-            raise UsageError("no input given")
+            raise UsageError("no input given; give a path, several, or an xarray object")
         return [
             Path(item) if isinstance(item, str) and item != "-" and not _is_address(item) else item
             for item in x

@@ -87,14 +87,14 @@ def coarsened(fine: Stack, factor: int) -> tuple[Stack, Stack]:
     t, ny, nx = fine.shape
     rows, cols = ny // factor, nx // factor
     if min(rows, cols) < 2:
-        raise InputError(f"{ny} x {nx} cells are too few to be coarsened by {factor}")
+        raise InputError(f"{ny} x {nx} cells are too few to be coarsened by {factor}; lower --factor")
     cut = fine.window(slice(None), slice(0, rows * factor), slice(0, cols * factor))
     blocks = (t, rows, factor, cols, factor)
     count = cut.valid.reshape(blocks).sum(axis=(2, 4))
     total = cut.values.reshape(blocks).sum(axis=(2, 4), dtype=np.float64)
     valid = count >= KNOWN_SHARE * factor**2
     if not valid.any():
-        raise InputError(f"no block of {factor} x {factor} cells is half known")
+        raise InputError(f"no block of {factor} x {factor} cells is half known; lower --factor")
     values = np.where(valid, total / np.maximum(count, 1), 0).astype(np.float32)
     coarse = Stack(values, valid, cut.times, _coarse_grid(cut.grid, factor), cut.year_phase, cut.day_phase)
     return coarse, cut

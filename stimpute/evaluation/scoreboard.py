@@ -17,11 +17,11 @@ from stimpute.errors import InputError, StimputeError, StimputeWarning, UsageErr
 from stimpute.grid import Grid
 from stimpute.holdout import KINDS, Kind, hold_out
 from stimpute.inference.engine import fill_source
+from stimpute.inference.familiarity import cell_km
 from stimpute.inference.memory import ArraySink, StackSource
 from stimpute.inference.options import FillOptions, Progress
 from stimpute.inference.refusal import gap_days
 from stimpute.inference.summary import FillSummary
-from stimpute.inference.survey import cell_km
 from stimpute.metrics import BinScores, Scores, by_bins, score
 from stimpute.protocols import FILLED, Layer, Method, Window
 from stimpute.stack import BoolArray, Float32Array, Stack

@@ -38,6 +38,7 @@ class PretrainedMethod(STMethod):
         self.model_name = model.name
         self.sha256 = model.sha256
         self.adaptation = adaptation
+        self.seen = model.card.get("seen")  # ranges of what it was trained on
 
 
 def method_names() -> tuple[str, ...]:

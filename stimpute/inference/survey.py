@@ -17,6 +17,7 @@ from scipy.ndimage import distance_transform_edt
 
 from stimpute.errors import InputError, StimputeWarning, VariogramError
 from stimpute.grid import Grid
+from stimpute.inference.familiarity import cell_km, remark, traits
 from stimpute.inference.level_shift import level_shift
 from stimpute.inference.memory import BandReader, Read, StackSource, wrapped
 from stimpute.inference.options import FillOptions, Progress
@@ -131,10 +132,12 @@ def survey_layer(
         )
     notes = _remarks(layer, scan) + _jump(source, layer, scan)
     complete = bool((scan.per_cell == layer.shape[0]).all())
-    variogram, remark = (None, "") if complete else _variogram(scan.whole or scan.overview, options.seed)
+    variogram, failed = (None, "") if complete else _variogram(scan.whole or scan.overview, options.seed)
     range_km, range_days = _ranges(variogram)
-    if not complete and (remark or range_km is None):
-        notes.append(remark or f"{layer.name}: no spatial range could be fitted; tiles of the fallback size")
+    if not complete:
+        notes += remark(layer.name, traits(scan.per_cell, layer.shape[0], variogram, source.grid), method)
+    if not complete and (failed or range_km is None):
+        notes.append(failed or f"{layer.name}: no spatial range could be fitted; tiles of the fallback size")
     fillable, outside, refusal = _fillable(source, layer, scan, _reach(variogram, range_km), options)
     notes += refusal
     read = (
@@ -304,12 +307,6 @@ def _reach(variogram: VariogramAnalysis | None, range_km: float | None) -> float
     if variogram is None or range_km is None:
         return range_km
     return min(range_km, variogram.spatial.max_lag)
-
-
-def cell_km(grid: Grid) -> float:
-    """Typical distance in km (cells on an index grid) between neighbouring cells; 1 where there is one cell only."""
-    spacing = [s for s in grid.spacing_km() if s > 0]
-    return math.prod(spacing) ** (1 / len(spacing)) if spacing else 1.0
 
 
 def _fillable(

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio import shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from stimpute.errors import InputError
@@ -34,6 +35,7 @@ Cover = Literal["none", "dataset", "alpha"]
 
 HISTORY_TAG = "STIMPUTE_HISTORY"
 GDAL_CACHE_MB = 256
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # rasterio passes some of GDAL's on as they are
 _OPEN_FILES = 48
 _SKIPPED_NAMESPACES = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE"}
 _USUAL_FILLS = (-9999.0, -99999.0, -999.0, -32768.0, 1e20, 9.969209968386869e36)
@@ -129,7 +131,7 @@ class Files:
                     gap |= dataset.read(first.alpha, window=window) == 0
                 elif first.cover == "dataset":
                     gap |= dataset.read_masks(first.index, window=window) == 0
-            except RasterioError as error:
+            except GDAL_ERRORS as error:
                 raise InputError(
                     f"{first.path}: band {first.index} cannot be read, is it truncated? ({error})"
                 ) from error
@@ -162,7 +164,7 @@ def open_raster(path: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path, sharing=False)
-    except RasterioIOError as error:
+    except GDAL_ERRORS as error:
         raise InputError(f"{path}: cannot be opened as a raster ({error})") from error
 
 
@@ -179,6 +181,15 @@ def read_header(path: str, extra_fills: Sequence[float] = (), *, force: bool = F
     ------
     InputError : unreadable; complex, palette or categorical values; nodata that the dtype cannot hold.
     """
+    try:
+        return _header(path, extra_fills, force)
+    except GDAL_ERRORS as error:
+        raise InputError(
+            f"{path}: cannot be read as a raster ({error}); is it truncated or damaged?"
+        ) from error
+
+
+def _header(path: str, extra_fills: Sequence[float], force: bool) -> Header:
     with environment(), open_raster(path) as dataset:
         if dataset.count == 0:
             raise InputError(

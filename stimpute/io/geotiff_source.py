@@ -414,7 +414,8 @@ def _tagged(header: Header, band: Band) -> TimeAxis | None:
 
 def _joined(axes: Sequence[TimeAxis]) -> TimeAxis:
     if len({a.calendar for a in axes}) > 1:
-        raise InputError("bands of one file are dated in different calendars; give --times")
+        names = " and ".join(sorted({a.calendar for a in axes}))
+        raise InputError(f"bands of one file are dated in different calendars ({names}); give --times")
     return TimeAxis(
         days=np.concatenate([a.days for a in axes]),
         stamps=tuple(s for a in axes for s in a.stamps),

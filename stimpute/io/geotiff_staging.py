@@ -74,5 +74,5 @@ class StagedArray:
         while data:
             count = os.preadv(self._descriptor, [data], offset)
             if not count:
-                raise OutputError(f"{self.path.parent}: staged data are cut short")
+                raise OutputError(f"{self.path.parent}: staged data are cut short; is the disk full?")
             data, offset = data[count:], offset + count

@@ -42,7 +42,7 @@ def expand_inputs(inputs: Sequence[str | Path]) -> list[str]:
         else:
             raise InputError(f"{text}: no such file or folder")
     if not paths:
-        raise InputError("no input files")
+        raise InputError("no input files; give at least one path, folder or glob")
     return paths
 
 

@@ -38,7 +38,7 @@ def open_zarr(path: str | Path) -> RawFile:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever the library makes of damaged metadata
-        raise InputError(f"{path}: cannot be read as Zarr ({error})") from error
+        raise InputError(f"{path}: cannot be read as Zarr ({error}); is it damaged?") from error
 
 
 def is_zarr(path: str | Path) -> bool:

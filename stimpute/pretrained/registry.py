@@ -129,7 +129,10 @@ def _load(
 ) -> Loaded[Config, Network]:
     path = find_model(name_or_path)
     card = _card_for(path, task)
-    config = configure(card["config"])
+    try:
+        config = configure(card["config"])
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     network = _network(path, card, lambda: build(config))
     return Loaded(str(card.get("name", path.stem)), path, config, network, card)
 

@@ -58,7 +58,9 @@ def verify(
     for part, whole in _pairs(ledger, sources, target):
         try:
             _compare(ledger, part, whole, nodata, variables)
-        except _DAMAGE as error:
+        except Exception as error:
+            if not isinstance(error, _DAMAGE) and not type(error).__module__.startswith("rasterio"):
+                raise
             raise InputError(
                 f"{part[0]} and {whole} cannot be compared ({error}); is one of them damaged?"
             ) from error

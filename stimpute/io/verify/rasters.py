@@ -70,7 +70,9 @@ def open_raster(path: str | Path, stack: ExitStack) -> Any:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return stack.enter_context(rasterio.open(path))
     except RasterioIOError as error:
-        raise InputError(f"{path}: not readable as a raster ({error})") from error
+        raise InputError(
+            f"{path}: cannot be read as a raster ({error}); is it truncated or damaged?"
+        ) from error
 
 
 def history_of(file: Any) -> str:

@@ -74,7 +74,9 @@ def _open_netcdf(path: Path) -> Iterator[RawFile]:
     try:
         file = opened_in_time(path, lambda: netCDF4.Dataset(path))
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: not readable as NetCDF ({error})") from error
+        raise InputError(
+            f"{path}: cannot be read as NetCDF ({error}); is it truncated or damaged?"
+        ) from error
     with file:
         file.set_auto_maskandscale(False)
         file.set_auto_chartostring(False)
@@ -104,7 +106,7 @@ def _netcdf_array(prefix: str, variable: Any) -> RawArray:
 
     def read(index: Index) -> Array:
         return (
-            np.asarray(variable[_sorted(index, variable.ndim)])[_unsort(index)]
+            np.asarray(variable[_sorted(index, variable.ndim)])[_unsort(index, variable.name)]
             if variable.ndim
             else np.asarray(variable[...])
         )
@@ -126,13 +128,13 @@ def _sorted(index: Index, ndim: int) -> Any:
     return tuple(i if isinstance(i, slice) else np.unique(i) for i in index) if ndim else ...
 
 
-def _unsort(index: Index) -> Any:
+def _unsort(index: Index, name: str) -> Any:
     """Puts what :func:`_sorted` read into the order asked for."""
     if all(isinstance(i, slice) for i in index):
         return ...
     lengths = [slice(None) if isinstance(i, slice) else np.unique(i, return_inverse=True)[1] for i in index]
     if sum(not isinstance(i, slice) for i in lengths) > 1:
-        raise InputError("more than one dimension is out of order")
+        raise InputError(f"{name}: more than one of its dimensions is in another order; compare parts of it")
     return tuple(lengths)
 
 
@@ -152,7 +154,7 @@ def _open_zarr(path: Path) -> Iterator[RawFile]:
             )
             members = dict(root.members(max_depth=None))
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not readable as Zarr ({error})") from error
+        raise InputError(f"{path}: cannot be read as Zarr ({error}); is it damaged?") from error
     arrays: dict[str, RawArray] = {}
     attributes: dict[str, Mapping[str, Any]] = {"": dict(root.attrs)}
     dimensions: dict[str, tuple[int, bool]] = {}
