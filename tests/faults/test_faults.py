@@ -1,4 +1,6 @@
-"""Real processes, really disturbed. Always: a non-zero exit, one clear line, nothing under the output's name, nothing left behind."""
+"""Real processes, really disturbed, in every format. Always: a non-zero exit, one clear line, nothing under the output's name, nothing
+left behind but, after an interruption, the folder that a later run resumes from.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from stimpute import cli
 from stimpute.baselines import METHODS
-from stimpute.model import method as network  # noqa: F401  (torch is loaded once, before processes fork)
+from stimpute.model import method as network
 
-FORMATS = ("NetCDF", "Zarr", "GeoTIFF", "folder")
+FORMATS = ("NetCDF4", "NetCDF3", "Zarr", "GeoTIFF", "COG", "folder")
 NOBODY = 65534
 
 
@@ -48,8 +51,8 @@ class Slow:
 
     name, sees_whole = "mean", True
 
-    def __init__(self, here: Path, go: Path) -> None:
-        self.here, self.go = here, go
+    def __init__(self, here: Path, go: Path, then: Callable[[], object] = lambda: None) -> None:
+        self.here, self.go, self.then = here, go, then
 
     def prepare(self, overview):
         self.inner = METHODS["mean"]().prepare(overview)
@@ -61,6 +64,7 @@ class Slow:
             if self.go.exists():
                 break
             time.sleep(0.05)
+        self.then()
         return self.inner.impute(stack)
 
 
@@ -76,7 +80,11 @@ class Place:
         return frozenset(str(p.relative_to(self.folder)) for p in self.folder.rglob("*"))
 
     def start(
-        self, words: Sequence[object], prelude: Callable[[], object] = lambda: None, slow: bool = False
+        self,
+        words: Sequence[object],
+        prelude: Callable[[], object] = lambda: None,
+        slow: bool = False,
+        then: Callable[[], object] = lambda: None,
     ) -> tuple[multiprocessing.process.BaseProcess, Path]:
         """One command line in a process of its own, and the file that takes what it says."""
         said = Path(tempfile.mkstemp(prefix="said-")[1])
@@ -97,7 +105,7 @@ class Place:
             sys.stderr.flush()
             os._exit(code)
 
-        original, waiting = METHODS["mean"], Slow(self.here, self.go)
+        original, waiting = METHODS["mean"], Slow(self.here, self.go, then)
         waiting.prepare = lambda overview: (setattr(waiting, "inner", original().prepare(overview)), waiting)[
             1
         ]  # type: ignore[method-assign]
@@ -151,8 +159,8 @@ def place() -> Iterator[Place]:
 def stack(place, gappy, write_netcdf, write_geotiffs, tmp_path) -> Callable[..., tuple[list[Path], Path]]:
     """``stack(format)``: (inputs, output) in the place."""
 
-    def make(kind: str, **options: object) -> tuple[list[Path], Path]:
-        values = gappy(t=6, ny=40, nx=44)
+    def make(kind: str, large: int = 0) -> tuple[list[Path], Path]:
+        values = gappy(t=6, ny=large or 40, nx=large or 44)
         if kind == "Zarr":
             root = zarr.open_group(place.folder / "in.zarr", mode="w", zarr_format=2)
             for name, data, dims in (("time", np.arange(6.0), ["time"]), ("sst", values, ["time", "y", "x"])):
@@ -163,9 +171,11 @@ def stack(place, gappy, write_netcdf, write_geotiffs, tmp_path) -> Callable[...,
                 array.attrs["_ARRAY_DIMENSIONS"] = dims
             root["time"].attrs["units"] = "days since 2020-01-01"
             return [place.folder / "in.zarr"], place.folder / "out.zarr"
-        paths = [write_netcdf(values, **options)] if kind == "NetCDF" else write_geotiffs(values)
+        variant = {"NetCDF4": "NETCDF4", "NetCDF3": "NETCDF3_CLASSIC"}.get(kind)
+        paths = [write_netcdf(values, file_format=variant)] if variant else write_geotiffs(values)
         moved = [path.rename(place.folder / path.name) for path in paths]
-        return moved, place.folder / {"NetCDF": "out.nc", "GeoTIFF": "out.tif", "folder": "filled"}[kind]
+        names = {"GeoTIFF": "out.tif", "COG": "cog.out.tif", "folder": "filled"}
+        return moved, place.folder / names.get(kind, "out.nc")
 
     return make
 
@@ -193,7 +203,8 @@ def everything_is_imported(tmp_path_factory) -> None:
 
 
 def words(inputs: Sequence[Path], out: Path, *more: str) -> list[object]:
-    return ["fill", *inputs, out, "--method", "mean", "--no-uncertainty", "-q", *more]
+    cog = ["--of", "COG"] if out.name.startswith("cog") else []
+    return ["fill", *inputs, out, "--method", "mean", "--no-uncertainty", "-q", *cog, *more]
 
 
 def limit_files() -> None:
@@ -259,48 +270,83 @@ def test_61_a_permission_lost_in_the_middle_is_one_line(place, stack, kind):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("variant", ["NETCDF4", "NETCDF3_CLASSIC"])
-def test_57_a_file_that_is_cut_while_it_is_read_is_an_error(place, stack, variant):
-    inputs, out = stack("NetCDF", file_format=variant)
-
-    def cut(pid: int) -> None:
-        os.truncate(inputs[0], inputs[0].stat().st_size // 2)
-
-    end = place.run_and(words(inputs, out), cut)
-    assert end.code == 1, end.err
-    assert "stack.nc" in end.errors[0]
-    assert end.left == set()
-
-
-def test_57_a_raster_that_is_cut_while_it_is_read_is_an_error(place, stack):
-    inputs, out = stack("GeoTIFF")
-    end = place.run_and(words(inputs, out), lambda pid: [os.truncate(path, 600) for path in inputs])
-    assert end.code == 1, end.err
-    assert inputs[0].name in end.errors[0]
-    assert end.left == set()
+def cut(inputs: Sequence[Path]) -> None:
+    """Every file of the inputs loses its second half; of a store, those of the chunks."""
+    for path in inputs:
+        for part in [path] if path.is_file() else path.glob("sst/*"):
+            if not part.name.startswith("."):
+                os.truncate(part, min(part.stat().st_size // 2, 4000))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_memory_that_runs_out_is_one_line(place, stack, kind):
+def test_57_an_input_that_is_cut_while_it_is_read_is_an_error(place, stack, kind):
     inputs, out = stack(kind)
+    end = place.run_and(words(inputs, out), lambda pid: cut(inputs))
+    assert end.code == 1, end.err
+    assert len(end.errors) == 1, end.err
+    assert any(path.name in end.errors[0] for path in inputs)
+    assert end.left == set()
 
-    def starve(pid: int) -> None:
-        used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.prlimit(pid, resource.RLIMIT_AS, (used, used))
 
-    if not hasattr(resource, "prlimit"):
-        pytest.skip("no limits of another process on this system")
-    end = place.run_and([*words(inputs, out)], starve)
-    if end.code == 0:  # small enough to go on in what the allocator had left
-        assert out.exists()
-        return
+HOARD: list[bytearray] = []
+
+
+def eat_all_memory() -> None:
+    """No more address space than now, and what the allocator still holds is taken, down to pieces of 32 kB."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used, used))
+    for size in (1 << 24, 1 << 20, 1 << 17, 1 << 15):
+        with contextlib.suppress(MemoryError):
+            while True:
+                HOARD.append(bytearray(size))
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="no /proc on this system to limit memory by"
+)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_memory_that_runs_out_is_one_line(place, stack, kind):
+    inputs, out = stack(kind, large=160)
+    before = place.names()
+    process, said = place.start(words(inputs, out), slow=True, then=eat_all_memory)
+    place.go.touch()
+    end = place.end(process, said, before)
     assert end.code == 1, end.err
     assert len(end.errors) == 1, end.err
     assert end.left == set()
 
 
-def test_two_runs_onto_one_output_make_one(place, stack):
-    inputs, out = stack("NetCDF")
+@pytest.mark.parametrize("kind", FORMATS)
+def test_63_an_accelerator_that_cannot_allocate_leaves_the_output_to_the_cpu(place, stack, kind):
+    inputs, out = stack(kind, large=16)
+
+    def full() -> None:
+        real, initialise = network.predict, network.STMethod.__init__
+
+        def predict(net, batch, precision="fp32"):
+            if batch.values.device.type == "cpu" and not hasattr(predict, "failed"):
+                predict.failed = True  # type: ignore[attr-defined]
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return real(net, batch, precision)
+
+        def opened(self, net, device="cpu", precision="fp32"):
+            initialise(self, net, "cpu", precision)
+            self.device = type("Elsewhere", (), {"type": "xpu", "__str__": lambda self: "xpu:0"})()
+
+        network.predict, network.STMethod.__init__ = predict, opened
+        network.Batch.to = lambda self, device: self
+
+    end = place.run([w if w != "mean" else "st" for w in words(inputs, out)], full)
+    assert end.code == 0, end.err
+    assert end.err.count("too little free memory") == 1
+    assert all("out" in name or "filled" in name for name in end.new), end.new
+    assert not any(".stimpute-" in name for name in end.new), end.new
+    assert place.run(["verify", *inputs, out]).code == 0
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_two_runs_onto_one_output_make_one(place, stack, kind):
+    inputs, out = stack(kind)
     before = place.names()
     one = place.start(words(inputs, out), slow=True)
     place.wait_for(*one)
@@ -309,13 +355,15 @@ def test_two_runs_onto_one_output_make_one(place, stack):
     place.go.touch()
     ends = [place.end(*run, before) for run in (one, two)]
     assert sorted(end.code for end in ends) == [0, 1], [end.err for end in ends]
-    assert place.names() - before == {out.name}
+    assert sum(len(end.errors) for end in ends) == 1
+    assert not any(".stimpute-" in name for name in place.names()), place.names()
+    assert out.exists()
     assert place.run(["verify", *inputs, out]).code == 0
 
 
 @pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/St_Johns", "<-12>12"])
 def test_the_clock_and_the_language_of_the_machine_change_nothing(place, stack, zone):
-    inputs, out = stack("NetCDF")
+    inputs, out = stack("NetCDF4")
 
     def elsewhere() -> None:
         import locale

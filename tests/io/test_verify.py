@@ -498,6 +498,15 @@ class TestRasters:
         assert report.total("observed") == int(np.isfinite(values).sum())
 
 
+def test_a_variable_that_is_not_there_proves_nothing(pair):
+    source, out = pair
+    with pytest.raises(InputError, match=r"--var ssh: no such variable, only time, lat, lon, sst"):
+        verify([source], out, variables=["ssh"])
+    everything = verify([source], out, variables=["all"])
+    assert everything.layers == verify([source], out).layers
+    assert everything.total("observed") > 0
+
+
 def test_files_that_cannot_be_compared_are_refused_by_name(tmp_path, gappy, write_netcdf):
     source = write_netcdf(gappy())
     with pytest.raises(InputError, match=r"absent\.nc: no such file"):

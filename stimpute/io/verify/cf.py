@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stimpute.errors import InputError
 from stimpute.io.verify.cells import Encoding, Rules, blocks, compare, count_flag, same_bits
 from stimpute.io.verify.declared import Declared
 from stimpute.io.verify.raw import Array, Index, RawArray, RawFile, open_raw
@@ -72,6 +73,10 @@ def compare_files(
         targets: set[str] = set()
         for number, path in enumerate(sources):
             with open_raw(path) as before:
+                absent = [name for name in variables if name not in before.arrays]
+                if absent:
+                    names = ", ".join(list(before.arrays)[:12])
+                    raise InputError(f"{path}: --var {absent[0]}: no such variable, only {names}")
                 declared = Declared.from_history(after.history, before.history)
                 one = _Comparison(
                     ledger, before, after, declared, (*nodata, *declared.nodata), tuple(variables), number > 0
