@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         "--shares", type=shares, help="of the coarse cells hidden, with commas (default: 0.2,0.4,0.6,0.8)"
     )
     parser.add_argument("--hidings", type=names, help="some of fixed,random,quarter (default: all)")
-    parser.add_argument("--samples", type=int, default=16, help="members of an ensemble")
+    parser.add_argument("--samples", type=int, default=8, help="members of an ensemble")
     parser.add_argument("--worlds", type=int, default=WORLDS, help="how many simulated worlds")
     parser.add_argument(
         "--ablation-steps", type=int, default=0, help="steps of each ablation's training (default: none)"

@@ -179,7 +179,7 @@ class Refining:
     """
 
     factor: int
-    samples: int = 16
+    samples: int = 8
     conserve: bool = True
     bounds: tuple[float | None, float | None] = (None, None)
     seed: int = 0

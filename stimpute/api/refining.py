@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from stimpute.protocols import Refiner
 
 
+SAMPLES = 8
+
+
 class ReconstructKeywords(ReadKeywords, total=False):
     """How a stack is completed, refined and written; the command line's options of the same names."""
 
     method: str
     model: str | None
+    archive: str | Path | None
     samples: int
     members: bool
     conserve: bool
@@ -67,7 +71,7 @@ def reconstruct(
     factor : fine cells per coarse cell and axis.
     progress : called with (stage, done, total).
     command : recorded in ``history``.
-    options : as on the command line, with ``_`` for ``-``; ``memory`` in bytes, ``co`` a mapping.
+    options : as on the command line, with ``_`` for ``-``; ``memory`` in bytes, ``co`` a mapping, ``archive`` as ``PATH[:VAR]``.
 
     Returns
     -------
@@ -88,13 +92,16 @@ def reconstruct(
     writing = replace(sink_options(options), members=given.samples if given.members else 0)  # type: ignore[arg-type]
     inputs = as_inputs(x)
     if out is not None:
-        _check_output(out, inputs, reading, writing.overwrite)
+        _check_output(out, inputs, reading, writing.overwrite, options.get("archive"))
     refiner: Refiner = open_refiner(
         options.get("method", "diffrecon"), options.get("model"), factor, options.get("device", "auto"), options.get("threads")
     )  # fmt: skip
     coarse_reading = replace(reading, covariates=())
+    archive = options.get("archive")
     with io.open_source(inputs, coarse_reading) as source:
         fine = io.refine(source, factor, reading.covariates)
+        if archive is not None:
+            refiner = _beside(refiner, fine, str(archive))
         if out is not None:
             writing = replace(writing, format=io.output_format(out, source, writing))
         with io.create_sink(out, fine, writing) as sink:
@@ -102,17 +109,32 @@ def reconstruct(
     return getattr(sink, "dataset") if out is None else summary  # noqa: B009
 
 
+def _beside(refiner: Refiner, fine: Any, archive: str) -> Refiner:
+    """The refiner told by a fine archive of the only layer."""
+    from stimpute import io
+    from stimpute.inference.beside_archive import BesideArchive
+
+    if len(fine.layers) > 1:
+        names = ", ".join(layer.name for layer in fine.layers)
+        raise UsageError(
+            f"--archive {archive}: tells of one layer, the input has several ({names}); choose one with --var"
+        )
+    return BesideArchive(refiner, io.archive_on(fine, archive))
+
+
 def _run_options(factor: int, options: ReconstructKeywords) -> Any:
     from stimpute.inference.reconstruct import ReconstructOptions
 
     quantiles = tuple(options.get("quantiles", ()))
     return ReconstructOptions(
-        factor, options.get("samples", 16), options.get("members", False), options.get("conserve", True), quantiles,
+        factor, options.get("samples", SAMPLES), options.get("members", False), options.get("conserve", True), quantiles,
         options.get("bounds", "auto"), options.get("fill_never_observed", False), options.get("memory"), options.get("seed", 0),
     )  # fmt: skip
 
 
-def _check_output(out: str | Path, inputs: Any, reading: ReadOptions, overwrite: bool) -> None:
+def _check_output(
+    out: str | Path, inputs: Any, reading: ReadOptions, overwrite: bool, archive: str | Path | None
+) -> None:
     from stimpute import io
 
     target = Path(out)
@@ -123,7 +145,7 @@ def _check_output(out: str | Path, inputs: Any, reading: ReadOptions, overwrite:
             f"{out}: reconstruct writes one file; give it a name with a suffix (.nc, .zarr, .tif)"
         )
     io.check_output(out, paths_of(inputs), overwrite)
-    io.check_spared(out, read_besides(reading))
+    io.check_spared(out, [*read_besides(reading), *([str(archive)] if archive is not None else [])])
 
 
 def evaluate_reconstruct(
@@ -134,7 +156,7 @@ def evaluate_reconstruct(
     share: float = 0.4,
     methods: Sequence[str] | None = None,
     model: str | None = None,
-    samples: int = 16,
+    samples: int = SAMPLES,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -181,7 +203,7 @@ def evaluate_reconstruct(
     return boards
 
 
-REFINING_METHODS = ("linear+bilinear", "linear+cubic", "kriging+cubic", "st+cubic", "classical", "diffrecon")
+REFINING_METHODS = ("linear+bilinear", "linear+cubic", "kriging+cubic", "st+cubic", "st", "diffrecon")
 
 
 def refiner_maker(

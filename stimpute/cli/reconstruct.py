@@ -46,7 +46,7 @@ def reconstruct(
     method: Annotated[
         str,
         o.option(
-            "--method", panel=o.METHOD, metavar="diffrecon|classical", help="How to complete and refine."
+            "--method", panel=o.METHOD, metavar="diffrecon|st|classical", help="How to complete and refine."
         ),
     ] = "diffrecon",
     model: Annotated[
@@ -58,9 +58,18 @@ def reconstruct(
             help="Model of method diffrecon, made for the factor.",
         ),
     ] = None,
+    archive: Annotated[
+        str | None,
+        o.option(
+            "--archive",
+            panel=o.METHOD,
+            metavar="PATH[:VAR]",
+            help="Fine archive of the same variable and place, other times: what it shows inside the cells is used.",
+        ),
+    ] = None,
     samples: Annotated[
         int, o.option("--samples", panel=o.METHOD, metavar="N", help="Members of the ensemble.")
-    ] = 16,
+    ] = 8,
     conserve: Annotated[
         bool,
         o.option("--conserve/--no-conserve", panel=o.METHOD, help="Block means equal what was observed."),
@@ -104,7 +113,7 @@ def reconstruct(
         times=times, dedupe=dedupe, regular=regular, domain=domain, qc=qc, force=force,
     )  # fmt: skip
     options = {
-        "method": method, "model": model, "samples": samples, "members": members, "conserve": conserve,
+        "method": method, "model": model, "archive": archive, "samples": samples, "members": members, "conserve": conserve,
         "quantiles": quantiles or (), "uncertainty": uncertainty, "flags": flags, "bounds": parse.bounds(bounds),
         "fill_never_observed": fill_never_observed, "dtype": dtype, "of": of, "co": parse.creation(co or []),
         "device": device, "threads": threads, "memory": memory, "overwrite": overwrite, "seed": seed,

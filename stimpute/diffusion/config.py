@@ -31,15 +31,15 @@ class DiffReconConfig:
     """
 
     factor: int = 4
-    width: int = 40
-    token_dim: int = 48
+    width: int = 24
+    token_dim: int = 32
     num_heads: int = 4
     point_depth: int = 2
     block_tokens: int = 1024
     pattern_dim: int = 16
     periods: int = 3
     kernels: tuple[int, ...] = (1, 3, 5)
-    steps: int = 16
+    steps: int = 6
     stages: int = 2
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
-"""The good guess that diffusion starts from, and the scale of what it misses: coarse, then fine. Knows nothing about networks.
+"""The good guess that diffusion starts from, and the scale of what it misses: coarse, then fine.
 
-Coarse: the blend of classical candidates that the flagship starts from. Fine: the cubic field whose block means are the
+Coarse: what the network that fills gaps says, with its error; without one, the blend of classical candidates that it starts from. Fine: the cubic field whose block means are the
 completed coarse values, plus what covariates draw into the blocks. How large the rest is inside a block is judged by
 what the coarse field itself holds beyond half its resolution, and how that grew from the octave before.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 from stimpute.classical.refinement import block_mean, finer_detail, refined
 from stimpute.model.batch import Batch
 from stimpute.model.candidates import compute_candidates
+from stimpute.model.st_transformer import STTransformer
 
 MAE_TO_SD = math.sqrt(math.pi / 2)  # of a Gaussian
 SCALE_FLOOR = 2e-3  # standard deviations of the stack
@@ -67,11 +68,16 @@ class FineGuess:
     scale: Tensor
 
 
-def coarse_guess(batch: Batch) -> CoarseGuess:
-    """The blend of candidates for a batch in normalised units."""
+@torch.no_grad()
+def coarse_guess(batch: Batch, filler: STTransformer | None = None) -> CoarseGuess:
+    """What ``filler`` says of a batch in normalised units; without it, the blend of candidates."""
     found = compute_candidates(batch)
-    scale = (found.prior_error * MAE_TO_SD).clamp_min(SCALE_FLOOR)
-    return CoarseGuess(batch.values, batch.valid, found.prior, scale, found.features)
+    if filler is None:
+        prior, scale = found.prior, found.prior_error * MAE_TO_SD
+    else:
+        said = filler(batch, found if filler.config.head == "blend" else None)
+        prior, scale = said.mean, said.scale
+    return CoarseGuess(batch.values, batch.valid, prior, scale.clamp_min(SCALE_FLOOR), found.features)
 
 
 def fine_guess(completed: Tensor, valid: Tensor, fine_covariates: Tensor, factor: int) -> FineGuess:

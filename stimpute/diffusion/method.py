@@ -17,6 +17,7 @@ from stimpute.diffusion.network import DiffRecon
 from stimpute.errors import ModelError
 from stimpute.estimate import Estimate
 from stimpute.model.batch import Batch, covariate_moments, observed_moments
+from stimpute.model.st_transformer import STTransformer
 from stimpute.protocols import Refining
 from stimpute.stack import Float32Array, Stack
 
@@ -78,14 +79,20 @@ def _coarsened(arrays: Mapping[str, Float32Array], factor: int) -> dict[str, Flo
 
 
 class ClassicalRefiner:
-    """The guess itself: classical candidates, then the cubic field with their block means. No network, no members."""
+    """The guess itself: the completed coarse field, then the cubic field with its block means. No members.
 
-    name = "classical"
+    Parameters
+    ----------
+    filler : the network that completes; None: the blend of classical candidates.
+    """
+
+    def __init__(self, filler: STTransformer | None = None, name: str = "classical") -> None:
+        self.filler, self.name = filler, name
 
     def refine(self, coarse: Stack, fine: Stack, wanted: Refining) -> Estimate:
         """Mean and standard error of every fine cell."""
         given = Prepared.from_stacks(coarse, fine, wanted.factor, torch.device("cpu"))
-        guess = coarse_guess(given.batch)
+        guess = coarse_guess(given.batch, self.filler)
         completed = guess.completed(torch.zeros_like(guess.prior), wanted.conserve)
         fine_field = fine_guess(completed, guess.valid, given.fine_covariates, wanted.factor)
         field = bounded(fine_field.field, completed, given, wanted)
@@ -102,13 +109,20 @@ class DiffReconRefiner:
     ----------
     network : with its weights.
     device : where it runs.
+    filler : the network whose answer the coarse cells start from; None: the blend of classical candidates.
     """
 
     name = "diffrecon"
 
-    def __init__(self, network: DiffRecon, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        network: DiffRecon,
+        device: str | torch.device = "cpu",
+        filler: STTransformer | None = None,
+    ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
+        self.filler = None if filler is None else filler.to(self.device).eval()
 
     def refine(self, coarse: Stack, fine: Stack, wanted: Refining) -> Estimate:
         """Mean, standard error and members of every fine cell, from an ensemble.
@@ -125,7 +139,7 @@ class DiffReconRefiner:
         given = Prepared.from_stacks(coarse, fine, wanted.factor, self.device)
         generator = torch.Generator().manual_seed(wanted.seed)
         with torch.no_grad():
-            guess = coarse_guess(given.batch)
+            guess = coarse_guess(given.batch, self.filler)
             conditions = self.network.conditions(given.batch, guess, given.fine_covariates)
             completed, members = draw_ensemble(
                 self.network, conditions, wanted.samples, generator, wanted.conserve

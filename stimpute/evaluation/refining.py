@@ -137,7 +137,7 @@ def evaluate_refining(
     refiners: Sequence[tuple[str, Callable[[], Refiner]]],
     cases: Sequence[RefiningCase],
     *,
-    samples: int = 16,
+    samples: int = 8,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RefiningBoard:

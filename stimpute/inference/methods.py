@@ -84,14 +84,14 @@ def open_method(
     return PretrainedMethod(load_model(model or DEFAULT_MODEL), where, precision)
 
 
-REFINERS = ("diffrecon", "classical")
+REFINERS = ("diffrecon", "st", "classical")
 
 
 class PretrainedRefiner(DiffReconRefiner):
     """DiffRecon with the weights of a named model."""
 
     def __init__(self, model: LoadedReconstructor, device: torch.device) -> None:
-        super().__init__(model.network, device)
+        super().__init__(model.network, device, load_model().network)
         self.model_name = model.name
         self.sha256 = model.sha256
 
@@ -118,10 +118,10 @@ def open_refiner(
     if name not in REFINERS:
         raise UsageError(f"--method {name}: one of {', '.join(REFINERS)}")
     where = choose_device(device, threads)
-    if name == "classical":
+    if name != "diffrecon":
         if model is not None:
-            raise UsageError(f"--model {model}: method classical has no model; leave --model out")
-        return ClassicalRefiner()
+            raise UsageError(f"--model {model}: method {name} takes none; leave --model out")
+        return ClassicalRefiner() if name == "classical" else ClassicalRefiner(load_model().network, "st")
     loaded = load_reconstructor(model or default_reconstructor(factor))
     if loaded.config.factor != factor:
         raise ModelError(

@@ -55,7 +55,7 @@ class ReconstructOptions:
     """
 
     factor: int
-    samples: int = 16
+    samples: int = 8
     members: bool = False
     conserve: bool = True
     quantiles: tuple[float, ...] = ()
@@ -256,9 +256,10 @@ def _history(refiner: Refiner, options: ReconstructOptions, command: str) -> str
     """One line for ``history``: when, what, by which version, with which weights and seed."""
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     model = getattr(refiner, "model_name", None)
+    archive = ", beside a fine archive" if getattr(refiner, "archive", None) is not None else ""
     weights = f", model {model} sha256 {getattr(refiner, 'sha256', '')}" if model else ""
     conserved = "block means conserved" if options.conserve else "block means not conserved"
     return (
         f"{when}: {command or 'stimpute.reconstruct'} (stimpute {__version__}, completed and refined by a factor of {options.factor}, "
-        f"method {refiner.name}{weights}, {options.samples} samples, {conserved}, seed {options.seed})"
+        f"method {refiner.name}{weights}{archive}, {options.samples} samples, {conserved}, seed {options.seed})"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stimpute.errors import InputError, OutputError, StimputeWarning
 from stimpute.io.options import OutputFormat, ReadOptions, SinkOptions
 from stimpute.protocols import Sink, Source
+from stimpute.stack import Stack
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ReadOptions",
     "SinkOptions",
+    "archive_on",
     "check_output",
     "create_sink",
     "describe",
@@ -171,6 +173,21 @@ def refine(source: Any, factor: int, covariates: Sequence[str] = ()) -> Any:
     if covariates:
         attach(fine, ReadOptions(covariates=tuple(covariates)), lambda path, reading: _open([path], reading))
     return fine
+
+
+ARCHIVE_STEPS = 400
+
+
+def archive_on(fine: Any, text: str, most: int = ARCHIVE_STEPS) -> Stack:
+    """A fine archive of the same place, ``PATH[:VAR]``, read on the grid of ``fine`` with steps of its own, ``most`` of them.
+
+    Raises
+    ------
+    InputError : a file or variable that is not there, or that does not fit.
+    """
+    from stimpute.io import covariates
+
+    return covariates.archive_on(fine, text, lambda path, reading: _open([path], reading), most)
 
 
 def output_format(out: str | Path | None, source: Source, options: SinkOptions) -> OutputFormat:

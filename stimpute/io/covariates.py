@@ -21,6 +21,7 @@ from stimpute.grid import Grid
 from stimpute.io.cf_time import NO_CALENDAR, from_labels
 from stimpute.io.options import ReadOptions
 from stimpute.protocols import Window
+from stimpute.stack import Stack
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -139,10 +140,50 @@ def _domain(text: str, source: Any, opened: Callable[[str, ReadOptions], Any]) -
     return np.asarray(inside)
 
 
-class _Reader:
-    """Reads windows of one layer of another source onto the grid and steps of a stack."""
+def archive_on(source: Any, text: str, opened: Callable[[str, ReadOptions], Any], most: int) -> Stack:
+    """Another stack of the same place with its own steps, read on the grid of ``source``; no more than ``most`` of its steps, evenly spread.
 
-    def __init__(self, source: Any, other: Any, layer: int, label: str, *, nearest: bool = False) -> None:
+    Parameters
+    ----------
+    text : ``PATH[:VAR]``; without VAR the variable of the same name, or the only one.
+
+    Raises
+    ------
+    InputError : a file or variable that is not there, or that does not fit.
+    """
+    label = f"--archive {text}"
+    with _open(text, "--archive", opened) as other:
+        names = [layer.name for layer in other.layers]
+        wanted = source.layers[0].name
+        if len(names) > 1 and wanted not in names:
+            raise InputError(f"{label}: several layers ({', '.join(names)}); choose one with PATH:VAR")
+        number = names.index(wanted) if wanted in names else 0
+        reader = _Reader(source, other, number, label, matched=False)
+        count = len(other.times)
+        steps = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
+        values = np.stack(
+            reader.fields(steps, slice(0, source.grid.shape[0]), slice(0, source.grid.shape[1]))
+        )
+        valid = np.isfinite(values)
+        return Stack(
+            np.where(valid, values, np.float32(0)), valid, np.asarray(other.times)[steps], source.grid,
+            np.asarray(other.year_phase)[steps], np.asarray(other.day_phase)[steps],
+        )  # fmt: skip
+
+
+class _Reader:
+    """Reads windows of one layer of another source onto the grid and steps of a stack; ``matched`` False: onto the grid only."""
+
+    def __init__(
+        self,
+        source: Any,
+        other: Any,
+        layer: int,
+        label: str,
+        *,
+        nearest: bool = False,
+        matched: bool = True,
+    ) -> None:
         from stimpute.io.cf_source import grid_difference
 
         self.grid: Grid = source.grid
@@ -152,7 +193,7 @@ class _Reader:
         self.coarsening = _coarsening(source.grid, other.grid)
         self.before: npt.NDArray[np.intp] | None = None
         self.weight: FloatArray | None = None
-        if len(other.times) > 1:
+        if matched and len(other.times) > 1:
             self.before, self.weight = _matched_steps(source, other, label)
         if not self.same_grid:
             self._refuse_apart()
@@ -179,7 +220,7 @@ class _Reader:
         before, weight = self.before[steps], self.weight[steps]
         known = np.isfinite(weight)
         needed = np.unique(np.concatenate([before[known], before[known] + (weight[known] > 0)])).astype(int)
-        fields = {int(step): field for step, field in zip(needed, self._fields(needed, y, x))}
+        fields = {int(step): field for step, field in zip(needed, self.fields(needed, y, x))}
         out = np.full((len(before), window.shape[1], window.shape[2]), np.nan, dtype=np.float32)
         for at in np.flatnonzero(known):
             first, share = fields[int(before[at])], float(weight[at])
@@ -195,9 +236,10 @@ class _Reader:
 
     def still(self, y: slice, x: slice) -> Float32Array:
         """(y, x) of the first step."""
-        return np.asarray(next(iter(self._fields(np.array([0]), y, x))))
+        return np.asarray(next(iter(self.fields(np.array([0]), y, x))))
 
-    def _fields(self, steps: npt.NDArray[np.intp], y: slice, x: slice) -> list[Float32Array]:
+    def fields(self, steps: npt.NDArray[np.intp], y: slice, x: slice) -> list[Float32Array]:
+        """(y, x) of each of some steps of the other source."""
         if self.same_grid:
             return [self._stored(step, y, x)[0] for step in steps]
         from stimpute.io.regrid import positions, sample

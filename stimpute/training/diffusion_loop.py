@@ -22,7 +22,7 @@ from stimpute.diffusion.ensemble import draw_ensemble, widening_for
 from stimpute.diffusion.network import DiffRecon
 from stimpute.errors import ModelError, OutputError
 from stimpute.pretrained.checkpoint import save_checkpoint
-from stimpute.pretrained.registry import load_reconstructor
+from stimpute.pretrained.registry import load_model, load_reconstructor
 from stimpute.training.archive import Archive
 from stimpute.training.diffusion_loss import Stage, judge, measure_spreads, stage_loss
 from stimpute.training.interruption import uninterrupted
@@ -139,8 +139,10 @@ class _Run:
     ) -> None:
         self.options, self.archives, self.progress = options, archives, progress
         self.device = torch.device("cpu" if options.device == "auto" else options.device)
+        self.filler = load_model()
         self.feed = PairFeed(
-            archives, options.network.factor, world_share=options.world_share, seed=options.seed, shapes=options.shapes
+            archives, options.network.factor, world_share=options.world_share, seed=options.seed, shapes=options.shapes,
+            filler=self.filler.network,
         )  # fmt: skip
         self.network, self.origin = starting_network(options)
         self.network.to(self.device)
@@ -304,7 +306,7 @@ class _Run:
         o = self.options
         return {
             "archives": [{"name": a.name, "shape": list(a.shape)} for a in self.archives],
-            "world_share": self.feed.world_share, "from": self.origin, "seed": o.seed, "steps": self.state.step,
+            "world_share": self.feed.world_share, "from": self.origin, "filler": {"name": self.filler.name, "sha256": self.filler.sha256}, "seed": o.seed, "steps": self.state.step,
             "minutes": round(self.state.elapsed / 60, 1), "device": self.device.type, "lr": o.lr, "pool": o.batches,
             "joint": o.joint, "shapes": [list(s) for s in o.shapes],
         }  # fmt: skip

@@ -18,6 +18,7 @@ from stimpute.classical.refinement import block_mean
 from stimpute.diffusion.guess import CoarseGuess, coarse_guess
 from stimpute.errors import InputError
 from stimpute.model.batch import Batch
+from stimpute.model.st_transformer import STTransformer
 from stimpute.synthetic import sample_gaps, sample_worlds
 from stimpute.training.archive import Archive
 from stimpute.training.crops import augmented, cut
@@ -67,7 +68,9 @@ def _each(value: Any, change: Any) -> Any:
     return change(value)
 
 
-def make_pairs(fine: Batch, known: Tensor, valid: Tensor, factor: int) -> Pairs:
+def make_pairs(
+    fine: Batch, known: Tensor, valid: Tensor, factor: int, filler: STTransformer | None = None
+) -> Pairs:
     """From a fine truth to what a network is given and what it should say.
 
     Parameters
@@ -75,6 +78,7 @@ def make_pairs(fine: Batch, known: Tensor, valid: Tensor, factor: int) -> Pairs:
     fine : (B, T, H * factor, W * factor), everything valid or set to some number; covariates in normalised units.
     known : (B, T, H, W) bool, blocks whose truth counts.
     valid : (B, T, H, W) bool, blocks that are shown; the others are gaps.
+    filler : the network that the guess of the coarse field is taken from, if any.
     """
     coarse = block_mean(fine.values, factor)
     shown = replace(
@@ -92,7 +96,7 @@ def make_pairs(fine: Batch, known: Tensor, valid: Tensor, factor: int) -> Pairs:
     still = fine.static[:, :, None]
     moving = fine.dynamic.shape[1] > 0
     covariates = torch.cat((fine.dynamic, still.expand(-1, -1, t, -1, -1)), 1) if moving else still
-    return Pairs(batch, coarse_guess(batch), covariates, coarse, whole, known)
+    return Pairs(batch, coarse_guess(batch, filler), covariates, coarse, whole, known)
 
 
 def _means(field: Tensor, factor: int) -> Tensor:
@@ -108,6 +112,7 @@ class PairFeed:
     factor : fine cells per coarse cell and axis.
     world_share : part of the batches that are simulated worlds.
     seed : with the number, the only source of randomness.
+    filler : the network that the guess of the coarse field is taken from, if any.
 
     Raises
     ------
@@ -122,6 +127,7 @@ class PairFeed:
         world_share: float = 1.0,
         seed: int = 0,
         shapes: Sequence[tuple[int, int, int, int]] = SHAPES,
+        filler: STTransformer | None = None,
     ) -> None:
         if not archives and world_share == 0:
             raise InputError("nothing to train on: give archives, or --worlds")
@@ -133,6 +139,7 @@ class PairFeed:
         self.archives, self.factor, self.seed = list(archives), factor, seed
         self.world_share = world_share if archives else 1.0
         self.shapes = tuple(shapes)
+        self.filler = filler
 
     def pairs(self, number: int) -> Pairs:
         """The batch of a number."""
@@ -145,7 +152,8 @@ class PairFeed:
         else:
             fine, known = self._crops(lot, (b, t, h, w))
         coarse = block_mean(fine.values, self.factor)
-        return make_pairs(fine, known, coarse_gaps(generator, lot, coarse, fine.times), self.factor)
+        shown = coarse_gaps(generator, lot, coarse, fine.times)
+        return make_pairs(fine, known, shown, self.factor, self.filler)
 
     def _crops(self, lot: np.random.Generator, shape: tuple[int, int, int, int]) -> tuple[Batch, Tensor]:
         """Crops of archives; blocks with a gap of their own are not known, and smooth."""

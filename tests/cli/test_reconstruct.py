@@ -245,3 +245,63 @@ def test_a_model_for_another_factor_or_task_is_refused(stimpute, tmp_path, small
         done = stimpute("reconstruct", small, tmp_path / "fine.nc", *arguments)
         assert done.code == 1
         assert words in done.errors[0]
+
+
+@pytest.fixture
+def fine_archive(tmp_path):
+    """A fine grid, twice as fine as that of `write_netcdf`, and what lies on it at other times."""
+    ground = np.random.default_rng(4).normal(size=(16, 18)).astype("f4")
+
+    def write(name="sst", shift=0.0):
+        path = tmp_path / f"archive-{name}-{shift}.nc"
+        with netCDF4.Dataset(path, "w") as file:
+            for axis, n, first, step in (("lat", 16, 45.025, -0.05), ("lon", 18, 4.975, 0.05)):
+                file.createDimension(axis, n)
+                made = file.createVariable(axis, "f8", (axis,))
+                made.units = f"degrees_{'north' if axis == 'lat' else 'east'}"
+                made[:] = first + shift + step * np.arange(n)
+            file.createDimension("time", 10)
+            time = file.createVariable("time", "f8", ("time",))
+            time.units, time[:] = "days since 2010-06-01", np.arange(10)
+            file.createVariable(name, "f4", ("time", "lat", "lon"))[:] = (
+                10 + 2 * ground + np.arange(10)[:, None, None]
+            )
+        return path
+
+    return ground, write
+
+
+def test_a_fine_archive_of_another_time_tells_what_is_inside_the_blocks(
+    stimpute, tmp_path, write_netcdf, fine_archive
+):
+    ground, write = fine_archive
+    truth = (13 + 2 * ground + np.arange(5)[:, None, None]).astype("f4")
+    coarse = block_means(truth, 2)
+    coarse[np.random.default_rng(1).random(coarse.shape) < 0.3] = np.nan
+    path = write_netcdf(coarse)
+    errors = []
+    for extra in ((), ("--archive", str(write()))):
+        out = tmp_path / f"fine{len(extra)}.nc"
+        done = stimpute("reconstruct", path, out, "--factor", "2", *CLASSICAL, *extra)
+        assert done.code == 0, done.err
+        errors.append(np.nanmean(np.abs(read(out) - truth)))
+    assert errors[1] < 0.2 * errors[0]
+    with netCDF4.Dataset(out) as file:
+        assert "beside a fine archive" in file.history
+
+
+def test_an_archive_that_does_not_fit_is_one_line(stimpute, tmp_path, small, fine_archive):
+    _, write = fine_archive
+    for archive, words in ((tmp_path / "none.nc", "none.nc"), (write("sst", 90.0), "covers no cell")):
+        out = tmp_path / "o.nc"
+        done = stimpute("reconstruct", small, out, "--factor", "2", *CLASSICAL, "--archive", str(archive))
+        assert done.code != 0
+        assert "--archive" in done.errors[0]
+        assert words in done.errors[0]
+        assert not out.exists()
+    archive = write()
+    done = stimpute(
+        "reconstruct", small, archive, "--factor", "2", *CLASSICAL, "--archive", str(archive), "--overwrite"
+    )
+    assert done.code != 0
+    assert "archive-sst" in done.errors[0]

@@ -1,0 +1,64 @@
+"""Refining beside a fine archive of the same place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stimpute.diffusion.method import ClassicalRefiner
+from stimpute.errors import InputError, StimputeWarning
+from stimpute.inference.beside_archive import BesideArchive
+from stimpute.protocols import Refining
+from stimpute.stack import Stack
+
+
+def place(steps: int, first: int = 0, seed: int = 0):
+    ground = np.random.default_rng(9).normal(size=(12, 16))
+    level = np.random.default_rng(seed).normal(size=(steps, 1, 1))
+    days = np.arange(first, first + steps, dtype=float)
+    return Stack.from_array((280 + 3 * ground + level).astype("f4"), times=days)
+
+
+def coarse_of(fine: Stack, hidden: float = 0.4) -> Stack:
+    t, ny, nx = fine.shape
+    values = fine.values.reshape(t, ny // 2, 2, nx // 2, 2).mean(axis=(2, 4))
+    values[np.random.default_rng(1).random(values.shape) < hidden] = np.nan
+    return Stack.from_array(values)
+
+
+def gaps(fine: Stack) -> Stack:
+    return fine.hide(np.ones(fine.shape, dtype=bool))
+
+
+def test_the_archives_detail_comes_out_and_block_means_stay():
+    truth = place(6, 50, 2)
+    coarse = coarse_of(truth)
+    alone = ClassicalRefiner().refine(coarse, gaps(truth), Refining(2))
+    told = BesideArchive(ClassicalRefiner(), place(20)).refine(coarse, gaps(truth), Refining(2))
+    error = [np.abs(e.mean - truth.values).mean() for e in (alone, told)]
+    assert error[1] < 0.2 * error[0]
+    means = told.mean.reshape(6, 6, 2, 8, 2).mean(axis=(2, 4))
+    assert np.abs(means - coarse.values)[coarse.valid].max() < 1e-2
+
+
+def test_bounds_hold():
+    truth = place(6, 50, 2)
+    wanted = Refining(2, bounds=(None, 281.0))
+    told = BesideArchive(ClassicalRefiner(), place(20)).refine(coarse_of(truth), gaps(truth), wanted)
+    assert told.mean.max() <= 281.0
+
+
+def test_an_archive_of_something_else_is_said_and_not_used():
+    truth = place(6, 50, 2)
+    coarse = coarse_of(truth)
+    noise = Stack.from_array((1e4 * np.random.default_rng(5).normal(size=(20, 12, 16))).astype("f4"))
+    with pytest.warns(StimputeWarning, match="explains nothing"):
+        told = BesideArchive(ClassicalRefiner(), noise).refine(coarse, gaps(truth), Refining(2))
+    alone = ClassicalRefiner().refine(coarse, gaps(truth), Refining(2))
+    np.testing.assert_array_equal(told.mean, alone.mean)
+
+
+def test_too_few_steps_are_refused():
+    truth = place(6)
+    with pytest.raises(InputError, match="at least 4"):
+        BesideArchive(ClassicalRefiner(), place(2)).refine(coarse_of(truth), gaps(truth), Refining(2))
