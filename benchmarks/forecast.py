@@ -160,15 +160,19 @@ def scaling(given: argparse.Namespace) -> None:
             seconds, memory = float(out[0]), float(out[1])
             grows = ["", ""]
             if before is not None:
-                ratio = np.log(side**2 / before[0])
                 grows = [
-                    f"{np.log(now / then) / ratio:.2f}"
+                    f"{exponent(now, then, side**2, before[0]):.2f}"
                     for now, then in ((seconds, before[1]), (memory, before[2]))
                 ]
             print(
                 f"| {side**2} | {kind} | {seconds:.2f} | {grows[0]} | {memory:.0f} | {grows[1]} |", flush=True
             )
             before = side**2, seconds, memory
+
+
+def exponent(now: float, then: float, nodes: int, before: float) -> float:
+    """Of a cost that was ``then`` at ``before`` nodes."""
+    return float(np.log(max(now, 1e-9) / max(then, 1e-9)) / np.log(nodes / before))
 
 
 def one_pass(side: int, kind: str) -> None:

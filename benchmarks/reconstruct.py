@@ -6,6 +6,9 @@ temperature) are coarsened by block means; 20 to 80 % of the coarse cells are hi
 quarter of the area; all fine cells are scored. The shipped network stands beside interpolation, kriging and
 `fill`, and beside networks trained here with equal budgets: without joint training, without ST-PointFormer, of one stage.
 
+Methods that end in `+archive` are also told by a fine archive of the same place: the last 70 % of a field's steps (what is refined
+are its first 24), and 40 later steps of a simulated world of 64.
+
 Writes reconstruct.md, reconstruct.json and reconstruct.png to --out (docs/benchmarks). Results are kept one by one under
 runs/reconstruct, so that a run that was killed goes on where it stopped.
 """
@@ -37,6 +40,7 @@ from stimpute.diffusion.config import DiffReconConfig
 from stimpute.diffusion.method import DiffReconRefiner
 from stimpute.errors import StimputeError, StimputeWarning
 from stimpute.evaluation.refining import HIDINGS, RefiningCase, evaluate_refining
+from stimpute.inference.beside_archive import BesideArchive
 from stimpute.inference.methods import default_reconstructor
 from stimpute.pretrained.registry import load_model, load_reconstructor
 from stimpute.protocols import Refiner, Window
@@ -54,7 +58,11 @@ FIELDS = {  # name -> file, variable, steps, rows, columns
 WORLD_SEED = 777_000  # far from every seed that trains
 WORLDS, WORLD_SHAPE = 6, (16, 48, 48)
 SHARES = (0.2, 0.4, 0.6, 0.8)
-BASELINES = ("linear+bilinear", "linear+cubic", "kriging+cubic", "st+cubic", "classical")
+ARCHIVE_FROM = 0.3  # of a field's steps, where its archive begins
+WORLD_STEPS = 64  # of a world that has an archive
+BESIDE = "+archive"
+BASELINES = ("linear+bilinear", "linear+cubic", "kriging+cubic", "st+cubic", "st")
+ARCHIVED = ("st+cubic+archive", "st+archive", "diffrecon+archive")
 ABLATIONS: dict[str, dict[str, Any]] = {
     "trained here": {},
     "not jointly": {"joint": False, "apart": 0.5},
@@ -85,10 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     quick = options.quick
     plan = Plan(
-        options.stacks or (("worlds",) if quick else ("worlds", "worlds+covariates", *FIELDS)),
+        options.stacks or (("worlds",) if quick else ("worlds", "worlds+covariates", "worlds+archive", *FIELDS)),
         (0.4,) if quick else options.shares or SHARES,
         options.hidings or HIDINGS,
-        options.methods or (("linear+cubic", "classical", "diffrecon") if quick else (*BASELINES, "diffrecon", *(ABLATIONS if options.ablation_steps else ()))),
+        options.methods or (("linear+cubic", "st", "diffrecon") if quick else (*BASELINES, "diffrecon", *ARCHIVED, *(ABLATIONS if options.ablation_steps else ()))),
         4 if quick else options.samples, options.ablation_steps, 1 if quick else options.worlds, options.data,
         options.cache, options.model, time.monotonic() + 60 * options.minutes,
     )  # fmt: skip
@@ -118,9 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cache", type=Path, default=ROOT / "runs" / "reconstruct", help="where results are kept"
     )
-    parser.add_argument("--stacks", type=names, help=f"some of worlds,worlds+covariates,{','.join(FIELDS)}")
     parser.add_argument(
-        "--methods", type=names, help=f"some of {','.join(BASELINES)},diffrecon,{','.join(ABLATIONS)}"
+        "--stacks", type=names, help=f"some of worlds,worlds+covariates,worlds+archive,{','.join(FIELDS)}"
+    )
+    parser.add_argument(
+        "--methods",
+        type=names,
+        help=f"some of {','.join(BASELINES)},diffrecon,{','.join(ARCHIVED)},{','.join(ABLATIONS)}",
     )
     parser.add_argument(
         "--shares", type=shares, help="of the coarse cells hidden, with commas (default: 0.2,0.4,0.6,0.8)"
@@ -147,22 +159,44 @@ def shares(text: str) -> tuple[float, ...]:
 
 def stacks_of(name: str, plan: Plan) -> list[Stack]:
     """The fine stacks of a name; several for worlds."""
+    if name == "worlds+archive":
+        return [long_world(number)[0] for number in range(plan.worlds)]
     if name not in FIELDS:
         return [world(number, name == "worlds+covariates") for number in range(plan.worlds)]
-    file, variables, time_range, rows, cols = FIELDS[name]
+    part = field(name, plan, lambda steps: FIELDS[name][2])
+    return [] if part is None else [part]
+
+
+def field(name: str, plan: Plan, steps: Callable[[int], tuple[int, int]]) -> Stack | None:
+    """The cells of a field at some of the steps that it has; None where the file is not there."""
+    file, variables, _, rows, cols = FIELDS[name]
     path = plan.data / file
     if not path.exists():
-        return []
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StimputeWarning)
         with io.open_source(path, io.ReadOptions(variables=variables)) as source:
-            return [source.read(Window(time_range, rows, cols), 0)]
+            return source.read(Window(steps(source.layers[0].shape[0]), rows, cols), 0)
 
 
-def world(number: int, covariates: bool) -> Stack:
+def archive_of(name: str, number: int, plan: Plan) -> Stack | None:
+    """Other times of a stack's place; None where there are none."""
+    if name == "worlds+archive":
+        return long_world(number)[1]
+    return field(name, plan, lambda steps: (round(ARCHIVE_FROM * steps), steps)) if name in FIELDS else None
+
+
+def long_world(number: int) -> tuple[Stack, Stack]:
+    """The first steps of a longer world, and its last."""
+    whole = world(number, False, WORLD_STEPS)
+    first, last = slice(0, WORLD_SHAPE[0]), slice(WORLD_STEPS - 40, WORLD_STEPS)
+    return tuple(whole.window(steps, slice(None), slice(None)) for steps in (first, last))  # type: ignore[return-value]
+
+
+def world(number: int, covariates: bool, steps: int | None = None) -> Stack:
     """One simulated world as a stack without gaps."""
     generator = torch.Generator().manual_seed(WORLD_SEED + number)
-    made = sample_worlds(generator, 1, WORLD_SHAPE)
+    made = sample_worlds(generator, 1, (steps or WORLD_SHAPE[0], *WORLD_SHAPE[1:]))
     dynamic, static = {}, {}
     if covariates:
         for kind, target in (("dynamic", dynamic), ("static", static)):
@@ -200,15 +234,24 @@ def measure(plan: Plan) -> tuple[list[dict[str, Any]], int]:
     rows, left = [], 0
     for name in plan.stacks:
         for number, stack in enumerate(stacks_of(name, plan)):
+            archive = archive_of(name, number, plan)
             for case in cases_of(plan):
                 for method in plan.methods:
+                    if method.endswith(BESIDE) and archive is None:
+                        continue
                     key = f"{name}/{number}/{case.label}/{method}/{plan.samples}/{identity(method, plan)}"
                     if key not in kept:
                         if time.monotonic() > plan.deadline:
                             left += 1
                             continue
                         board = evaluate_refining(
-                            stack, name, "", FACTOR, [(method, makers[method])], [case], samples=plan.samples
+                            stack,
+                            name,
+                            "",
+                            FACTOR,
+                            [(method, beside(makers[method], method, archive))],
+                            [case],
+                            samples=plan.samples,
                         )
                         row = {
                             "key": key,
@@ -225,17 +268,26 @@ def measure(plan: Plan) -> tuple[list[dict[str, Any]], int]:
     return rows, left
 
 
+def beside(make: Callable[[], Refiner], method: str, archive: Stack | None) -> Callable[[], Refiner]:
+    """What opens a method, told by an archive if its name says so."""
+    if archive is None or not method.endswith(BESIDE):
+        return make
+    return lambda: BesideArchive(make(), archive)
+
+
 def identity(method: str, plan: Plan) -> str:
     """What else a result depends on: the weights."""
+    method = method.removesuffix(BESIDE)
     if method == "diffrecon":
         return load_reconstructor(plan.model or default_reconstructor(FACTOR)).sha256[:12]
-    if method.startswith("st+"):
+    if method == "st" or method.startswith("st+"):
         return load_model().sha256[:12]
     return str(plan.steps) if method in ABLATIONS else __version__
 
 
 def maker(method: str, plan: Plan) -> Callable[[], Refiner]:
     """What opens a method; an ablation is trained first, if it is not at hand."""
+    method = method.removesuffix(BESIDE)
     if method not in ABLATIONS:
         return refiner_maker(method, FACTOR, plan.model if method == "diffrecon" else None, "cpu")
     path = plan.cache / f"{method.replace(' ', '-')}-{plan.steps}.safetensors"
@@ -248,7 +300,7 @@ def maker(method: str, plan: Plan) -> Callable[[], Refiner]:
                     path, steps=max(plan.steps, 1), seed=5, resume=True, device="cpu", **settings
                 )
             )
-        return DiffReconRefiner(load_reconstructor(path).network)
+        return DiffReconRefiner(load_reconstructor(path).network, filler=load_model().network)
 
     return trained
 
@@ -311,20 +363,21 @@ def write_page(plan: Plan, rows: list[dict[str, Any]], left: int, out: Path, arg
     """reconstruct.md and reconstruct.json."""
     cases = [case.label for case in cases_of(plan)]
     sparse = [case.label for case in cases_of(plan) if case.share >= 0.4 and case.hiding != "quarter"]
-    usual = [m for m in BASELINES if m in plan.methods and m != "classical"]
+    usual = [m for m in BASELINES if m in plan.methods and m != "st"]
     model = load_reconstructor(plan.model or default_reconstructor(FACTOR))
-    training = model.card["training"]
+    training, best = model.card["training"], model.card["scores"]["best_step"]
     lines = [
         "# Complete and refine",
         "",
         f"`python benchmarks/reconstruct.py {' '.join(arguments)}`, stimpute {__version__}. Refined by {FACTOR}; {plan.samples} samples;"
-        f" network {model.name} (sha256 {model.sha256[:12]}, {training['steps']} steps on simulated worlds). Errors in units of the"
+        f" network {model.name} (sha256 {model.sha256[:12]}, trained for {training['steps']} steps, best at step {best}). Errors in units of the"
         " standard deviation of each stack, over all fine cells, means over the stacks of a name.",
         "",
         *([f"Not finished: {left} runs were not made within the time given.", ""] if left else []),
         "## Against the best of the usual ways",
         "",
-        f"Geometric mean over stacks and cases of the error divided by the lowest of {', '.join(usual)}; below 1 is better.",
+        f"Geometric mean over stacks and cases of the error divided by the lowest of {', '.join(usual)}; below 1 is better. Methods"
+        " with an archive are told by other times of the same place, fine; they are left out where there is none.",
         "",
         "| method | MAE, all cases | MAE, 40 % hidden and more | RMSE, 40 % and more | CRPS / MAE | 90 % coverage |",
         "|---|---:|---:|---:|---:|---:|",

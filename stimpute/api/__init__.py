@@ -21,7 +21,9 @@ from stimpute.api.keywords import (
     as_inputs,
     as_tuple,
     check_known,
+    check_target,
     fill_options,
+    outcome,
     paths_of,
     read_besides,
     read_options,
@@ -93,9 +95,7 @@ def fill(
     folder = partial_folder(out, inputs)
     if check_partial(folder, options):  # killed while the output was named: what lies there may be ours
         writing = replace(writing, overwrite=True)
-    if out is not None:
-        io.check_output(out, paths_of(inputs), writing.overwrite)
-        io.check_spared(out, read_besides(reading))
+    check_target(out, inputs, reading, writing.overwrite)
     dask = options.get("dask")
     method = _method(options if dask is None else distributed_options(dask, options))
     with ExitStack() as rooms:
@@ -121,7 +121,7 @@ def fill(
             )
         if isinstance(recorder, RecordingSink) and plot is not None:
             _draw_fill(recorder, source, summary, plot)
-    return getattr(sink, "dataset") if out is None else summary  # noqa: B009
+    return outcome(out, sink, summary)
 
 
 def plan(
@@ -144,9 +144,7 @@ def plan(
         writing.overwrite,
         [*paths_of(inputs), *read_besides(reading), *([out] if out else [])],
     )
-    if out is not None:
-        io.check_output(out, paths_of(inputs), writing.overwrite)
-        io.check_spared(out, read_besides(reading))
+    check_target(out, inputs, reading, writing.overwrite)
     method = _method(options)
     with io.open_source(inputs, reading) as source:
         staged = io.output_format(out, source, writing) in ("GeoTIFF", "COG")

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from stimpute.api.keywords import (
-    FillKeywords,
     Progress,
     ReadKeywords,
+    WriteKeywords,
     as_inputs,
     check_known,
-    paths_of,
-    read_besides,
+    check_target,
+    outcome,
     read_options,
     sink_options,
 )
 from stimpute.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from stimpute.api.keywords import Inputs
     from stimpute.evaluation.forecasts import ForecastBoard
@@ -40,22 +40,10 @@ METHODS = (
 )
 
 
-class ForecastKeywords(ReadKeywords, total=False):
+class ForecastKeywords(WriteKeywords, total=False):
     """How a stack is forecast and written; the command line's options of the same names."""
 
-    method: str
-    model: str | None
     every: float | None
-    uncertainty: bool
-    quantiles: Sequence[float]
-    bounds: tuple[float | None, float | None] | Literal["auto"] | None
-    dtype: str | None
-    of: Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"] | None
-    co: Mapping[str, str]
-    device: str
-    threads: int | None
-    memory: int | None
-    overwrite: bool
 
 
 def forecast(
@@ -96,15 +84,10 @@ def forecast(
     every = options.get("every")
     if every is not None and not every > 0:
         raise UsageError(f"--every {every:g}: more than 0 days")
-    if options.get("quantiles") and not options.get("uncertainty", True):
-        raise UsageError("--quantiles need the uncertainty; leave out --no-uncertainty")
-    written: FillKeywords = {k: v for k, v in options.items() if k in FillKeywords.__annotations__}  # type: ignore[assignment]
-    writing = replace(sink_options(written), flags=False, made="forecast")
+    writing = replace(sink_options(options), flags=False, made="forecast")
     reading = read_options(options)
     inputs = as_inputs(x)
-    if out is not None:
-        io.check_output(out, paths_of(inputs), writing.overwrite)
-        io.check_spared(out, read_besides(reading))
+    check_target(out, inputs, reading, writing.overwrite)
     run = ForecastOptions(tuple(writing.quantiles), options.get("bounds", "auto"), options.get("memory"))
     forecaster = open_forecaster(
         options.get("method", "sba"),
@@ -118,7 +101,7 @@ def forecast(
             writing = replace(writing, format="GeoTIFF")
         with io.create_sink(out, future, writing) as sink:
             summary = forecast_source(source, ahead, sink, forecaster, run, progress, command)
-    return getattr(sink, "dataset") if out is None else summary  # noqa: B009
+    return outcome(out, sink, summary)
 
 
 def evaluate_forecasts(

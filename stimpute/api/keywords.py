@@ -38,34 +38,39 @@ class ReadKeywords(TypedDict, total=False):
     no_wrap: bool
 
 
-class FillKeywords(ReadKeywords, total=False):
-    """How a stack is filled and written; the command line's options of the same names."""
+class WriteKeywords(ReadKeywords, total=False):
+    """How an answer is computed and written, whatever is asked; the command line's options of the same names."""
 
     method: str
     model: str | None
+    uncertainty: bool
+    quantiles: Sequence[float]
+    bounds: tuple[float | None, float | None] | Literal["auto"] | None
+    dtype: str | None
+    of: Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"] | None
+    co: Mapping[str, str]
+    device: str
+    threads: int | None
+    memory: int | None
+    overwrite: bool
+
+
+class FillKeywords(WriteKeywords, total=False):
+    """How a stack is filled and written; the command line's options of the same names."""
+
     adapt: float | str | None
     fill_never_observed: bool
     max_gap: float | None
     max_distance: float | str | None
     max_extrapolation: float | None
     min_obs: float | None
-    uncertainty: bool
-    quantiles: Sequence[float]
     flags: bool
     plot: str | Path | None
-    bounds: tuple[float | None, float | None] | Literal["auto"] | None
-    dtype: str | None
-    of: Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"] | None
-    co: Mapping[str, str]
-    device: str
     precision: Literal["fp32", "bf16"]
-    threads: int | None
     tile: int | None
     overlap: int | None
-    memory: int | None
     dask: str | None
     resume: bool
-    overwrite: bool
     seed: int
 
 
@@ -165,10 +170,17 @@ def _times(times: Any) -> tuple[str, ...] | None:
     return tuple(str(label) for label in times)
 
 
-def sink_options(options: FillKeywords) -> SinkOptions:
-    """How `io` writes."""
+def sink_options(options: Mapping[str, Any]) -> SinkOptions:
+    """How `io` writes.
+
+    Raises
+    ------
+    UsageError : quantiles without the uncertainty.
+    """
     from stimpute.io import SinkOptions
 
+    if options.get("quantiles") and not options.get("uncertainty", True):
+        raise UsageError("--quantiles need the uncertainty; leave out --no-uncertainty")
     return SinkOptions(
         format=options.get("of"), flags=options.get("flags", True), uncertainty=options.get("uncertainty", True),
         quantiles=tuple(options.get("quantiles", ())), dtype=options.get("dtype"), creation=options.get("co", {}),
@@ -183,8 +195,6 @@ def fill_options(options: FillKeywords) -> FillOptions:
 
     distance = options.get("max_distance")
     quantiles, uncertainty = tuple(options.get("quantiles", ())), options.get("uncertainty", True)
-    if quantiles and not uncertainty:
-        raise UsageError("--quantiles need the uncertainty; leave out --no-uncertainty")
     return FillOptions(
         tile=options.get("tile"), overlap=options.get("overlap"), memory=options.get("memory"),
         bounds=options.get("bounds", "auto"), quantiles=quantiles, uncertainty=uncertainty,
@@ -197,3 +207,25 @@ def fill_options(options: FillKeywords) -> FillOptions:
 def read_besides(reading: ReadOptions) -> list[str]:
     """What is read besides the inputs."""
     return [*reading.covariates, *([reading.domain] if reading.domain else [])]
+
+
+def check_target(
+    out: str | Path | None, inputs: Any, reading: ReadOptions, overwrite: bool, besides: Sequence[str] = ()
+) -> None:
+    """Refuse an output that is there already, that cannot be written, or that would replace what is read.
+
+    Parameters
+    ----------
+    besides : further paths that are read.
+    """
+    if out is None:
+        return
+    from stimpute import io
+
+    io.check_output(out, paths_of(inputs), overwrite)
+    io.check_spared(out, [*read_besides(reading), *besides])
+
+
+def outcome(out: str | Path | None, sink: Any, summary: Any) -> Any:
+    """What a caller gets: the Dataset where nothing was written, else the summary."""
+    return sink.dataset if out is None else summary

@@ -3,53 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from stimpute.api.keywords import (
     Progress,
     ReadKeywords,
+    WriteKeywords,
     as_inputs,
     check_known,
-    paths_of,
-    read_besides,
+    check_target,
+    outcome,
     read_options,
     sink_options,
 )
 from stimpute.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from stimpute.api.keywords import Inputs
     from stimpute.evaluation.refining import RefiningBoard
-    from stimpute.io import ReadOptions
     from stimpute.protocols import Refiner
 
 
 SAMPLES = 8
 
 
-class ReconstructKeywords(ReadKeywords, total=False):
+class ReconstructKeywords(WriteKeywords, total=False):
     """How a stack is completed, refined and written; the command line's options of the same names."""
 
-    method: str
-    model: str | None
     archive: str | Path | None
     samples: int
     members: bool
     conserve: bool
-    quantiles: Sequence[float]
-    uncertainty: bool
     flags: bool
-    bounds: tuple[float | None, float | None] | Literal["auto"] | None
     fill_never_observed: bool
-    dtype: str | None
-    of: Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"] | None
-    co: Mapping[str, str]
-    device: str
-    threads: int | None
-    memory: int | None
-    overwrite: bool
     seed: int
 
 
@@ -89,15 +77,16 @@ def reconstruct(
     from stimpute.inference.reconstruct import reconstruct_source
 
     given, reading = _run_options(factor, options), read_options(options)
-    writing = replace(sink_options(options), members=given.samples if given.members else 0)  # type: ignore[arg-type]
+    writing = replace(sink_options(options), members=given.samples if given.members else 0)
     inputs = as_inputs(x)
+    archive = options.get("archive")
     if out is not None:
-        _check_output(out, inputs, reading, writing.overwrite, options.get("archive"))
+        _refuse_folder(out)
+    check_target(out, inputs, reading, writing.overwrite, () if archive is None else (str(archive),))
     refiner: Refiner = open_refiner(
         options.get("method", "diffrecon"), options.get("model"), factor, options.get("device", "auto"), options.get("threads")
     )  # fmt: skip
     coarse_reading = replace(reading, covariates=())
-    archive = options.get("archive")
     with io.open_source(inputs, coarse_reading) as source:
         fine = io.refine(source, factor, reading.covariates)
         if archive is not None:
@@ -106,7 +95,7 @@ def reconstruct(
             writing = replace(writing, format=io.output_format(out, source, writing))
         with io.create_sink(out, fine, writing) as sink:
             summary = reconstruct_source(source, fine, sink, refiner, given, progress, command)
-    return getattr(sink, "dataset") if out is None else summary  # noqa: B009
+    return outcome(out, sink, summary)
 
 
 def _beside(refiner: Refiner, fine: Any, archive: str) -> Refiner:
@@ -132,11 +121,7 @@ def _run_options(factor: int, options: ReconstructKeywords) -> Any:
     )  # fmt: skip
 
 
-def _check_output(
-    out: str | Path, inputs: Any, reading: ReadOptions, overwrite: bool, archive: str | Path | None
-) -> None:
-    from stimpute import io
-
+def _refuse_folder(out: str | Path) -> None:
     target = Path(out)
     if str(out) != "-" and (
         str(out).endswith("/") or (target.is_dir() and not target.suffix) or not target.suffix
@@ -144,8 +129,6 @@ def _check_output(
         raise OutputError(
             f"{out}: reconstruct writes one file; give it a name with a suffix (.nc, .zarr, .tif)"
         )
-    io.check_output(out, paths_of(inputs), overwrite)
-    io.check_spared(out, [*read_besides(reading), *([str(archive)] if archive is not None else [])])
 
 
 def evaluate_reconstruct(

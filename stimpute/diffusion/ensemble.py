@@ -24,7 +24,7 @@ def draw_ensemble(
 ) -> tuple[Tensor, Tensor]:
     """Members in pairs of opposite noise, so that the mean needs few of them.
 
-    Every member alone is a fair sample. ``network.widening`` stretches the deviations from the mean.
+    Their mean moves the guess by ``network.share`` of the way; ``network.widening`` stretches the deviations from the mean.
 
     Returns
     -------
@@ -46,13 +46,15 @@ def draw_ensemble(
         found = network.sample(repeated, (ordered[0], ordered[1]), conserve, steps)
         for parts, field in zip((coarse, fine), found, strict=True):
             parts.append(field.view(b, count, *field.shape[1:]).transpose(0, 1))
-    widening = network.widening.to(device)
-    return tuple(_stretched(torch.cat(parts), widening) for parts in (coarse, fine))  # type: ignore[return-value]
+    drawn_around = zip((coarse, fine), network.start(given, conserve), strict=True)
+    return tuple(_settled(torch.cat(parts), guess, network) for parts, guess in drawn_around)  # type: ignore[return-value]
 
 
-def _stretched(members: Tensor, widening: Tensor) -> Tensor:
+def _settled(members: Tensor, guess: Tensor, network: DiffRecon) -> Tensor:
+    """Members around a mean between the guess and their own, their deviations stretched."""
     mean = members.mean(dim=0, keepdim=True)
-    return mean + widening * (members - mean)
+    share, widening = (x.to(members.device) for x in (network.share, network.widening))
+    return guess + share * (mean - guess) + widening * (members - mean)
 
 
 def widening_for(ensembles: list[Tensor], truths: list[Tensor]) -> tuple[float, float]:

@@ -65,12 +65,14 @@ class DiffRecon(nn.Module):
     """Both diffusions (of one stage: a single one, straight to the fine field, for comparison).
 
     ``detail_spread`` (factor^2 - 1,) and ``coarse_spread`` (1,) hold the usual size of the residuals, ``widening`` (1,) the
-    factor by which deviations from the ensemble's mean are stretched so that its intervals cover what they should.
+    factor by which deviations from the ensemble's mean are stretched so that its intervals cover what they should, ``share`` (1,)
+    how far the ensemble's mean moves the guess: 0 leaves it, 1 replaces it.
     """
 
     detail_spread: Tensor
     coarse_spread: Tensor
     widening: Tensor
+    share: Tensor
 
     def __init__(self, config: DiffReconConfig) -> None:
         super().__init__()
@@ -87,6 +89,7 @@ class DiffRecon(nn.Module):
         self.register_buffer("detail_spread", torch.ones(config.details))
         self.register_buffer("coarse_spread", torch.ones(1))
         self.register_buffer("widening", torch.ones(1))
+        self.register_buffer("share", torch.ones(1))
 
     # what the networks see
 
@@ -167,6 +170,11 @@ class DiffRecon(nn.Module):
     def guessed(self, given: Conditions, completed: Tensor) -> FineGuess:
         """The refined field before Diffusion-F."""
         return fine_guess(completed, given.batch.valid, given.covariates, self.config.factor)
+
+    def start(self, given: Conditions, conserve: bool = True) -> tuple[Tensor, Tensor]:
+        """The guess itself: completed coarse field and fine field."""
+        completed = self.completed(given.guess, torch.zeros_like(given.guess.prior), conserve)
+        return completed, self.guessed(given, completed).field
 
     # sampling
 

@@ -1,10 +1,10 @@
 """The good guesses a forecast starts from, each with its own error at earlier origins of the same series.
 
 Persistence, climate (the node's mean with its cycle), the last cycle again, damped anomalies, one linear map from the last
-steps to the next shared by all nodes, and, for every node, one from its own last steps and the leading patterns of the whole field
-(of anomalies, and of the values themselves); all fitted on the series itself. What each got wrong when asked at earlier origins says how
-far to trust it; a blend weighted by these errors is the prior which the network reweighs and corrects. Gaps are left out of
-every sum, never filled. Knows nothing about networks.
+steps to the next shared by all nodes, for every node one from its own last steps and the leading patterns of the whole field (of anomalies,
+and of the values themselves), and DLinear and an autoregression of every node; all fitted on the series itself. What they got wrong
+when asked at earlier origins says how far to trust each; a blend weighted so is the prior which the network reweighs and corrects.
+Gaps are left out of every sum, never filled. Knows nothing about networks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from stimpute.forecasting.cell_maps import in_parts
 from stimpute.forecasting.series import History
+from stimpute.forecasting.weights import Asked, blend_error, blend_weights
 
 GUESSES = (
     "persistence",
@@ -25,9 +27,9 @@ GUESSES = (
     "linear",
     "field of anomalies",
     "field",
+    "dlinear",
+    "ar",
 )
-PRIOR_POWER = 4.0
-ERROR_FLOOR = 5e-3
 CYCLE_MEMORY = 0.75  # weight of a cycle beside that of the one after it
 SHRINK = 0.5  # observations that the shape of the cycle shared by all nodes counts for
 LAGS = 24
@@ -48,13 +50,15 @@ class Guesses:
     ----------
     estimates : (B, K, H, 1, N), finite everywhere, in the order of ``GUESSES``.
     log_error : (B, K, H, 1, N), log of the mean absolute error at earlier origins.
-    prior : (B, H, 1, N), the estimates weighted by ``error ** -PRIOR_POWER``.
+    log_weight : (B, K, H, 1, N), log of the weight of each in the blend.
+    prior : (B, H, 1, N), the blend.
     prior_error : (B, H, 1, N), mean absolute error of the prior there, > 0.
     anomalies : (B, C, N), the past without its cycle, 0 in gaps.
     """
 
     estimates: Tensor
     log_error: Tensor
+    log_weight: Tensor
     prior: Tensor
     prior_error: Tensor
     anomalies: Tensor
@@ -102,14 +106,12 @@ def _one(history: History, steps: int, count: int, known: Known, back: int) -> G
         past = history.earlier(earlier)
         start = past.values.shape[1]
         truth, seen = (t[0, start : start + steps] for t in (history.values, history.valid))
-        asked.append((at(past, back + earlier)[0], truth, seen))
-    error, log_error = _trust(asked, estimates)
-    weight = (-PRIOR_POWER * log_error).softmax(dim=0)
+        asked.append(Asked(at(past, back + earlier)[0], truth, seen))
+    weight, log_error = blend_weights(asked, estimates)
     prior = (weight * estimates).sum(dim=0)
-    prior_error = _blend_error(asked, log_error, error)
-    return Guesses(
-        estimates[:, :, None], log_error[:, :, None], prior[:, None], prior_error[:, None], anomalies
-    )
+    prior_error = blend_error(asked, weight)
+    parts = (estimates[:, :, None], log_error[:, :, None], weight.log()[:, :, None])
+    return Guesses(*parts, prior[:, None], prior_error[:, None], anomalies)
 
 
 def origins(history: History, steps: int, count: int = ORIGINS) -> list[int]:
@@ -135,9 +137,9 @@ def estimate(history: History, steps: int) -> tuple[Tensor, Tensor]:
     lead = torch.arange(1, steps + 1, device=values.device)[:, None] + age.clamp_max(LAGS)[None]
     damped = ahead + memory[lead - 1] * last_anomaly
     linear = ahead + _linear(anomalies, valid, steps)
-    of_anomalies = ahead + _field(anomalies, valid, steps)
-    of_values = _field(values, valid, steps)
-    return torch.stack((persistence, ahead, again, damped, linear, of_anomalies, of_values)), anomalies
+    fields = (_field(anomalies, valid, steps) + ahead, _field(values, valid, steps))
+    cells = (in_parts("dlinear", values, valid, steps), in_parts("ar", values, valid, steps))
+    return torch.stack((persistence, ahead, again, damped, linear, *fields, *cells)), anomalies
 
 
 def _cycle(values: Tensor, valid: Tensor, period: int) -> Tensor:
@@ -288,35 +290,3 @@ def _spread(size: int, count: int, device: torch.device) -> Tensor:
         if count > 1
         else torch.tensor([size - 1], device=device)
     )
-
-
-def _trust(asked: list[tuple[Tensor, Tensor, Tensor]], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean absolute error of every guess by lead time (K, H), and its log for every node (K, H, N)."""
-    k, steps, nodes = like.shape
-    if not asked:
-        level = like.new_ones(k, steps)
-        return level, level.log()[:, :, None].expand(-1, -1, nodes)
-    missed = torch.stack(
-        [torch.where(known, (guess - truth).abs(), 0.0) for guess, truth, known in asked]
-    ).sum(dim=0)
-    count = torch.stack([known for _, _, known in asked]).sum(dim=0).to(like.dtype)
-    by_lead = (missed.sum(dim=2) + ERROR_FLOOR) / (count.sum(dim=1) + 1)
-    seen = count.sum(dim=1) > 0
-    overall = missed.sum(dim=(1, 2)) / count.sum().clamp_min(1)
-    by_lead = torch.where(seen, by_lead, overall[:, None]).clamp_min(ERROR_FLOOR)
-    expected = (by_lead[:, :, None] * count).sum(dim=1)
-    prior = 8.0 * overall.clamp_min(ERROR_FLOOR)[:, None]
-    ratio = (missed.sum(dim=1) + prior) / (expected + prior)
-    error = by_lead[:, :, None] * ratio[:, None]
-    return by_lead, error.clamp_min(ERROR_FLOOR).log()
-
-
-def _blend_error(asked: list[tuple[Tensor, Tensor, Tensor]], log_error: Tensor, by_lead: Tensor) -> Tensor:
-    """Mean absolute error of the blend (H, N); without earlier origins as large as the spread."""
-    if not asked:
-        return torch.ones_like(log_error[0])
-    weight = (-PRIOR_POWER * log_error).softmax(dim=0)
-    blended = [((weight * guess).sum(dim=0), truth, known) for guess, truth, known in asked]
-    blind = [(guess[None], truth, known) for guess, truth, known in blended]
-    _, log_blend = _trust(blind, log_error[:1])
-    return log_blend[0].exp()

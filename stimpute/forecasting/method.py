@@ -125,7 +125,7 @@ class GuessForecaster:
         """Mean, and a scale from the errors at earlier origins."""
         history, graph = history_of(past, slots, step, steps)
         history, center, unit = history.normalised()
-        guesses, number = make_guesses(history, steps), GUESSES.index(self.name)
+        guesses, number = make_guesses(history, steps, CALIBRATED), GUESSES.index(self.name)
         mean = guesses.estimates[0, number, :, 0].double().numpy() * float(unit) + center[0].numpy()
         scale = 1.25 * guesses.log_error[0, number, :, 0].exp().numpy() * float(unit)
         return Estimate(on_grid(mean, graph, past), on_grid(scale, graph, past))

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from stimpute.forecasting.config import ForecastConfig
-from stimpute.forecasting.guesses import GUESSES, PRIOR_POWER, Guesses
+from stimpute.forecasting.guesses import GUESSES, Guesses
 from stimpute.forecasting.series import History, target_phases
 from stimpute.layers.attention import BalancedAttention, Division
 from stimpute.layers.embeddings import perceptron
@@ -98,8 +98,9 @@ class SBATransformer(nn.Module):
             dim=-1,
         )
         when = torch.cat((leads[None].expand(len(tokens), -1, -1), target_phases(history, steps)), dim=-1)
-        estimates, log_error = (
-            t[:, :, :, 0].permute(0, 2, 3, 1) for t in (guesses.estimates, guesses.log_error)
+        estimates, log_error, log_weight = (
+            t[:, :, :, 0].permute(0, 2, 3, 1)
+            for t in (guesses.estimates, guesses.log_error, guesses.log_weight)
         )
         prior, error = guesses.prior[:, :, 0], guesses.prior_error[:, :, 0]
         unit = error[..., None]
@@ -109,7 +110,7 @@ class SBATransformer(nn.Module):
         )  # fmt: skip
         hidden = F.gelu(self.token(tokens)[:, None] + self.lead(when)[:, :, None] + self.guess(beside))
         out = self.out(F.gelu(self.hidden(hidden)) + hidden)
-        weight = (-PRIOR_POWER * log_error + out[..., : len(GUESSES)]).softmax(dim=-1)
+        weight = (log_weight + out[..., : len(GUESSES)]).softmax(dim=-1)
         mean = (weight * estimates).sum(dim=-1) + out[..., -2] * error
         scale = 1.25 * error * torch.exp(out[..., -1].clamp(-4, 4))
         return Prediction(mean[:, :, None], scale[:, :, None])

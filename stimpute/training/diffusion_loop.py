@@ -44,7 +44,7 @@ class DiffusionTraining(TrainOptions):
     ----------
     network : the architecture; with ``start`` only its factor counts.
     pool : how many batches are made; they are seen again and again, each time with other noise, flipped at random. None: a
-        twelfth of the steps, at least 8, at most 64 (which it is where only minutes are given).
+        quarter of the steps, at least 8, at most 256 (which it is where only minutes are given).
     world_share : part of the batches that are simulated worlds, where there are archives.
     apart : part of the budget for each diffusion apart; the rest is for both together.
     joint : False: the rest too is spent on each apart (for comparison).
@@ -57,7 +57,7 @@ class DiffusionTraining(TrainOptions):
     apart: float = 0.3
     joint: bool = True
     shapes: tuple[tuple[int, int, int, int], ...] = SHAPES
-    val_examples: int = 4
+    val_examples: int = 8
     lr: float = 1.5e-3
     average: float = 0.99
 
@@ -66,7 +66,7 @@ class DiffusionTraining(TrainOptions):
         """How many batches are made."""
         if self.pool is not None:
             return self.pool
-        return 64 if self.steps is None else min(max(self.steps // 12, 8), 64)
+        return 256 if self.steps is None else min(max(self.steps // 4, 8), 256)
 
 
 @dataclass(frozen=True)
@@ -290,6 +290,7 @@ class _Run:
         """Stretch the ensemble so that 90 % intervals cover 90 % of what was judged."""
         generator = torch.Generator().manual_seed(self.options.seed)
         self.network.widening.fill_(1.0)
+        self.network.share.fill_(self.state.record["best"]["share"])
         truths: list[Tensor] = []
         ensembles: list[Tensor] = []
         for pairs in self.judged:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from stimpute.diffusion.schedule import LATEST, alpha_sigma, data_of, noised
 from stimpute.training.pairs import Pairs
 
 Stage = Literal["coarse", "fine", "joint", "single"]
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way from the guess to the expected field
 _DRAWS = 4  # of noise, in opposite pairs, that the expected field is averaged over
 _LEAST_SIZE = 0.05  # of an example's squared residual: below, the guess is good enough
 _LATE, _LATE_SHARE = 0.8, 0.3  # where the mean of the ensemble is decided
@@ -123,24 +123,31 @@ def measure_spreads(network: DiffRecon, batches: list[Pairs]) -> None:
 def judge(network: DiffRecon, batches: list[Pairs]) -> dict[str, float]:
     """Mean absolute errors of the expected field (what the networks say of pure noise), divided by those of the guess.
 
-    ``fine``: over all cells, geometric mean over the examples; ``coarse``: over the hidden coarse cells.
+    ``fine``: over all cells, geometric mean over the examples; ``coarse``: over the hidden coarse cells; both where the expected field
+    moves the guess by the ``share`` of the way that is best for ``fine``. ``network.share`` is left as it was.
     """
-    ratios: dict[str, list[float]] = {"fine": [], "coarse": []}
+    kept = float(network.share)
+    found: dict[str, list[Tensor]] = {}
+    network.share.fill_(1.0)
     for pairs in batches:
         given = network.conditions(pairs.batch, pairs.guess, pairs.covariates)
-        start = network.completed(pairs.guess, torch.zeros_like(pairs.coarse))
-        guess = network.guessed(given, start).field
         generator = torch.Generator().manual_seed(0)
-        completed, field = (x.mean(dim=0) for x in draw_ensemble(network, given, _DRAWS, generator, steps=1))
+        said = [x.mean(dim=0) for x in draw_ensemble(network, given, _DRAWS, generator, steps=1)]
         hidden = pairs.known & ~pairs.guess.valid
-        for name, said, usual, truth, where in (
-            ("fine", field, guess, pairs.fine, spread_blocks(pairs.known.float(), network.config.factor)),
-            ("coarse", completed, start, pairs.coarse, hidden.float()),
+        truths = (pairs.coarse, pairs.fine)
+        weights = (hidden.float(), spread_blocks(pairs.known.float(), network.config.factor))
+        for name, full, guess, truth, where in zip(
+            ("coarse", "fine"), said, network.start(given), truths, weights, strict=True
         ):
-            ours, theirs = (((x - truth).abs() * where).flatten(1).sum(dim=1) for x in (said, usual))
-            ratios[name] += (ours / theirs)[theirs > 1e-6].tolist()
-    return {
-        name: float(np.exp(np.mean(np.log(np.maximum(values, 1e-6)))))
-        for name, values in ratios.items()
-        if values
-    }
+            errors = torch.stack(
+                [((guess + s * (full - guess) - truth).abs() * where).flatten(1).sum(dim=1) for s in SHARES]
+            )
+            usual = errors[0] > 1e-6
+            found.setdefault(name, []).append(
+                (errors / errors[0].clamp_min(1e-6)).clamp_min(1e-6).log()[:, usual]
+            )
+    network.share.fill_(kept)
+    ratios = {name: torch.cat(logs, dim=1).mean(dim=1).exp() for name, logs in found.items()}
+    best = int(ratios["fine"].nan_to_num(nan=1.0).argmin())
+    result = {name: float(r[best]) for name, r in ratios.items() if bool(torch.isfinite(r[best]))}
+    return {**result, "share": SHARES[best]}

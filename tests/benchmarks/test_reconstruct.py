@@ -48,7 +48,7 @@ def test_a_quick_run_writes_its_page_and_is_not_made_twice(tiny, monkeypatch, ca
     ]
     assert reconstruct.main(given) == 0
     page = (folder / "out" / "reconstruct.md").read_text()
-    assert "| classical |" in page
+    assert "| st |" in page
     assert "fixed 40%" in page
     assert "**" in page
     assert (folder / "out" / "reconstruct.png").stat().st_size > 1000
@@ -75,3 +75,18 @@ def test_worlds_are_the_same_every_time():
     one, two = reconstruct.world(1, True), reconstruct.world(1, True)
     assert (one.values == two.values).all()
     assert one.shape == reconstruct.WORLD_SHAPE
+
+
+def test_an_archive_is_of_other_times_than_what_is_refined():
+    shown, archive = reconstruct.long_world(0)
+    assert archive.times.min() > shown.times.max()
+    plan = reconstruct.Plan((), (), (), (), 2, 0, 1, Path(), Path(), None, 0.0)
+    assert reconstruct.archive_of("worlds", 0, plan) is None
+    assert (reconstruct.archive_of("worlds+archive", 0, plan).values == archive.values).all()
+
+
+def test_only_methods_that_say_so_are_told_by_an_archive():
+    _, archive = reconstruct.long_world(0)
+    make = reconstruct.refiner_maker("classical", 4)
+    assert reconstruct.beside(make, "st", archive) is make
+    assert reconstruct.beside(make, "st+archive", archive)().archive is archive

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from stimpute.forecasting import cell_maps
 from stimpute.forecasting.guesses import GUESSES, make_guesses, origins
 from stimpute.forecasting.series import History, regular
+from stimpute.forecasting.weights import Asked, blend_weights, stacked, trust
 
 HOUR = 1 / 24
 
@@ -116,3 +118,73 @@ def test_constant_series_stay_constant():
     past, center, unit = history(np.full((50, 3), 7.0)).normalised()
     prior = make_guesses(past, 4).prior[0, :, 0] * unit.float() + center[0].float()
     assert torch.allclose(prior, torch.full((4, 3), 7.0))
+
+
+def asked_of(rng, errors, origins=4, steps=3, nodes=6):
+    """Guesses that miss by noise of their own size; the last two err alike."""
+    asked = []
+    for _ in range(origins):
+        truth = torch.from_numpy(rng.normal(size=(steps, nodes))).float()
+        apart = [torch.from_numpy(rng.normal(size=(steps, nodes)) * e).float() for e in errors]
+        apart[-1] = apart[-2]
+        said = torch.stack([truth + a for a in apart])
+        asked.append(Asked(said, truth, torch.ones_like(truth, dtype=torch.bool)))
+    return asked
+
+
+def test_weights_go_to_the_better_guess_and_sum_to_one():
+    asked = asked_of(np.random.default_rng(0), (0.1, 1.0, 1.0))
+    weight, _ = blend_weights(asked, asked[0].said)
+    assert torch.allclose(weight.sum(dim=0), torch.ones(3, 6), atol=1e-4)
+    assert (weight[0] > 0.9).all()
+
+
+def test_two_guesses_that_err_alike_count_once_in_what_is_stacked():
+    asked = asked_of(np.random.default_rng(1), (1.0, 1.0, 1.0), origins=60)
+    shared = stacked(asked, trust(asked, asked[0].said)[0])
+    assert shared[0] == pytest.approx(0.5, abs=0.08)  # alone it would have had a third
+
+
+def test_unknown_truth_plays_no_part_in_weights():
+    rng = np.random.default_rng(2)
+    asked = asked_of(rng, (0.2, 1.0, 1.0))
+    known = torch.from_numpy(rng.random((3, 6)) < 0.5)
+    changed = [Asked(a.said + torch.where(known, 0.0, 99.0), a.truth, known) for a in asked]
+    before, after = (
+        blend_weights(x, asked[0].said)[0] for x in ([Asked(a.said, a.truth, known) for a in asked], changed)
+    )
+    assert torch.allclose(before, after)
+
+
+def test_without_earlier_origins_all_guesses_weigh_the_same():
+    weight, _ = blend_weights([], torch.zeros(4, 2, 3))
+    assert torch.allclose(weight, torch.full((4, 2, 3), 0.25))
+
+
+def test_the_two_maps_of_dlinear_under_one_ridge_are_one_map_under_another():
+    rng = np.random.default_rng(3)
+    values = torch.from_numpy(rng.normal(size=(2, 200)).cumsum(axis=1) / 5).float()
+    valid = torch.from_numpy(rng.random((2, 200)) < 0.9)
+    values = torch.where(valid, values, 0.0)
+    said = cell_maps.dlinear(values, valid, 3)
+    window, smooth = cell_maps.WINDOW, cell_maps.moving_average(cell_maps.WINDOW)
+    both = torch.cat((smooth, torch.eye(window) - smooth))
+    for row in range(2):
+        rows = values[row].unfold(0, window + 3, 1)
+        known = valid[row].unfold(0, window + 3, 1)[:, window:].float()
+        x, weight = rows[:, :window] @ both.T, known.mean(dim=1, keepdim=True)
+        gram = (x * weight).T @ x
+        strength = cell_maps.RIDGE * gram.diagonal().mean() + 1e-4
+        maps = torch.linalg.solve(
+            gram + strength * torch.eye(2 * window), (x * weight).T @ (rows[:, window:] * known)
+        )
+        assert torch.allclose(said[row], (both @ values[row, -window:]) @ maps, atol=2e-3)
+
+
+@pytest.mark.parametrize("length", [3, 8, 9, 20])
+def test_maps_of_a_short_past_say_something_finite(length):
+    values = torch.randn(length, 4, generator=torch.Generator().manual_seed(0))
+    for name in ("ar", "dlinear"):
+        said = cell_maps.in_parts(name, values, torch.ones_like(values, dtype=torch.bool), 8)
+        assert said.shape == (8, 4)
+        assert torch.isfinite(said).all()
