@@ -225,7 +225,9 @@ def outcome(row: Row) -> str:
 
 def write_pages(arguments: argparse.Namespace) -> int:
     """The counts as a page, and the table between the marks of another."""
-    rows = list(json.loads(arguments.rows.read_text()).values())
+    rows = sorted(
+        json.loads(arguments.rows.read_text()).values(), key=lambda row: (row["file"], len(row["options"]))
+    )
     arguments.page.write_text(counts_page(rows), encoding="utf-8")
     text = arguments.inputs.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
@@ -251,6 +253,11 @@ def counts_page(rows: Sequence[Row]) -> str:
     ends = Counter(row["end"] for row in rows)
     files = {row["file"] for row in rows}
     right = {row["file"] for row in proven}
+    stay = "".join(
+        f"- `{' '.join([row['file'], *row['options']])}`: {escaped(row['errors'][0])}\n"
+        for row in rows
+        if row["file"] not in right and suggested(row, row["options"]) is None
+    )
     other = "".join(
         f"- `{' '.join([row['file'], *row['options']])}`: {outcome(row)}\n"
         for row in rows
@@ -262,14 +269,15 @@ def counts_page(rows: Sequence[Row]) -> str:
         "and Zarr file of the development data (method `mean`) and runs `stimpute verify`, which compares the stored bits of every observed",
         "cell, and all metadata, with the input.\n",
         f"- {len(files)} files and stacks, {len(rows)} attempts (as they are; then with the options a refusal asks for).",
-        f"- {len(right)} were filled and proven: {sum(cells.values()):,} observed cells, **{sum(len(r['differences']) for r in proven)} changed**;"
+        f"- {len(right)} were filled and proven: {sum(cells.values()):,} observed cells, **{sum(len(r.get('differences', ())) for r in rows)} changed**;"
         f" {sum(filled.values()):,} cells filled.",
         f"- {ends['refused']} attempts were refused in one line with nothing written; {len(files - right)} files stay refused.",
         f"- {ends['crash']} crashed, {ends['hang']} took too long, {ends['differs']} differed.\n",
         "| format written | stored type | variables | observed cells, unchanged | filled cells |",
         "|---|---|---:|---:|---:|",
         *lines,
-        "",
+        "\nWhat stays refused:\n",
+        stay,
         other,
     )).rstrip("\n") + "\n"  # fmt: skip
 

@@ -5,6 +5,7 @@ Importing it loads neither numpy nor torch nor any geodata library: ``stimpute -
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -99,7 +100,7 @@ def _failed(error: Exception) -> int:
     if hasattr(error, "format_message"):  # the parser's own errors: the command line alone is wrong
         console.complain(f"{error.format_message()} (stimpute --help)")
         return 2
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         console.complain("out of memory; lower --memory or --tile")
     elif isinstance(error, OSError):
         console.complain(

@@ -39,11 +39,12 @@ class End:
     errors: tuple[str, ...]
     err: str
     new: frozenset[str]
+    scratch: frozenset[str]
 
     @property
     def left(self) -> frozenset[str]:
-        """What is new besides the folder that a later run may resume from."""
-        return frozenset(name for name in self.new if ".stimpute-partial" not in name)
+        """What is new besides the folder that a later run may resume from; what stays in the folder of temporary files, too."""
+        return self.scratch | frozenset(name for name in self.new if ".stimpute-partial" not in name)
 
 
 class Slow:
@@ -72,7 +73,9 @@ class Place:
     """A folder with inputs, in which runs are started and disturbed."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.scratch = folder, folder.parent / f"{folder.name}.tmp"
+        self.scratch.mkdir()
+        self.scratch.chmod(0o777)
         self.here, self.go = folder.parent / f"{folder.name}.here", folder.parent / f"{folder.name}.go"
 
     def names(self) -> frozenset[str]:
@@ -91,6 +94,7 @@ class Place:
         said.chmod(0o666)
 
         def child() -> None:
+            tempfile.tempdir = str(self.scratch)
             os.dup2(os.open(said, os.O_WRONLY | os.O_TRUNC), 2)
             sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -120,7 +124,8 @@ class Place:
         text = said.read_text()
         said.unlink()
         lines = tuple(line for line in text.splitlines() if line.startswith("stimpute: error: "))
-        return End(process.exitcode, lines, text, self.names() - before)
+        scratch = frozenset(path.name for path in self.scratch.iterdir())
+        return End(process.exitcode, lines, text, self.names() - before, scratch)
 
     def run(self, words: Sequence[object], prelude: Callable[[], object] = lambda: None) -> End:
         """One command line to its end."""
@@ -292,10 +297,10 @@ HOARD: list[bytearray] = []
 
 
 def eat_all_memory() -> None:
-    """No more address space than now, and what the allocator still holds is taken, down to pieces of 32 kB."""
+    """No more address space than now, and what the allocator still holds is taken, down to pieces of 1 MB."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used, used))
-    for size in (1 << 24, 1 << 20, 1 << 17, 1 << 15):
+    for size in (1 << 24, 1 << 22, 1 << 20):
         with contextlib.suppress(MemoryError):
             while True:
                 HOARD.append(bytearray(size))
@@ -306,13 +311,13 @@ def eat_all_memory() -> None:
 )
 @pytest.mark.parametrize("kind", FORMATS)
 def test_memory_that_runs_out_is_one_line(place, stack, kind):
-    inputs, out = stack(kind, large=160)
+    inputs, out = stack(kind, large=300)  # steps of 360 kB, arrays of 2 MB and more
     before = place.names()
     process, said = place.start(words(inputs, out), slow=True, then=eat_all_memory)
     place.go.touch()
     end = place.end(process, said, before)
     assert end.code == 1, end.err
-    assert len(end.errors) == 1, end.err
+    assert end.errors == ("stimpute: error: out of memory; lower --memory or --tile",), end.err
     assert end.left == set()
 
 
