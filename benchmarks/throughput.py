@@ -27,6 +27,7 @@ from scoring.timed import ROOT, Array, measure, scenes, stimpute, write_stack
 ITERATIONS, MODES = 100, 20
 OURS = {
     "st": ("--method", "st"),
+    "st --fast": ("--method", "st", "--fast"),
     "linear": ("--method", "linear"),
     "stimpute dct-pls": ("--method", "dct-pls"),
 }

@@ -212,6 +212,7 @@ def evaluate(
     share: float = 0.2,
     methods: Sequence[str] | None = None,
     model: str | None = None,
+    fast: bool = False,
     adapt: float | str | None = None,
     by: Any = None,
     seeds: int = 1,
@@ -229,6 +230,7 @@ def evaluate(
     Parameters
     ----------
     holdout : pattern(s): pixel, gap, block, frames, swath, value.
+    fast : of ``st``: scored a second time, as ``st+fast``, with fewer candidates.
     adapt : as of :func:`fill`: the network is scored a second time, as ``st+adapt``, adapted to what is not hidden.
     by : also score by ``distance`` to the nearest observation, or by gap ``length``.
     methods : names; None: all, the pretrained network included.
@@ -254,6 +256,8 @@ def evaluate(
         raise UsageError(f"--model {model}: without method st among --methods it has no effect")
     if adapt is not None and "st" not in names:
         raise UsageError(f"--adapt {adapt}: without method st among --methods it has no effect")
+    if fast and "st" not in names:
+        raise UsageError("--fast: without method st among --methods it has no effect")
     budget = adapt_budget(adapt, "st")
     picture = _picture(plot, overwrite, paths_of(as_inputs(x)))
 
@@ -267,6 +271,11 @@ def evaluate(
     runs = [(name, maker(name)) for name in names]
     if budget is not None:
         runs.insert(names.index("st") + 1, ("st+adapt", adapted))
+    if fast:
+        runs.insert(
+            names.index("st") + 1,
+            ("st+fast", lambda _: open_method("st", model, device, threads=threads, fast=True)),
+        )
     boards = []
     with io.open_source(as_inputs(x), read_options(options)) as source:
         for index, layer in enumerate(source.layers):
@@ -381,7 +390,7 @@ def _method(options: FillKeywords) -> Any:
 
     return open_method(
         options.get("method", "st"), options.get("model"), options.get("device", "auto"),
-        options.get("precision", "fp32"), options.get("threads"),
+        options.get("precision", "fp32"), options.get("threads"), options.get("fast", False),
     )  # fmt: skip
 
 

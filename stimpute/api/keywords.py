@@ -58,6 +58,7 @@ class WriteKeywords(ReadKeywords, total=False):
 class FillKeywords(WriteKeywords, total=False):
     """How a stack is filled and written; the command line's options of the same names."""
 
+    fast: bool
     adapt: float | str | None
     fill_never_observed: bool
     max_gap: float | None

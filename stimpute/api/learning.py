@@ -273,7 +273,7 @@ def adapt_method(
     )  # fmt: skip
     if before is None:
         warnings.warn(adaptation.sentence, StimputeWarning, stacklevel=2)
-    return PretrainedMethod(done.model, method.device, method.precision, adaptation)
+    return PretrainedMethod(done.model, method.device, method.precision, adaptation, method.fast)
 
 
 def adapt_once(
@@ -289,7 +289,7 @@ def adapt_once(
         known = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
         adaptation = Adaptation(**known["adaptation"])
         model = load_model(folder / known["weights"]) if adaptation.kept else method.model
-        return PretrainedMethod(model, method.device, method.precision, adaptation)
+        return PretrainedMethod(model, method.device, method.precision, adaptation, method.fast)
     adapted = adapt_method(source, method, budget, **more)
     if folder is not None and adapted.adaptation is not None:
         folder.mkdir(exist_ok=True)

@@ -115,4 +115,10 @@ def _told(
                     dict(value) if isinstance(value, Mapping) else value
                 )
     named = {"precision": options.get("precision", "fp32"), "threads": options.get("threads")}
-    return {**told, **named, "memory": run.memory, "adapt": options.get("adapt")}
+    return {
+        **told,
+        **named,
+        "fast": options.get("fast", False),
+        "memory": run.memory,
+        "adapt": options.get("adapt"),
+    }

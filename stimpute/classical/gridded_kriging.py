@@ -476,20 +476,20 @@ class Preconditioner:
     """
 
     def __init__(self, roots: Tensor, nugget: float, valid: Tensor) -> None:
-        count, steps, height, width = valid.shape
+        _, steps, height, width = valid.shape
         side = max(1, min(LONG_WAVES, math.isqrt(COUPLED // steps)))
         self.size = min(side, height), min(side, width)
-        self.each = torch.empty(steps, steps, count, height, width, dtype=torch.float32, device=roots.device)
+        self.each = torch.empty(steps, steps, 1, height, width, dtype=torch.float32, device=roots.device)
         self.long: list[Tensor] = []
         a, b = self.size
         single = roots.float()
         single[:a, :b] = 0  # solved with their couplings
-        for k, seen in enumerate(valid.double()):
-            cover = seen.mean(dim=(1, 2)).float()
-            inner = single.mT @ (cover[:, None] * single)
-            inner.diagonal(dim1=2, dim2=3).add_(nugget)
-            inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
-            self.each[:, :, k] = inverse.permute(2, 3, 0, 1)
+        cover = valid.float().mean(dim=(0, 2, 3))
+        inner = single.mT @ (cover[:, None] * single)
+        inner.diagonal(dim1=2, dim2=3).add_(nugget)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
+        self.each[:, :, 0] = inverse.permute(2, 3, 0, 1)
+        for seen in valid.double():
             self.long.append(self._coupled(roots, nugget, seen))
 
     def _coupled(self, roots: Tensor, nugget: float, seen: Tensor) -> Tensor:

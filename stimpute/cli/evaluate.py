@@ -82,6 +82,7 @@ def evaluate(
         ),
     ] = None,
     model: o.Model = None,
+    fast: o.Fast = False,
     adapt: o.Adapt = None,
     by: Annotated[
         str | None,
@@ -134,14 +135,14 @@ def evaluate(
     ahead = o.reading(steps=steps, origins=origins, last=last)
     if task == "forecast":
         return _forecasts(
-            paths, {"adapt": adapt, "by": by, "plot": plot, "holdout": holdout, "share": share, "factor": factor, "samples": samples}, json,
+            paths, {"fast": fast or None, "adapt": adapt, "by": by, "plot": plot, "holdout": holdout, "share": share, "factor": factor, "samples": samples}, json,
             methods=methods, model=model, device=device, threads=threads, memory=memory, **ahead, **read,
         )  # fmt: skip
     if ahead:
         raise UsageError(f"--{next(iter(ahead))}: only for --task forecast; leave it out")
     if task != "fill":
         return _refining(
-            paths, task, factor, {"adapt": adapt, "by": by, "plot": plot}, json,
+            paths, task, factor, {"fast": fast or None, "adapt": adapt, "by": by, "plot": plot}, json,
             {**read, **o.reading(holdout=None if holdout is None else parse.names(holdout), share=share, samples=samples)},
             {"methods": methods, "model": model, "seed": seed, "device": device, "threads": threads, "memory": memory},
         )  # fmt: skip
@@ -149,7 +150,7 @@ def evaluate(
         raise UsageError("--factor, --samples: only for --task reconstruct; leave them out")
     with console.progress() as progress:
         boards = api.evaluate(
-            paths, holdout=parse.names(holdout or "gap"), share=0.2 if share is None else share, methods=methods, model=model, adapt=adapt, by=by, seeds=seeds,
+            paths, holdout=parse.names(holdout or "gap"), share=0.2 if share is None else share, methods=methods, model=model, fast=fast, adapt=adapt, by=by, seeds=seeds,
             seed=seed, device=device, threads=threads, memory=memory, plot=plot, overwrite=overwrite, progress=progress, **read,
         )  # fmt: skip
     if json:
@@ -316,7 +317,7 @@ def _print(board: Scoreboard) -> None:
     if board.by:
         _print_bins(board)
     for method, ratio in board.ratios().items():
-        if method in {"st", "st+adapt"}:
+        if method in {"st", "st+fast", "st+adapt"}:
             console.write_text(
                 f"MAE of {method} / best other method: {ratio:.3f} (geometric mean over the cases)"
             )

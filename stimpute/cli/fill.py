@@ -38,6 +38,7 @@ def fill(
         str, o.option("--method", panel=o.METHOD, metavar=o.METHODS, help="How to fill.")
     ] = "st",
     model: o.Model = None,
+    fast: o.Fast = False,
     adapt: o.Adapt = None,
     fill_never_observed: o.FillNeverObserved = False,
     max_gap: Annotated[
@@ -134,7 +135,7 @@ def fill(
         times=times, dedupe=dedupe, regular=regular, domain=domain, qc=qc, force=force, no_wrap=no_wrap,
     )  # fmt: skip
     options = {
-        "method": method, "model": model, "adapt": adapt, "fill_never_observed": fill_never_observed, "max_gap": max_gap,
+        "method": method, "model": model, "fast": fast, "adapt": adapt, "fill_never_observed": fill_never_observed, "max_gap": max_gap,
         "max_distance": max_distance, "max_extrapolation": max_extrapolation,
         "min_obs": min_obs, "uncertainty": uncertainty, "quantiles": quantiles or (), "flags": flags, "plot": plot,
         "bounds": parse.bounds(bounds), "dtype": dtype, "of": of, "co": parse.creation(co or []), "device": device,

@@ -257,6 +257,8 @@ def _history(method: Method, options: FillOptions, command: str) -> str:
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     model = getattr(method, "model_name", None)
     weights = f", model {model} sha256 {getattr(method, 'sha256', '')}" if model else ""
+    if getattr(method, "fast", False):
+        weights += ", fast"
     adaptation = getattr(method, "adaptation", None)
     if adaptation is not None:
         weights += f", {adaptation.sentence}, {adaptation.start} sha256 {adaptation.start_sha256}"

@@ -49,6 +49,7 @@ KNOTS = 8
 ERROR_FLOOR = 2e-3
 CLIP = 8.0
 CLIMATE_CELLS, CLIMATE_FLOOR = 1.5, 0.25
+EVENNESS, EVENNESS_FAST = 0.15, 0.5  # decision 17; 1 for the plain kriging, so that the blend has both
 
 FEATURES = (
     "prior",
@@ -93,12 +94,15 @@ class Candidates:
 
 
 @torch.no_grad()
-def compute_candidates(batch: Batch) -> Candidates:
-    """All candidates, their errors and the features that go with them, for a batch in normalised units."""
+def compute_candidates(batch: Batch, fast: bool = False) -> Candidates:
+    """All candidates, their errors and the features that go with them, for a batch in normalised units.
+
+    ``fast``: kriging once for each view; the candidates that krige something else first become this one.
+    """
     held_out = inner_hold_out(batch.valid)
     empty = empty_frames(batch.valid)
     hidden = [held_out, hidden_frames(batch.valid)] if bool(empty.any()) else [held_out]
-    (estimates, densities), (blind, blind_densities), *frames = estimate_candidates(batch, hidden)
+    (estimates, densities), (blind, blind_densities), *frames = estimate_candidates(batch, hidden, fast)
     there, here = proximity(blind_densities), proximity(densities)
     error = local_error((blind - batch.values[:, None]).abs(), held_out, there, here)
     if frames:
@@ -133,37 +137,44 @@ def compute_candidates(batch: Batch) -> Candidates:
 Estimated = tuple[Tensor, tuple[Tensor, ...]]
 
 
-def estimate_candidates(batch: Batch, hidden: list[Tensor]) -> list[Estimated]:
+def estimate_candidates(batch: Batch, hidden: list[Tensor], fast: bool = False) -> list[Estimated]:
     """The classical estimates (B, K, T, H, W), with densities near and far and steps to the neighbours, each (B, T, H, W).
 
-    First from all that was observed, then without the cells of each entry of ``hidden`` (B, T, H, W).
+    First from all that was observed, then without the cells of each entry of ``hidden`` (B, T, H, W). ``fast`` as in
+    :func:`compute_candidates`.
     """
     views = [batch, *(batch.hide(cells) for cells in hidden)]
-    kriged = krige(views, [v.values for v in views], evenness=1.0)
-    usual = [local_climate(v) for v in views]
-    unusual = krige(views, [(batch.values - m) / s for m, s in usual])
-    anomalous = [m + s * z for (m, s), z in zip(usual, unusual, strict=True)]
-    drawn = [regress_on_covariates(v) for v in views]
+    kriged = krige(views, [v.values for v in views], EVENNESS_FAST if fast else 1.0)
     regressed = [
         frame_regression.regress_frames(batch.values, view.valid, field)
         for view, field in zip(views, kriged, strict=True)
     ]
-    frames = krige(views, [batch.values - r for r in regressed])
-    framed = [r + f for r, f in zip(regressed, frames, strict=True)]
-    drifts = [d for d in drawn if d is not None]
-    drifted: list[Tensor] | list[None] = [None] * len(views)
-    if drifts:
-        rest = krige(views, [batch.values - d for d in drifts])
-        drifted = [d + r for d, r in zip(drifts, rest, strict=True)]
-    return [
-        _all_estimates(view, *fields)
-        for view, fields in zip(
-            views, zip(kriged, anomalous, regressed, framed, drawn, drifted, strict=True), strict=True
-        )
-    ]
+    drawn = [regress_on_covariates(v) for v in views]
+    if fast:
+        anomalous = framed = drifted = kriged
+    else:
+        anomalous = krige_anomalies(views)
+        framed = krige_rest(views, regressed)
+        drifts = [d for d in drawn if d is not None]
+        drifted = krige_rest(views, drifts) if drifts else kriged
+    fields = zip(kriged, anomalous, regressed, framed, drawn, drifted, strict=True)
+    return [_all_estimates(view, *found) for view, found in zip(views, fields, strict=True)]
 
 
-def krige(views: list[Batch], targets: list[Tensor], evenness: float = 0.15) -> list[Tensor]:
+def krige_anomalies(views: list[Batch]) -> list[Tensor]:
+    """Kriging of what is unusual for each cell, in units of how much is usual there."""
+    usual = [local_climate(v) for v in views]
+    unusual = krige(views, [(views[0].values - m) / s for m, s in usual])
+    return [m + s * z for (m, s), z in zip(usual, unusual, strict=True)]
+
+
+def krige_rest(views: list[Batch], fitted: list[Tensor]) -> list[Tensor]:
+    """What was fitted to each view, plus kriging of what that leaves over."""
+    rest = krige(views, [views[0].values - f for f in fitted])
+    return [f + r for f, r in zip(fitted, rest, strict=True)]
+
+
+def krige(views: list[Batch], targets: list[Tensor], evenness: float = EVENNESS) -> list[Tensor]:
     """Kriging of one target from what each view observed, under the covariance of the first."""
     first = views[0]
     valids = [view.valid for view in views]
@@ -197,7 +208,7 @@ def _all_estimates(
     regressed: Tensor,
     framed: Tensor,
     drawn: Tensor | None,
-    drifted: Tensor | None,
+    drifted: Tensor,
 ) -> Estimated:
     values, valid = batch.values, batch.valid
     linear, previous, following = temporal.linear(values, valid, batch.times)
@@ -222,7 +233,7 @@ def _all_estimates(
             frame_regression.with_residual(regressed, values, valid),
             framed,
             mean if drawn is None else drawn,
-            kriged if drifted is None else drifted,
+            drifted,
         ),
         dim=1,
     )

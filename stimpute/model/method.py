@@ -30,6 +30,7 @@ class STMethod:
     network : with its weights.
     device : where it runs.
     precision : ``bf16`` runs the network (not the candidates) in bfloat16.
+    fast : fewer candidates (:func:`~stimpute.model.candidates.compute_candidates`).
     """
 
     name = "st"
@@ -38,11 +39,16 @@ class STMethod:
     bytes_per_cell = 2200  # at the peak, candidates included
 
     def __init__(
-        self, network: STTransformer, device: str | torch.device = "cpu", precision: Precision = "fp32"
+        self,
+        network: STTransformer,
+        device: str | torch.device = "cpu",
+        precision: Precision = "fp32",
+        fast: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self.precision = precision
+        self.fast = fast
         self._on_cpu: STTransformer | None = None  # for what does not fit on the device
         self.multiple = network.config.patch_size * network.config.window_size
 
@@ -75,7 +81,7 @@ class STMethod:
         MemoryError : the memory of the machine itself is too small.
         """
         try:
-            return predict(self.network, batch.to(self.device), self.precision)
+            return predict(self.network, batch.to(self.device), self.precision, self.fast)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -90,7 +96,7 @@ class STMethod:
                 stacklevel=2,
             )
             self._on_cpu = copy.deepcopy(self.network).to("cpu").eval()
-        return predict(self._on_cpu, batch.to("cpu"), self.precision)
+        return predict(self._on_cpu, batch.to("cpu"), self.precision, self.fast)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -122,9 +128,11 @@ class STImputer:
 
 
 @torch.no_grad()
-def predict(network: STTransformer, batch: Batch, precision: Precision = "fp32") -> Prediction:
+def predict(
+    network: STTransformer, batch: Batch, precision: Precision = "fp32", fast: bool = False
+) -> Prediction:
     """Candidates and network on one batch in normalised units, without gradients."""
-    candidates = compute_candidates(batch) if network.config.head == "blend" else None
+    candidates = compute_candidates(batch, fast) if network.config.head == "blend" else None
     with torch.autocast(batch.values.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         prediction: Prediction = network(batch, candidates)
     return prediction

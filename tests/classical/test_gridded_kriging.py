@@ -185,3 +185,16 @@ def test_cycles_are_used_where_the_series_is_long_enough() -> None:
     assert "year" in parts(daily)
     assert "day" in parts(hourly)
     assert "year" not in parts(daily[:100])
+
+
+def test_an_even_covariance_leaves_no_part_out_and_still_fits() -> None:
+    rng = np.random.default_rng(19)
+    rows = np.column_stack([1 - np.exp(-np.arange(1, 13)[:, None] / [1.0, 3.0, 9.0, 30.0]), np.ones(12)])
+    truth = np.array([0.0, 0.6, 0.0, 0.3, 0.1])
+    gammas = rows @ truth * rng.uniform(0.98, 1.02, 12)
+    few, even = (kriging._shares(rows, gammas, evenness) for evenness in (0.0, 1.0))
+    assert few.min() < 1e-6
+    assert even[:-1].min() > 1e-3
+    for shares in (few, even):
+        assert np.abs(rows @ shares / gammas - 1).max() < 0.1
+    np.testing.assert_allclose(kriging._shares(rows, gammas, 0.5), (few + even) / 2)

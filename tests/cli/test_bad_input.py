@@ -161,6 +161,11 @@ def test_a_picture_is_never_drawn_onto_an_input(refused: Callable, small: Path, 
     assert stack.read_bytes() == small.read_bytes()
 
 
+def test_fast_is_not_ignored_where_it_has_no_effect(refused: Callable, small: Path, tmp_path: Path) -> None:
+    assert "--fast" in refused(2, "fill", small, tmp_path / "out.nc", "--method", "linear", "--fast")
+    assert "--fast" in refused(2, "evaluate", small, "--methods", "linear", "--fast")
+
+
 def test_half_precision_is_not_ignored_where_it_has_no_effect(
     refused: Callable, small: Path, tmp_path: Path
 ) -> None:

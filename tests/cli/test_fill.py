@@ -197,3 +197,14 @@ def test_an_interrupted_fill_leaves_nothing(small: Path, tmp_path: Path, number:
     assert list(target.iterdir()) == []
     assert b"stimpute: error:" in said
     assert b"Traceback" not in said
+
+
+def test_fast_fills_the_same_cells_and_says_so(stimpute: Callable, small: Path, tmp_path: Path) -> None:
+    stimpute("fill", small, tmp_path / "whole.nc", "--method", "st")
+    stimpute("fill", small, tmp_path / "fast.nc", "--method", "st", "--fast")
+    with xr.open_dataset(tmp_path / "whole.nc") as whole, xr.open_dataset(tmp_path / "fast.nc") as fast:
+        assert ", fast" in fast.attrs["history"]
+        assert ", fast" not in whole.attrs["history"]
+        name = next(iter(whole.data_vars))
+        assert bool((whole[name].notnull() == fast[name].notnull()).all())
+        assert bool((whole[name] != fast[name]).any())

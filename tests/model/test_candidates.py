@@ -1,7 +1,9 @@
 """The candidates: their errors must be those that a gap of this kind would show."""
 
+import pytest
 import torch
 
+from stimpute.classical import gridded_kriging
 from stimpute.model.batch import Batch
 from stimpute.model.candidates import CANDIDATES, compute_candidates, empty_frames, hidden_frames
 
@@ -31,3 +33,28 @@ def test_hidden_frames_are_whole_and_leave_most() -> None:
     assert touched.sum(dim=1).tolist() == [5, 7]
     assert torch.equal(empty_frames(valid)[0], ~valid[0].flatten(1).any(dim=1))
     assert not bool(empty_frames(torch.zeros_like(valid)).any())
+
+
+def test_fast_kriges_once_for_each_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(1, 6, 8, 8, generator=generator)
+    valid = torch.rand(1, 6, 8, 8, generator=generator) < 0.6
+    batch, _, _ = Batch.plain(torch.where(valid, values, 0.0), valid).renormalised()
+    calls: list[int] = []
+    krige = gridded_kriging.krige
+
+    def counted(targets: list[torch.Tensor], *args: object, **kwargs: object) -> list[torch.Tensor]:
+        calls.append(len(targets))
+        return krige(targets, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gridded_kriging, "krige", counted)
+    compute_candidates(batch)
+    whole = len(calls)
+    found = compute_candidates(batch, fast=True)
+    assert (whole, len(calls) - whole) == (3, 1)
+    plain, anomalous, framed = (
+        found.estimates[:, CANDIDATES.index(name)]
+        for name in ("kriging", "kriging of anomalies", "frame regression + kriging")
+    )
+    assert torch.equal(plain, anomalous)
+    assert torch.equal(plain, framed)
