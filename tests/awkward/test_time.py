@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from stimpute import io
+from stimpute import api, io
 
 
 def edit(path, change) -> None:
@@ -49,11 +49,23 @@ def test_47_irregular_steps_use_real_distances(write_netcdf, fill):
     np.testing.assert_allclose(outcome.stored("sst")[1], 8.0, rtol=1e-3)
 
 
-@pytest.mark.parametrize("calendar", ["noleap", "360_day", "julian"])
-def test_48_calendars_are_kept(gappy, write_netcdf, fill, calendar):
-    outcome = fill(write_netcdf(gappy(), calendar=calendar, times=[57, 58, 59, 60, 61, 62]))
+@pytest.mark.parametrize(
+    ("calendar", "first", "last"),
+    [
+        ("noleap", "2020-02-27", "2020-03-04"),
+        ("360_day", "2020-02-28", "2020-03-03"),
+        ("julian", "2020-02-27", "2020-03-03"),
+    ],
+)
+def test_48_calendars_are_kept(gappy, write_netcdf, fill, calendar, first, last):
+    source = write_netcdf(gappy(), calendar=calendar, times=[57, 58, 59, 60, 61, 62])
+    outcome = fill(source)
     with netCDF4.Dataset(outcome.out) as file:
         assert file["time"].calendar == calendar
+    told = api.info(source)["time"]
+    assert (told["calendar"], told["first"], told["last"]) == (calendar, first, last)
+    with netCDF4.Dataset(fill(source, "day.nc", time=f"{last},{last}").out) as file:
+        assert file["time"][:].tolist() == [62]
 
 
 def test_48_dates_before_1678(gappy, write_netcdf, fill):

@@ -45,9 +45,10 @@ def test_02_nodata_is_nan(gappy, write_geotiffs, fill):
     assert fill(paths, "out.tif").counts[1] == gaps(values)
 
 
-def test_03_nodata_with_more_digits_than_the_data(gappy, write_geotiffs, fill):
+@pytest.mark.parametrize("held", [-3.4e38, float(np.finfo("f4").min)], ids=["rounded", "the type's lowest"])
+def test_03_nodata_with_other_digits_than_the_data(gappy, write_geotiffs, fill, held):
     values = gappy()
-    paths = write_geotiffs(np.where(np.isnan(values), -3.4e38, values), nodata=-3.4e38)
+    paths = write_geotiffs(np.where(np.isnan(values), held, values), nodata=-3.4e38)
     assert fill(paths, "out.tif").counts[1] == gaps(values)
 
 
