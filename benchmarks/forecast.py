@@ -1,6 +1,6 @@
 """Forecasts against persistence, the last cycle, DLinear and AR per cell; multiscale against one scale; time and memory against size.
 
-    python benchmarks/forecast.py skill ../shared/data --quick          the table, fewer origins, every third cell
+    python benchmarks/forecast.py skill ../shared/data --quick          the table: fewer origins, fewer cells
     python benchmarks/forecast.py skill ../shared/data --model M        with a model trained on the first 70 %:
     python benchmarks/forecast.py train ../shared/data era5 -o M --minutes 20 [--sides 8,8,8]
     python benchmarks/forecast.py scaling [--full]                      1k, 4k, 16k (and 64k) nodes beside full attention
@@ -26,6 +26,7 @@ CASES = {
     "los": ("graph_mnist", 12),
 }
 FIRST = 0.7
+LARGEST_FULL = 64  # side, for full attention: 16k nodes would need 16 times its memory, about 15 GiB
 METHODS = ("sba", "blend", "persistence", "last-cycle", "dlinear", "ar")
 
 
@@ -40,7 +41,10 @@ def main(given: Sequence[str] | None = None) -> int:
     scoring.add_argument("--cases", default=",".join(CASES))
     scoring.add_argument("--model", help="name or path; default: the shipped one")
     scoring.add_argument("--methods", default=",".join(METHODS))
-    scoring.add_argument("--quick", action="store_true")
+    scoring.add_argument(
+        "--quick", action="store_true", help="every second (era5) or eighth (goes) cell, 4 origins"
+    )
+    scoring.add_argument("--origins", type=int, help="how many (16, with --quick 4)")
     scoring.set_defaults(run=skill)
     training = commands.add_parser("train")
     training.add_argument("data", type=Path)
@@ -88,7 +92,7 @@ def skill(given: argparse.Namespace) -> None:
     for case in given.cases.split(","):
         thin = {"goes": 8, "era5": 2}.get(case, 1) if given.quick else {"goes": 3}.get(case, 1)
         stack, layer, steps = stack_of(given.data, case, thin)
-        options = ForecastEvaluation(steps, 4 if given.quick else 16, 1 - FIRST)
+        options = ForecastEvaluation(steps, given.origins or (4 if given.quick else 16), 1 - FIRST)
         runs = [
             (m, lambda m=m: open_forecaster(m, given.model if m == "sba" else None))
             for m in given.methods.split(",")
@@ -152,7 +156,7 @@ def scaling(given: argparse.Namespace) -> None:
     for kind in ("balanced", "full"):
         before: tuple[int, float, float] | None = None
         for side in sizes:
-            if kind == "full" and side > 128:
+            if kind == "full" and side > LARGEST_FULL:
                 continue
             out = subprocess.run(
                 [sys.executable, __file__, "scaling", "--one", f"{side},{kind}"], capture_output=True, text=True, check=True
