@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stimpute.classical.refinement import block_mean, interpolated, spread_blocks, within_bounds
@@ -22,7 +21,6 @@ from stimpute.model.st_transformer import STTransformer
 from stimpute.protocols import Refining
 from stimpute.stack import Float32Array, Stack
 
-_STEADY = 24  # samples from which a cell's own variance counts for half
 _DETAIL = 0.7  # of the scale of half the resolution: what a block holds on average of the simulated worlds
 
 
@@ -148,15 +146,7 @@ class DiffReconRefiner:
             )
             members = bounded(members[:, 0], completed[:, 0], given, wanted)
         values = given.back(members)
-        spread = steadied(values.var(dim=0), wanted.factor, wanted.samples)
-        return Estimate(_array(values.mean(dim=0)), _array(spread.sqrt()), members=_array(values))
-
-
-def steadied(variance: Tensor, factor: int, samples: int) -> Tensor:
-    """A variance (T, H, W) of few samples, the more replaced by that of the cells around (within a block's reach) the fewer they are."""
-    around = F.avg_pool2d(variance[:, None], 2 * factor + 1, 1, factor, count_include_pad=False)[:, 0]
-    own = samples / (samples + _STEADY)
-    return own * variance + (1 - own) * around
+        return Estimate(_array(values.mean(dim=0)), _array(values.std(dim=0)), members=_array(values))
 
 
 def bounded(field: Tensor, completed: Tensor, given: Prepared, wanted: Refining) -> Tensor:
