@@ -62,14 +62,14 @@ def small_memory(monkeypatch):
     calls = []
     real = network.predict
 
-    def predict(net, batch, precision="fp32"):
+    def predict(net, batch, precision="fp32", fast=False):
         calls.append(net)
         if len(calls) % 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return real(net, batch, precision)
+        return real(net, batch, precision, fast)
 
-    def opened(self, net, device="cpu", precision="fp32"):
-        initialise(self, net, "cpu", precision)
+    def opened(self, net, device="cpu", precision="fp32", fast=False):
+        initialise(self, net, "cpu", precision, fast)
         self.device = Elsewhere()
 
     class Elsewhere:
@@ -97,7 +97,7 @@ def test_63_an_accelerator_out_of_memory_goes_on_with_the_cpu(gappy, write_netcd
 
 
 def test_63_the_machine_itself_out_of_memory_is_one_line(gappy, write_netcdf, refuses, monkeypatch):
-    def predict(net, batch, precision="fp32"):
+    def predict(net, batch, precision="fp32", fast=False):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:113] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(network, "predict", predict)

@@ -328,14 +328,14 @@ def test_63_an_accelerator_that_cannot_allocate_leaves_the_output_to_the_cpu(pla
     def full() -> None:
         real, initialise = network.predict, network.STMethod.__init__
 
-        def predict(net, batch, precision="fp32"):
+        def predict(net, batch, precision="fp32", fast=False):
             if batch.values.device.type == "cpu" and not hasattr(predict, "failed"):
                 predict.failed = True  # type: ignore[attr-defined]
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            return real(net, batch, precision)
+            return real(net, batch, precision, fast)
 
-        def opened(self, net, device="cpu", precision="fp32"):
-            initialise(self, net, "cpu", precision)
+        def opened(self, net, device="cpu", precision="fp32", fast=False):
+            initialise(self, net, "cpu", precision, fast)
             self.device = type("Elsewhere", (), {"type": "xpu", "__str__": lambda self: "xpu:0"})()
 
         network.predict, network.STMethod.__init__ = predict, opened
