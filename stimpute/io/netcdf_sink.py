@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -59,6 +61,8 @@ class NetCDFSink:
         if options.format == "NetCDF3":
             self.layout = _in_classic_types(source, self.layout)
         self.variant, self.defaults = _variant(source, self.layout, options)
+        if self.variant.startswith("NETCDF3"):
+            _refuse_full_disk(self.layout, Path(out))
         self._later: list[tuple[Any, Any]] = []
         self._target = AtomicTarget(out, overwrite=options.overwrite, staging=options.staging)
         self._dataset: Any = None
@@ -94,15 +98,24 @@ class NetCDFSink:
             before = str(self.source.files[0].attrs.get("history", ""))
             self._dataset.setncattr("history", history_line(before, history, altered))
             self._set_mismatched_fills()
-            self._dataset.close()
+            self._close()
         return (self._target.commit(),)
 
     def abort(self) -> None:
         """Remove what was written; harmless after ``commit``."""
         if self._dataset is not None and self._dataset.isopen():
             with LOCK, suppress(RuntimeError, OSError):  # a full disk fails here again; the file goes anyway
-                self._dataset.close()
+                self._close()
         self._target.abort()
+
+    def _close(self) -> None:
+        """Close, once: where that fails the library has let go of the file, and closing it again, as its destructor does, crashes."""
+        dataset, self._dataset = self._dataset, None
+        try:
+            dataset.close()
+        except BaseException:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(dataset))
+            raise
 
     def __enter__(self) -> NetCDFSink:
         return self
@@ -338,6 +351,26 @@ def _roomy_classic(layout: Layout, wanted: str) -> str:
     if max(sizes, default=0) >= 1 << 32:
         return "NETCDF3_64BIT_DATA"
     return "NETCDF3_64BIT_OFFSET" if sum(sizes) >= (1 << 31) - (1 << 20) else wanted
+
+
+def _refuse_full_disk(layout: Layout, out: Path) -> None:
+    """The size of a classic file is known before it is written, and the library does badly on a disk too small for it.
+
+    Raises
+    ------
+    OutputError : less is free.
+    """
+    needed = sum(
+        int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize
+        for v in layout.variables
+        if v.dtype.kind in "iufS"
+    )
+    with suppress(OSError):  # no such folder: said when the file is created
+        free = shutil.disk_usage(out.parent).free
+        if needed > free:
+            raise OutputError(
+                f"{out}: takes {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; another disk, or --of NetCDF, which compresses"
+            )
 
 
 def _creation(creation: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import netCDF4
 import numpy as np
@@ -428,3 +431,38 @@ def test_a_name_that_netcdf_does_not_take_is_one_error_that_says_so(tmp_path, wr
     with pytest.raises(OutputError, match=r"illegal characters\); --of Zarr"):
         fill_with(12.5, path, tmp_path / "out.nc")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_classic_file_that_the_disk_cannot_hold_is_refused_before_it_is_begun(
+    write_netcdf, gappy, fill_with, tmp_path, monkeypatch
+):
+    path, out = write_netcdf(gappy(), file_format="NETCDF3_CLASSIC"), tmp_path / "out.nc"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(OutputError, match=r"out\.nc: takes .* MB are free"):
+        fill_with(15.5, path, out)
+    assert os.listdir(tmp_path) == ["stack.nc"]
+
+
+def test_a_file_whose_closing_fails_is_never_closed_again(write_netcdf, gappy, tmp_path):
+    class Failing:
+        closed = 0
+
+        def isopen(self) -> bool:
+            return True
+
+        def close(self) -> None:
+            self.closed += 1
+            raise RuntimeError("NetCDF: Operation not allowed in define mode")
+
+    with open_source([write_netcdf(gappy())]) as source:
+        sink = create_sink(tmp_path / "out.nc", source)
+        sink._dataset.close()
+        sink._dataset = failing = Failing()
+        references = sys.getrefcount(failing)
+        sink.abort()
+        sink.abort()
+    assert failing.closed == 1
+    assert (
+        sys.getrefcount(failing) == references
+    )  # the sink's own, given back, and one that keeps it for good
+    assert os.listdir(tmp_path) == ["stack.nc"]
