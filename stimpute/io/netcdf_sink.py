@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
 import warnings
@@ -98,24 +97,16 @@ class NetCDFSink:
             before = str(self.source.files[0].attrs.get("history", ""))
             self._dataset.setncattr("history", history_line(before, history, altered))
             self._set_mismatched_fills()
-            self._close()
+            self._dataset.sync()  # what cannot be written fails here, not in closing
+            self._dataset.close()
         return (self._target.commit(),)
 
     def abort(self) -> None:
         """Remove what was written; harmless after ``commit``."""
         if self._dataset is not None and self._dataset.isopen():
-            with LOCK, suppress(RuntimeError, OSError):  # a full disk fails here again; the file goes anyway
-                self._close()
+            with LOCK:  # a full disk fails here again; after `close`, which would say so, the destructor closes again and crashes
+                self._dataset._close(False)
         self._target.abort()
-
-    def _close(self) -> None:
-        """Close, once: where that fails the library has let go of the file, and closing it again, as its destructor does, crashes."""
-        dataset, self._dataset = self._dataset, None
-        try:
-            dataset.close()
-        except BaseException:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(dataset))
-            raise
 
     def __enter__(self) -> NetCDFSink:
         return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -443,26 +442,24 @@ def test_a_classic_file_that_the_disk_cannot_hold_is_refused_before_it_is_begun(
     assert os.listdir(tmp_path) == ["stack.nc"]
 
 
-def test_a_file_whose_closing_fails_is_never_closed_again(write_netcdf, gappy, tmp_path):
+def test_a_file_that_cannot_be_closed_is_closed_once(write_netcdf, gappy, tmp_path):
     class Failing:
         closed = 0
 
         def isopen(self) -> bool:
-            return True
+            return self.closed == 0
 
-        def close(self) -> None:
+        def _close(self, check_err: bool) -> None:
             self.closed += 1
-            raise RuntimeError("NetCDF: Operation not allowed in define mode")
+            assert (
+                not check_err
+            )  # with it an error would leave the file open, to be closed again by the destructor: a crash
 
     with open_source([write_netcdf(gappy())]) as source:
         sink = create_sink(tmp_path / "out.nc", source)
         sink._dataset.close()
         sink._dataset = failing = Failing()
-        references = sys.getrefcount(failing)
         sink.abort()
         sink.abort()
     assert failing.closed == 1
-    assert (
-        sys.getrefcount(failing) == references
-    )  # the sink's own, given back, and one that keeps it for good
     assert os.listdir(tmp_path) == ["stack.nc"]
