@@ -49,7 +49,7 @@ KNOTS = 8
 ERROR_FLOOR = 2e-3
 CLIP = 8.0
 CLIMATE_CELLS, CLIMATE_FLOOR = 1.5, 0.25
-EVENNESS, EVENNESS_FAST = 0.15, 0.5  # decision 17; 1 for the plain kriging, so that the blend has both
+EVENNESS = 0.15  # decision 17
 
 FEATURES = (
     "prior",
@@ -144,7 +144,7 @@ def estimate_candidates(batch: Batch, hidden: list[Tensor], fast: bool = False) 
     :func:`compute_candidates`.
     """
     views = [batch, *(batch.hide(cells) for cells in hidden)]
-    kriged = krige(views, [v.values for v in views], EVENNESS_FAST if fast else 1.0)
+    kriged = krige(views, [v.values for v in views])
     regressed = [
         frame_regression.regress_frames(batch.values, view.valid, field)
         for view, field in zip(views, kriged, strict=True)
@@ -174,12 +174,12 @@ def krige_rest(views: list[Batch], fitted: list[Tensor]) -> list[Tensor]:
     return [f + r for f, r in zip(fitted, rest, strict=True)]
 
 
-def krige(views: list[Batch], targets: list[Tensor], evenness: float = EVENNESS) -> list[Tensor]:
+def krige(views: list[Batch], targets: list[Tensor]) -> list[Tensor]:
     """Kriging of one target from what each view observed, under the covariance of the first."""
     first = views[0]
     valids = [view.valid for view in views]
     return gridded_kriging.krige(
-        targets, valids, first.times, first.year_phase, first.day_phase, evenness=evenness
+        targets, valids, first.times, first.year_phase, first.day_phase, evenness=EVENNESS
     )
 
 
