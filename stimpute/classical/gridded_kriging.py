@@ -139,16 +139,14 @@ def windows(steps: int, height: int, width: int) -> list[tuple[int, int]]:
     """Spells of time (start, stop) that overlap by a quarter and together cover all steps, as long as memory and work allow.
 
     >>> windows(10, 48, 48), windows(100, 80, 80)
-    ([(0, 10)], [(0, 31), (23, 54), (46, 77), (69, 100)])
+    ([(0, 10)], [(0, 38), (29, 67), (58, 96), (62, 100)])
     """
     cells = height * width
     longest = max(8, min(math.isqrt(_MAX_NUMBERS // cells), max(_LONG, _WORK // math.isqrt(cells))))
     if steps <= longest:
         return [(0, steps)]
-    count = math.ceil((4 * steps - longest) / (3 * longest))
-    length = math.ceil(4 * steps / (3 * count + 1))
-    starts = [round(i * (steps - length) / (count - 1)) for i in range(count)]
-    return [(start, start + length) for start in starts]
+    starts = [*range(0, steps - longest, longest - longest // 4), steps - longest]
+    return [(start, start + longest) for start in starts]
 
 
 def _taper(start: int, stop: int, steps: int) -> Tensor:
