@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -126,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         rows.append(contend(name, path, given.work / "filled.nc", steps, side, given.threads))
         print(_line(rows[-1]), flush=True)
-        write_page(rows, out)
+        words = sys.argv[1:] if arguments is None else arguments
+        write_page(rows, out, shlex.join(["python", "benchmarks/throughput.py", *words]))
     shutil.rmtree(given.work, ignore_errors=True)
     return 0
 
@@ -169,7 +171,7 @@ def _mae(out: Path, steps: int, side: int) -> float:
     return total / max(count, 1.0)
 
 
-def write_page(rows: Sequence[Row], out: Path) -> None:
+def write_page(rows: Sequence[Row], out: Path, command: str) -> None:
     """throughput.md and throughput.json."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "throughput.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
@@ -178,7 +180,7 @@ def write_page(rows: Sequence[Row], out: Path) -> None:
     lines = [
         "# Throughput",
         "",
-        f"Written by `python benchmarks/throughput.py`. Whole commands (start, read, fill, write) on one generated stack of"
+        f"Written by `{command}`. Whole commands (start, read, fill, write) on one generated stack of"
         f" {first.steps} x {first.side} x {first.side}, 40 % under clouds; {first.threads} threads, {os.cpu_count()} cores"
         f" ({platform.machine()}). MAE against the truth under the clouds, whose noise alone has a mean of 0.24.",
         "",
