@@ -32,6 +32,13 @@ def waves(seed: int = 0, missing: float = 0.4) -> Archive:
     return Archive.from_array("waves", np.where(clouds, np.nan, values))
 
 
+def showers() -> Archive:
+    """Mostly exact zeros, no two cells alike: the best guess is zero, where every candidate says the mean."""
+    generator = np.random.default_rng(0)
+    values = np.maximum(generator.standard_normal((20, 16, 18)) - 0.8, 0)
+    return Archive.from_array("showers", np.where(generator.random(values.shape) < 0.3, np.nan, values))
+
+
 def options(out: Path, **changes: object) -> TrainOptions:
     given: dict[str, object] = {
         "model": TINY, "steps": 6, "feed": FEED, "device": "cpu", "val_examples": 1, "val_steps": 3, "save_steps": 1,
@@ -150,6 +157,18 @@ def test_fine_tuning_keeps_its_start_unless_better(tmp_path: Path) -> None:
     )
     if summary.best == summary.start:
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_learns_what_no_candidate_knows(tmp_path: Path) -> None:
+    feed = FeedOptions(shapes=((4, 8, 12, 12),), world_share=0.0, augment="none")
+    summary = run_training(
+        options(tmp_path / "m.safetensors", steps=40, feed=feed, average=0.9, val_steps=20, val_examples=3),
+        [showers()],
+    )
+    assert summary.start is not None
+    assert summary.best is not None
+    assert summary.best.vs_prior < 0.9 * summary.start.vs_prior
+    assert summary.best.vs_best < 0.9
 
 
 def test_learns_a_wave(tmp_path: Path) -> None:
