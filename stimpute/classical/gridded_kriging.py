@@ -1,65 +1,23 @@
 """Kriging of whole space-time grids: every gap from every observed cell at once, under a covariance fitted to the stack.
 
-The covariance is nested: a sum of products of a spatial and a temporal part, each from a small dictionary (Matern
-functions of several ranges, "the same everywhere", "the same at all times", cycles of the year and the day), with
-weights >= 0 that fit the stack's own semi-variances (Cressie 1993, weighted least squares). In the cosine basis the
-spatial parts are diagonal, so that a stack without gaps is filtered wavenumber by wavenumber; gaps are dealt with by
-conjugate gradients on the penalised least squares problem, preconditioned with what each frame observed. Stopped early
-it is smoother, never wild. Steps without any observation are left out of the system and follow from the others.
+A stack without gaps is filtered wavenumber by wavenumber; gaps are dealt with by conjugate gradients on the penalised least
+squares problem, preconditioned with what each frame observed. Stopped early it is smoother, never wild. Steps without any
+observation are left out of the system and follow from the others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
-from stimpute.classical.cosine import cosines
+from stimpute.classical import kriging_solver as solver
+from stimpute.classical.stack_covariance import Covariance, fit_covariance
 
-LAGS = (0, 1, 2, 3, 4, 6, 9, 13, 19, 28)  # cells, along y and along x
-STEPS = (0.1, 1.3, 2.5, 4.5, 8.5, 16.5, 32.0, 64.0, 128.0)  # edges of the bins of time, in median steps
-PHASES = (0.06, 0.15, 0.3)  # and of the distance in phase, where there is a cycle
-LONG_WAVES, COUPLED = (
-    8,
-    1000,
-)  # wavenumbers per axis solved together, while squared and times the steps they are no more
-NUGGET_FLOOR = 2e-3  # of the total variance
-_JITTER = 1e-5
-_UPDATES, _SPREAD = 400, 0.02
 _MAX_NUMBERS = 9_500_000  # of the matrices of all wavenumbers: longer stacks are done in overlapping spells
 _LONG, _WORK = 64, 1500  # steps of a spell; the same times the side of the grid in cells, for small grids
-_MIN_PAIRS, _MIN_CELLS = 20, 8
-_YEAR = 365.2425
-
-Float64Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Covariance:
-    """Of one stack: ``sum_j spectrum_j (H, W) x between_j (T, T)``, plus a nugget.
-
-    Parameters
-    ----------
-    spectra : (J, H, W) float64, of the spatial parts in the cosine basis.
-    between : (J, T, T) float64, of the temporal part that goes with each.
-    nugget : variance of what no neighbour knows, > 0.
-    """
-
-    spectra: Tensor
-    between: Tensor
-    nugget: float
-
-    def among(self, steps: Tensor) -> Tensor:
-        """Covariance (H, W, t, t) float64 between ``steps`` (indices) at each wavenumber."""
-        between = self.between[:, steps[:, None], steps]
-        return torch.einsum("jyx,jst->yxst", self.spectra, between)
 
 
 def krige(
@@ -122,17 +80,17 @@ def krige(
 
 def _solved(shown: Tensor, seen: Tensor, filled: Tensor, covariance: Covariance, iterations: int) -> Tensor:
     """The kriged fields (K, T, H, W): solved at the steps ``filled``, the others from these."""
-    roots = _roots(covariance.among(filled))
-    whitened = solve(shown[:, filled], seen[:, filled], covariance.nugget, roots, iterations)
+    roots = solver.roots_of(covariance.among(filled))
+    whitened = solver.solve(shown[:, filled], seen[:, filled], covariance.nugget, roots, iterations)
     if len(filled) == shown.shape[1]:
-        return _fields(_lower(_by_steps(roots).to(whitened.dtype), whitened))
+        return solver.fields(solver.lower(solver.by_steps(roots).to(whitened.dtype), whitened))
     z = whitened.double().permute(2, 3, 0, 1)  # (H, W, t, K)
     weights = torch.linalg.solve_triangular(roots.mT, z, upper=True).permute(2, 3, 0, 1)
     waves = weights.new_zeros(shown.shape[1], *weights.shape[1:])
     for spectrum, between in zip(covariance.spectra, covariance.between, strict=True):
         waves += torch.tensordot(between[:, filled], spectrum * weights, dims=1)
     waves[filled] = (roots @ z).permute(2, 3, 0, 1)
-    return _fields(waves.to(whitened.dtype))
+    return solver.fields(waves.to(whitened.dtype))
 
 
 def windows(steps: int, height: int, width: int) -> list[tuple[int, int]]:
@@ -168,348 +126,3 @@ def _moments(values: Tensor, valid: Tensor) -> tuple[float, float]:
     center = float(seen.mean())
     spread = float((seen - center).square().mean().sqrt())
     return center, spread if spread > 1e-6 * (1 + abs(center)) else 1.0
-
-
-# --- the covariance ---------------------------------------------------------------------------------------------------
-
-
-def fit_covariance(
-    values: Tensor,
-    valid: Tensor,
-    filled: Tensor,
-    times: Tensor,
-    year_phase: Tensor,
-    day_phase: Tensor,
-    evenness: float = 0.5,
-) -> Covariance | None:
-    """Weights of the dictionary that fit the semi-variances of one stack (T, H, W) of unit variance; None: too few cells.
-
-    ``filled`` are the indices of the steps that hold observations; the covariance is between all steps. ``evenness`` as in
-    :func:`krige`.
-    """
-    _, height, width = values.shape
-    if int(valid.sum()) < _MIN_CELLS:
-        return None
-    values, valid, steps = values[filled], valid[filled], len(filled)
-    known = filled.cpu().numpy()
-    days, *phases = (x.double().cpu().numpy() for x in (times, year_phase, day_phase))
-    between = temporal_parts(days, phases[0], phases[1], known)
-    ranges = spatial_ranges(height, width)
-    bins, apart = _bins(days[known], phases[0][known], phases[1][known], between)
-    rows, gammas, weights = [], [], []
-    whole = np.stack(list(between.values()))
-    stacked = whole[:, known[:, None], known]
-    for lag in LAGS:
-        found = semi_variances(values, valid, lag)
-        if found is None:
-            continue
-        total, count = found
-        near = np.array([_matern(kind, length, float(lag)) for kind, length in ranges])
-        for index in np.unique(bins):
-            chosen = bins == index
-            if lag == 0:
-                chosen = chosen & ~np.eye(steps, dtype=bool)
-            pairs = count[chosen]
-            n = float(pairs.sum())
-            if n < _MIN_PAIRS:
-                continue
-            shared = (stacked[:, chosen] * pairs).sum(axis=1) / n
-            gamma = float(total[chosen].sum()) / n
-            steps_apart = float((apart[chosen] * pairs).sum()) / n
-            rows.append(np.append(1 - np.outer(near, shared).ravel(), 1.0))
-            gammas.append(gamma)
-            weights.append(n**0.15 / max(gamma, 1e-4) / (1 + 0.1 * lag + 0.1 * steps_apart))
-    size = len(ranges) * len(between) + 1
-    rows.append(np.ones(size))  # all of the variance
-    gammas.append(1.0)
-    weights.append(float(np.median(weights)) if weights else 1.0)
-    weight = np.array(weights) / np.median(weights)
-    shares = _shares(np.array(rows) * weight[:, None], np.array(gammas) * weight, evenness)
-    return _assemble(shares, ranges, whole, height, width, values.device)
-
-
-def _shares(rows: Float64Array, gammas: Float64Array, evenness: float) -> Float64Array:
-    """Weights >= 0 of the parts, least squares: ``evenness`` of the early solution, the rest of the exact one.
-
-    The exact solution (non-negative least squares) holds a few parts only. The early one is that of multiplicative updates (ISRA,
-    Daube-Witherspoon and Muehllehner 1986), begun with all parts alike and stopped: no part that fits is left out, and a small
-    share spread over all keeps possible what the semi-variances cannot tell.
-    """
-    size = rows.shape[1]
-    found, _ = nnls(
-        np.vstack([rows, 1e-3 * np.eye(size)]), np.append(gammas, np.zeros(size)), maxiter=100 * size
-    )
-    squares, wanted = rows.T @ rows, np.maximum(rows.T @ gammas, 0)
-    early = np.full(size, gammas.max() / size)
-    for _ in range(_UPDATES):
-        early *= wanted / np.maximum(squares @ early, 1e-12)
-    spread = _SPREAD * early.sum() / (size - 1)
-    early *= 1 - _SPREAD
-    early[:-1] += spread
-    return np.asarray(evenness * early + (1 - evenness) * found)
-
-
-def _assemble(
-    shares: Float64Array,
-    ranges: list[tuple[str, float]],
-    between: Float64Array,
-    height: int,
-    width: int,
-    device: torch.device,
-) -> Covariance:
-    table = shares[:-1].reshape(len(ranges), len(between))
-    spectra, parts = [], []
-    for (kind, length), row in zip(ranges, table, strict=True):
-        if row.sum() <= 1e-6:
-            continue
-        if kind == "everywhere":
-            spectrum = torch.zeros(height, width, dtype=torch.float64)
-            spectrum[0, 0] = height * width
-        else:
-            spectrum = spatial_spectrum(kind, length, height, width)
-        spectra.append(spectrum.to(device))
-        parts.append(torch.from_numpy(np.tensordot(row, between, axes=1)).to(device))
-    nugget = max(float(shares[-1]), NUGGET_FLOOR * float(shares.sum()))
-    if not parts:
-        empty = torch.zeros(1, height, width, dtype=torch.float64, device=device)
-        return Covariance(
-            empty, torch.zeros(1, *between.shape[1:], dtype=torch.float64, device=device), nugget
-        )
-    return Covariance(torch.stack(spectra), torch.stack(parts), nugget)
-
-
-def temporal_parts(
-    days: Float64Array, year_phase: Float64Array, day_phase: Float64Array, filled: npt.NDArray[np.int64]
-) -> dict[str, Float64Array]:
-    """Covariances between the steps (T, T), each 1 on the diagonal, positive semi-definite; ranges as ``filled`` steps lie."""
-    steps = len(days)
-    if len(filled) == 1:
-        return {"always": np.ones((steps, steps))}
-    parts = {"white": np.eye(steps)}
-    apart = np.abs(days[:, None] - days[None])
-    known = days[filled]
-    step, span = float(np.median(np.diff(known))), float(known[-1] - known[0])
-    for length in (1.5, 4.0, 12.0, 40.0, 150.0):
-        if length * step < 3 * span:
-            parts[f"rough {length:g}"] = np.exp(-apart / (length * step))
-    for length in (2.0, 5.0, 15.0, 50.0):
-        if length * step < 2 * span:
-            parts[f"smooth {length:g}"] = _smooth(apart / (length * step))
-    parts["always"] = np.ones((steps, steps))
-    for name, phase, period, longest in (("year", year_phase, _YEAR, 200.0), ("day", day_phase, 1.0, 0.45)):
-        if span > 1.2 * period and step < longest:
-            cycle = np.exp(-2 * np.sin(np.pi * (phase[:, None] - phase[None])) ** 2 / 0.7**2)
-            parts[name] = cycle
-            parts[f"changing {name}"] = cycle * np.exp(-apart / ((2 if name == "year" else 3) * period))
-    return parts
-
-
-def spatial_ranges(height: int, width: int) -> list[tuple[str, float]]:
-    """Kind and length in cells of the spatial parts: as long as the grid can tell apart."""
-    largest = max(height, width)
-    rough = [("rough", length) for length in (1.0, 2.5, 6.0, 15.0, 40.0, 100.0) if length < 2 * largest]
-    bell = [("bell", length) for length in (2.0, 5.0, 12.0) if length < largest]
-    return [*rough, *bell, ("everywhere", math.inf)]
-
-
-def _smooth(distance: Float64Array) -> Float64Array:
-    """Matern function of order 5/2."""
-    z = math.sqrt(5) * distance
-    return np.asarray((1 + z + z * z / 3) * np.exp(-z))
-
-
-def _matern(kind: str, length: float, distance: float) -> float:
-    """Matern functions at both ends: order 1/2 (rough), infinity (bell), and range infinity (everywhere)."""
-    if kind == "everywhere":
-        return 1.0
-    z = distance / length
-    return math.exp(-z) if kind == "rough" else math.exp(-0.5 * z * z)
-
-
-@lru_cache(maxsize=256)
-def spatial_spectrum(kind: str, length: float, height: int, width: int) -> Tensor:
-    """Eigenvalues (height, width), float64, of an isotropic covariance with mirrored edges in the cosine basis; mean 1."""
-    rows, columns = 4 * height, 4 * width
-    y = np.minimum(np.arange(rows), rows - np.arange(rows))
-    x = np.minimum(np.arange(columns), columns - np.arange(columns))
-    distance = np.hypot(y[:, None], x[None]) / length
-    field = np.exp(-distance) if kind == "rough" else np.exp(-0.5 * distance**2)
-    spectrum = np.fft.fft2(field).real.clip(min=0)[0 : 2 * height : 2, 0 : 2 * width : 2]
-    return torch.from_numpy(spectrum / spectrum.mean())
-
-
-def semi_variances(values: Tensor, valid: Tensor, lag: int) -> tuple[Float64Array, Float64Array] | None:
-    """Sums of half squared differences between steps at a spatial lag, and pairs, each (T, T); None: the lag is too long."""
-    _, height, width = values.shape
-    total, count = None, None
-    for along, size in ((1, height), (2, width)):
-        if lag > 0.6 * size or (lag == 0 and along == 2):
-            continue
-        ends = (slice(0, size - lag), slice(lag, size))
-        (a, b), (m, n) = (
-            [field.narrow(along, e.start, e.stop - e.start).flatten(1) for e in ends]
-            for field in (values, valid.to(values.dtype))
-        )
-        pairs = m @ n.mT
-        halves = ((a * a * m) @ n.mT + m @ (b * b * n).mT) / 2 - (a * m) @ (b * n).mT
-        total = halves + halves.mT if total is None else total + halves + halves.mT
-        count = pairs + pairs.mT if count is None else count + pairs + pairs.mT
-    if total is None or count is None:
-        return None
-    return total.double().cpu().numpy(), count.double().cpu().numpy()
-
-
-def _bins(
-    days: Float64Array, year_phase: Float64Array, day_phase: Float64Array, between: dict[str, Float64Array]
-) -> tuple[npt.NDArray[np.int64], Float64Array]:
-    """Number of the bin of every pair of steps, and how many median steps lie between them, each (T, T)."""
-    step = float(np.median(np.diff(days))) if len(days) > 1 else 1.0
-    apart = np.abs(days[:, None] - days[None]) / step
-    bins = np.digitize(apart, STEPS)
-    if "year" in between or "day" in between:
-        phase = year_phase if "year" in between else day_phase
-        distance = np.abs((phase[:, None] - phase[None] + 0.5) % 1 - 0.5)
-        bins = bins * (len(PHASES) + 1) + np.digitize(distance, PHASES)
-    return bins, apart
-
-
-# --- the solution -----------------------------------------------------------------------------------------------------
-
-
-def _fields(waves: Tensor) -> Tensor:
-    """From the cosine basis (T, K, H, W) to fields (K, T, H, W)."""
-    rows, columns = (cosines(n, waves.dtype, waves.device) for n in waves.shape[2:])
-    return (rows.mT @ (waves @ columns)).transpose(0, 1)
-
-
-def _by_steps(matrices: Tensor) -> Tensor:
-    """From one matrix per wavenumber (H, W, T, T) to a contiguous (T, T, 1, H, W)."""
-    return matrices.permute(2, 3, 0, 1)[:, :, None].contiguous()
-
-
-# Products over the steps at every wavenumber, as sums over whole planes: the matrices are far too small to be multiplied singly.
-
-
-def _lower(roots: Tensor, waves: Tensor) -> Tensor:
-    """Lower triangular ``roots`` (T, T, 1, H, W) times ``waves`` (T, K, H, W)."""
-    total = torch.zeros_like(waves)
-    for s, plane in enumerate(waves):
-        total[s:].addcmul_(roots[s:, s], plane)
-    return total
-
-
-def _lower_transposed(roots: Tensor, waves: Tensor) -> Tensor:
-    """The transposed of lower triangular ``roots`` (T, T, 1, H, W) times ``waves`` (T, K, H, W)."""
-    total = torch.zeros_like(waves)
-    for s, plane in enumerate(waves):
-        total[: s + 1].addcmul_(roots[s, : s + 1], plane)
-    return total
-
-
-def _full(matrices: Tensor, waves: Tensor) -> Tensor:
-    """Symmetric ``matrices`` (T, T, K, H, W) times ``waves`` (T, K, H, W)."""
-    total = torch.zeros_like(waves)
-    for s, plane in enumerate(waves):
-        total.addcmul_(matrices[s], plane)
-    return total
-
-
-def _roots(spectrum: Tensor) -> Tensor:
-    """Cholesky factors of a covariance (H, W, T, T) float64 at each wavenumber."""
-    jitter = _JITTER * spectrum.diagonal(dim1=2, dim2=3).mean() + 1e-12
-    roots: Tensor = torch.linalg.cholesky(
-        spectrum + jitter * torch.eye(spectrum.shape[-1], dtype=spectrum.dtype, device=spectrum.device)
-    )
-    return roots
-
-
-def solve(
-    values: Tensor,
-    valid: Tensor,
-    nugget: float,
-    roots: Tensor,
-    iterations: int,
-    tolerance: float = 3e-4,
-) -> Tensor:
-    """The kriged fields of K targets (K, T, H, W) with mean 0, whitened in the cosine basis: ``z`` (T, K, H, W).
-
-    With ``field = root @ z`` it minimises ``|observed - field|^2 / nugget + |z|^2`` by conjugate gradients from z = 0, for all
-    targets side by side. It ends when every residual has fallen to ``tolerance``.
-    """
-    rows, columns = (cosines(n, values.dtype, values.device) for n in values.shape[2:])
-    seen = valid.transpose(0, 1).to(values.dtype).contiguous()
-    preconditioned = Preconditioner(roots, nugget, valid)
-    root = _by_steps(roots).to(values.dtype)
-
-    def back(x: Tensor) -> Tensor:
-        return _lower_transposed(root, rows @ (x @ columns.mT))
-
-    residual = back(values.transpose(0, 1) * seen)
-    z = torch.zeros_like(residual)
-    ahead = preconditioned(residual)
-    direction, energy = ahead.clone(), (residual * ahead).sum(dim=(0, 2, 3))
-    enough = tolerance**2 * energy
-    for _ in range(iterations):
-        going = energy > enough
-        if not bool(going.any()):
-            break
-        pushed = back((rows.mT @ (_lower(root, direction) @ columns)).mul_(seen)).add_(
-            direction, alpha=nugget
-        )
-        length = torch.where(going, energy / (direction * pushed).sum(dim=(0, 2, 3)), 0.0)[:, None, None]
-        z.addcmul_(length, direction)
-        residual.addcmul_(length, pushed, value=-1)
-        ahead = preconditioned(residual)
-        energy, before = torch.where(going, (residual * ahead).sum(dim=(0, 2, 3)), energy), energy
-        turn = torch.where(going, energy / before.clamp_min(1e-30), 0.0)[:, None, None]
-        direction = ahead.addcmul_(turn, direction)
-    return z
-
-
-class Preconditioner:
-    """An approximate inverse of the normal equations of stacks of which ``valid`` (K, T, H, W) is observed.
-
-    The longest waves are solved with all their couplings through the gaps, the others each by itself as if what a frame
-    observed were spread evenly over it. Exact where every frame is either complete or empty.
-    """
-
-    def __init__(self, roots: Tensor, nugget: float, valid: Tensor) -> None:
-        _, steps, height, width = valid.shape
-        side = max(1, min(LONG_WAVES, math.isqrt(COUPLED // steps)))
-        self.size = min(side, height), min(side, width)
-        self.each = torch.empty(steps, steps, 1, height, width, dtype=torch.float32, device=roots.device)
-        self.long: list[Tensor] = []
-        a, b = self.size
-        single = roots.float()
-        single[:a, :b] = 0  # solved with their couplings
-        cover = valid.float().mean(dim=(0, 2, 3))
-        inner = single.mT @ (cover[:, None] * single)
-        inner.diagonal(dim1=2, dim2=3).add_(nugget)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
-        self.each[:, :, 0] = inverse.permute(2, 3, 0, 1)
-        for seen in valid.double():
-            self.long.append(self._coupled(roots, nugget, seen))
-
-    def _coupled(self, roots: Tensor, nugget: float, seen: Tensor) -> Tensor:
-        """Inverse, (t y x, t y x), for the longest waves of one stack."""
-        (steps, *sizes), (a, b) = seen.shape, self.size
-        rows, columns = (
-            cosines(n, torch.float64, seen.device)[:k] for n, k in zip(sizes, self.size, strict=True)
-        )
-        pairs_y = (rows[:, None] * rows[None]).flatten(0, 1)
-        pairs_x = (columns[:, None] * columns[None]).flatten(0, 1)
-        overlap = (pairs_y @ seen @ pairs_x.mT).view(steps, a, a, b, b)
-        waves = roots[:a, :b]
-        coupled = torch.einsum("yxts,tyvxw,vwtu->syxuvw", waves, overlap, waves)
-        coupled = coupled.reshape(a * b * steps, a * b * steps)
-        coupled.diagonal().add_(nugget)
-        return torch.cholesky_inverse(torch.linalg.cholesky(coupled)).float()
-
-    def __call__(self, residual: Tensor) -> Tensor:
-        """(T, K, H, W) -> (T, K, H, W)."""
-        answer = _full(self.each, residual)
-        a, b = self.size
-        for k, inverse in enumerate(self.long):
-            part = residual[:, k, :a, :b]
-            answer[:, k, :a, :b] = (inverse @ part.reshape(-1)).view(part.shape)
-        return answer
