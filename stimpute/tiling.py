@@ -118,7 +118,21 @@ def plan_tiles(
                 time_core, time_halo = _plan_time(steps, range_steps, affordable)
     if bound_by != "budget" and core + 2 * halo >= max(ny, nx):
         bound_by = "extent"
+    if tile is None:
+        core = _balanced(core, halo, max(ny, nx), multiple)
     return TilePlan(core, halo, time_core, time_halo, bound_by)
+
+
+def _balanced(core: int, halo: int, extent: int, multiple: int) -> int:
+    """The smallest core that needs no more tiles along an extent, of a tile that is a multiple as before.
+
+    >>> _balanced(80, 8, 512, 8)
+    72
+    """
+    inner = extent - 2 * halo
+    if inner <= core:
+        return core
+    return min(core, _up(-(-inner // -(-inner // core)) + 2 * halo, multiple) - 2 * halo)
 
 
 def _plan_time(steps: int, range_steps: float | None, max_steps: int) -> tuple[int, int]:

@@ -91,8 +91,8 @@ def test_reference_range_of_twelve_cells():
         ({"range_cells": 12}, (24, 6, "range")),
         ({"range_cells": 12, "multiple": 8}, (28, 6, "range")),
         ({"range_cells": 2}, (14, 1, "min_tile")),
-        ({"range_cells": 300}, (86, 21, "max_tile")),
-        ({"range_cells": float("inf")}, (86, 21, "max_tile")),
+        ({"range_cells": 300}, (77, 21, "max_tile")),
+        ({"range_cells": float("inf")}, (77, 21, "max_tile")),
         ({"range_cells": 300, "max_tile": 100, "multiple": 8}, (64, 16, "max_tile")),
         ({"range_cells": None}, (24, 6, "fallback")),
         ({"range_cells": 12, "overlap": 0}, (24, 0, "range")),
@@ -124,3 +124,15 @@ def test_narrow_extent_may_be_long():
 def test_bad_plan():
     with pytest.raises(ValueError, match="core"):
         TilePlan(0, 1, 1, 0, "user")
+
+
+@pytest.mark.parametrize("extent", [97, 192, 500, 512, 1000])
+@pytest.mark.parametrize("multiple", [1, 8, 16])
+def test_tiles_are_no_larger_than_their_number_needs(extent, multiple):
+    plan = plan_tiles((3, extent, extent), range_cells=300, max_tile=96, multiple=multiple, overlap=8)
+    widest = TilePlan(96 - 16, 8, 3, 0, "max_tile")
+    count = len(tiles((3, extent, extent), widest))
+    assert len(tiles((3, extent, extent), plan)) == count
+    assert plan.read % multiple == 0
+    smaller = TilePlan(plan.core - multiple, 8, 3, 0, "max_tile")
+    assert len(tiles((3, extent, extent), smaller)) > count
