@@ -83,7 +83,7 @@ def _solved(shown: Tensor, seen: Tensor, filled: Tensor, covariance: Covariance,
     roots = solver.roots_of(covariance.among(filled))
     whitened = solver.solve(shown[:, filled], seen[:, filled], covariance.nugget, roots, iterations)
     if len(filled) == shown.shape[1]:
-        return solver.fields(solver.lower(solver.by_steps(roots).to(whitened.dtype), whitened))
+        return solver.fields(solver.lower(solver.by_steps(roots, whitened.dtype), whitened))
     z = whitened.double().permute(2, 3, 0, 1)  # (H, W, t, K)
     weights = torch.linalg.solve_triangular(roots.mT, z, upper=True).permute(2, 3, 0, 1)
     waves = weights.new_zeros(shown.shape[1], *weights.shape[1:])

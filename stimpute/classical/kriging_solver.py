@@ -31,9 +31,11 @@ def fields(waves: Tensor) -> Tensor:
     return (rows.mT @ (waves @ columns)).transpose(0, 1)
 
 
-def by_steps(matrices: Tensor) -> Tensor:
+def by_steps(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """From one matrix per wavenumber (H, W, T, T) to a contiguous (T, T, 1, H, W)."""
-    return matrices.permute(2, 3, 0, 1)[:, :, None].contiguous()
+    height, width, steps, _ = matrices.shape
+    flat = matrices.to(dtype).reshape(height * width, steps * steps)
+    return flat.mT.contiguous().view(steps, steps, 1, height, width)
 
 
 # Products over the steps at every wavenumber, as sums over whole planes: the matrices are far too small to be multiplied singly.
@@ -141,7 +143,7 @@ def _conjugate_gradients(
 ) -> Tensor:
     rows, columns = (cosines(n, shown.dtype, shown.device) for n in shown.shape[2:])
     preconditioned = Preconditioner(roots, nugget, weight)
-    root = by_steps(roots).to(shown.dtype)
+    root = by_steps(roots, shown.dtype)
 
     def back(x: Tensor) -> Tensor:
         return lower_transposed(root, rows @ (x @ columns.mT))
@@ -188,7 +190,6 @@ class Preconditioner:
         steps, _, height, width = weight.shape
         side = max(1, min(LONG_WAVES, math.isqrt(COUPLED // steps)))
         self.size = min(side, height), min(side, width)
-        self.each = torch.empty(steps, steps, 1, height, width, dtype=torch.float32, device=roots.device)
         self.long: list[Tensor] = []
         a, b = self.size
         single = roots.float()
@@ -197,7 +198,7 @@ class Preconditioner:
         inner = single.mT @ (cover[:, None] * single)
         inner.diagonal(dim1=2, dim2=3).add_(nugget)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
-        self.each[:, :, 0] = inverse.permute(2, 3, 0, 1)
+        self.each = by_steps(inverse, torch.float32)
         for seen in weight.double().unbind(1):
             self.long.append(self._coupled(roots, nugget, seen))
 

@@ -16,14 +16,14 @@ def problem(width: int = WIDTH) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     spectrum = spatial_spectrum("rough", 15.0, HEIGHT, width)
     roots = solver.roots_of(spectrum[:, :, None, None] * between)
     z = torch.randn(STEPS, 1, HEIGHT, width, generator=generator)
-    truth = solver.fields(solver.lower(solver.by_steps(roots).float(), z))
+    truth = solver.fields(solver.lower(solver.by_steps(roots, torch.float32), z))
     clouds = torch.randn(1, STEPS, HEIGHT // 8, width // 8, generator=generator)
     clouds = clouds.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
     return truth, clouds > -0.3, roots, z
 
 
 def fields(z: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
-    return solver.fields(solver.lower(solver.by_steps(roots).float(), z))
+    return solver.fields(solver.lower(solver.by_steps(roots, torch.float32), z))
 
 
 def test_where_it_begins_does_not_matter_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
