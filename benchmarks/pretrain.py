@@ -57,6 +57,7 @@ def main(given: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     training.add_argument("--size", choices=("small", "base"), default="small")
     training.add_argument("--start", help="name or path of a model to go on from")
+    training.add_argument("--lr", type=float, help="learning rate at its highest (default: the recipe's)")
     training.add_argument("--device", default="auto")
     training.add_argument("--threads", type=int, default=1)
     training.add_argument("--workers", type=int, default=0, help="further processes that make batches ahead")
@@ -182,7 +183,7 @@ def train(arguments: argparse.Namespace) -> None:
         start=arguments.start,
         minutes=arguments.minutes,
         feed=FeedOptions(world_share=recipe["world_share"], shapes=tuple(tuple(s) for s in recipe["shapes"])),
-        lr=recipe["lr"],
+        lr=recipe["lr"] if arguments.lr is None else arguments.lr,
         reuse=recipe["reuse"],
         seed=recipe["seed"],
         val_seconds=recipe["val_seconds"],
