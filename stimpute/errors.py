@@ -25,6 +25,10 @@ class OutputError(StimputeError):
     """The output exists, equals an input, or cannot be written."""
 
 
+class UploadError(OutputError):
+    """A finished output did not arrive at its address; what it was made of is kept for another try."""
+
+
 class ModelError(StimputeError):
     """A model file is missing, wrong, too old, or does not fit the stack."""
 

@@ -115,8 +115,8 @@ class Sink(Protocol):
         """One window (any order, each cell once)."""
         ...
 
-    def commit(self, history: str) -> tuple[Path, ...]:
-        """Flush, record ``history``, rename; returns the files that now exist."""
+    def commit(self, history: str) -> tuple[Path | str, ...]:
+        """Flush, record ``history``, rename; returns the files (or the address) that now exist."""
         ...
 
     def abort(self) -> None:

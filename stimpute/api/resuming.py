@@ -23,17 +23,21 @@ _FREE = ("overwrite", "staging", "memory")  # what a resumed run may be told oth
 
 
 def partial_folder(out: str | Path | None, inputs: Any) -> Path | None:
-    """Where a fill keeps its finished tiles: ``OUT.stimpute-partial``, inside OUT where that is a folder there already.
+    """Where a fill keeps its finished tiles: ``OUT.stimpute-partial``, inside OUT where that is a folder there already, here where OUT is an address.
 
     None where nothing can be taken up again: the result stays in memory, or a stream is read or written.
     """
     if out is None or str(out) == "-" or "-" in (str(item) for item in paths_of(inputs)):
         return None
+    from stimpute.io import is_address, is_folder_output
+
+    if is_address(out):
+        from stimpute.io.object_store import local_name
+
+        return Path(f"{local_name(str(out))}.stimpute-partial")
     target = Path(out)
     beside = target.with_name(f"{target.name}.stimpute-partial")
     inside = target / ".stimpute-partial"
-    from stimpute.io import is_folder_output
-
     into = target.is_dir() and is_folder_output(target) and not beside.exists()
     return inside if into else beside
 

@@ -204,7 +204,7 @@ class RecordingSink:
         t, y, x = (1, 1, self._source.layers[layer].shape[2]) if preferred is None else preferred(layer)
         return int(t), int(y), int(x)
 
-    def commit(self, history: str) -> tuple[Path, ...]:
+    def commit(self, history: str) -> tuple[Path | str, ...]:
         """Commit the other sink."""
         return self._sink.commit(history)
 

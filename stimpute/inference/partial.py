@@ -31,7 +31,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from stimpute import calibration
-from stimpute.errors import OutputError, StimputeWarning
+from stimpute.errors import OutputError, StimputeWarning, UploadError
 from stimpute.inference import trust as trusts
 from stimpute.inference.answers import Answer, Kept, KeptInMemory
 from stimpute.inference.survey import Survey
@@ -179,12 +179,12 @@ class Partial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Interrupted: what is finished stays. Done, or failed: nothing stays."""
+        """Interrupted, or not arrived where it was to be uploaded: what is finished stays. Done, or failed: nothing stays."""
         if self._refused:
             shutil.rmtree(self.staging, ignore_errors=True)
             self._unlock()
             return
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | UploadError)
         kept = [f"{len(layer)} of {layer.count} tiles of {layer.name}" for layer in self._layers.values()]
         if interrupted and (kept or (self.folder / "adapted").exists()):
             shutil.rmtree(self.staging, ignore_errors=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
+from stimpute.io.object_store import is_address
 from stimpute.io.options import OutputFormat, ReadOptions, SinkOptions
 from stimpute.protocols import Sink, Source
 from stimpute.stack import Stack
@@ -23,6 +25,7 @@ __all__ = [
     "check_output",
     "create_sink",
     "describe",
+    "is_address",
     "is_folder_output",
     "open_future",
     "open_source",
@@ -216,6 +219,13 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
         from stimpute.io.streams import StreamSink
 
         return StreamSink(lambda path: create_sink(path, source, options), _STREAMED[wanted])
+    if is_address(out):
+        from stimpute.io.object_store import UploadSink
+
+        inner = replace(options, format=wanted, overwrite=True, staging=None)
+        return UploadSink(
+            str(out), lambda path: create_sink(path, source, inner), options.staging, options.overwrite
+        )
     check_output(out, source.paths, options.overwrite)
     if wanted in ("GeoTIFF", "COG"):
         from stimpute.io.geotiff import GeoTiffSink
@@ -315,6 +325,13 @@ def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool 
         from stimpute.io.streams import refuse_terminal
 
         refuse_terminal(sys.stdout.buffer)
+        return
+    if is_address(out):
+        from stimpute.io.object_store import check_address
+
+        if str(out) in (str(item) for item in inputs):
+            raise OutputError(f"{out}: is an input; the output needs another name")
+        check_address(str(out), overwrite)
         return
     target = Path(out)
     into_folder = is_folder_output(out) and target.is_dir()

@@ -50,6 +50,9 @@ def verify(
     """
     variables = () if "all" in variables else variables
     listed = expand_inputs([inputs] if isinstance(inputs, str | Path) else inputs)
+    for item in (*listed, str(out)):
+        if "://" in item:
+            raise InputError(f"{item}: bits are compared on the disk only; copy it there first")
     sources = [Path(inner) for path in listed for inner in _members(path)]
     target = Path(out)
     if not target.exists() and not is_remote(str(target)):
