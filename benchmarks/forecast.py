@@ -3,6 +3,7 @@
     python benchmarks/forecast.py skill ../shared/data --quick          the table: fewer origins, fewer cells
     python benchmarks/forecast.py skill ../shared/data --model M        with a model trained on the first 70 %:
     python benchmarks/forecast.py train ../shared/data era5 -o M --minutes 20 [--sides 8,8,8]
+    python benchmarks/forecast.py scales ../shared/data                 three blocks whose parts grow against three of one size
     python benchmarks/forecast.py scaling [--full]                      1k, 4k, 16k (and 64k) nodes beside full attention
 
 Tables are printed as Markdown. Training sees the first 70 % of a case only, and validates on the last tenth of that; scores are
@@ -27,6 +28,7 @@ CASES = {
 }
 FIRST = 0.7
 LARGEST_FULL = 64  # side, for full attention: 16k nodes would need 16 times its memory, about 15 GiB
+SCALES = {"growing": (4, 8, 16), "one": (8, 8, 8)}  # sides of the parts of the three blocks
 METHODS = ("sba", "blend", "persistence", "last-cycle", "dlinear", "ar")
 
 
@@ -45,6 +47,9 @@ def main(given: Sequence[str] | None = None) -> int:
         "--quick", action="store_true", help="every second (era5) or eighth (goes) cell, 4 origins"
     )
     scoring.add_argument("--origins", type=int, help="how many (16, with --quick 4)")
+    scoring.add_argument(
+        "--inside", action="store_true", help="origins inside the first 70 %%, to choose a method by"
+    )
     scoring.set_defaults(run=skill)
     training = commands.add_parser("train")
     training.add_argument("data", type=Path)
@@ -54,6 +59,14 @@ def main(given: Sequence[str] | None = None) -> int:
     training.add_argument("--sides", default="4,8,16", help="one scale: 8,8,8")
     training.add_argument("--start", help="model to go on from")
     training.set_defaults(run=train)
+    multiscale = commands.add_parser("scales")
+    multiscale.add_argument("data", type=Path)
+    multiscale.add_argument("--cases", default="worlds,los", help=f"of worlds,{','.join(CASES)}")
+    multiscale.add_argument("--examples", type=int, default=16, help="batches of four origins to learn from")
+    multiscale.add_argument("--judged", type=int, default=8, help="batches to be judged on")
+    multiscale.add_argument("--steps", type=int, default=160, help="of each training")
+    multiscale.add_argument("--seeds", type=int, default=2, help="trainings of each")
+    multiscale.set_defaults(run=scales)
     growing = commands.add_parser("scaling")
     growing.add_argument("--full", action="store_true", help="64k nodes too")
     growing.add_argument(
@@ -92,7 +105,11 @@ def skill(given: argparse.Namespace) -> None:
     for case in given.cases.split(","):
         thin = {"goes": 8, "era5": 2}.get(case, 1) if given.quick else {"goes": 3}.get(case, 1)
         stack, layer, steps = stack_of(given.data, case, thin)
-        options = ForecastEvaluation(steps, given.origins or (4 if given.quick else 16), 1 - FIRST)
+        last = 1 - FIRST
+        if given.inside:
+            last = 0.4
+            stack = stack.window(slice(0, round(FIRST * stack.shape[0])), slice(None), slice(None))
+        options = ForecastEvaluation(steps, given.origins or (4 if given.quick else 16), last)
         runs = [
             (m, lambda m=m: open_forecaster(m, given.model if m == "sba" else None))
             for m in given.methods.split(",")
@@ -132,7 +149,7 @@ def train(given: argparse.Namespace) -> None:
     archive = before(archive, round(FIRST * archive.shape[0]))
     config = ForecastConfig(sides=tuple(int(s) for s in given.sides.split(",")))
     options = TrainOptions(
-        given.out, config, start=given.start, minutes=given.minutes, lr=2e-3, reuse=3, val_fraction=0.1, val_examples=6, average=0.99,
+        given.out, config, start=given.start, minutes=given.minutes, lr=2e-3, reuse=10, val_fraction=0.1, val_examples=6, average=0.99,
         feed=ForecastFeedOptions(horizons=(steps,), world_share=0.0, hide=0.1), device="auto",
     )  # fmt: skip
     summary = train_forecaster(options, [archive])
@@ -141,6 +158,87 @@ def train(given: argparse.Namespace) -> None:
             f"{name}: error / blend {v.vs_prior:.4f}, / best guess {v.vs_best:.4f}, coverage {v.coverage:.3f}"
         )
     print(f"{summary.steps} steps in {summary.minutes:.1f} min -> {summary.path}")
+
+
+def scales(given: argparse.Namespace) -> None:
+    """Error over the blend's on origins never seen (of a case: in its last 30 %), of networks with growing parts and of one size."""
+    from dataclasses import replace
+
+    import torch
+
+    from stimpute.forecasting.config import ForecastConfig
+    from stimpute.forecasting.guesses import make_guesses
+    from stimpute.training.archive import Archive
+    from stimpute.training.forecasting import ASKED, ForecastFeed, ForecastFeedOptions, before
+
+    torch.set_num_threads(1)
+    configs = {name: ForecastConfig(sides=sides) for name, sides in SCALES.items()}
+    print(
+        "| case | "
+        + " | ".join(f"{name} {sides}" for name, sides in SCALES.items())
+        + " | growing / one |\n|---|---|---|---|"
+    )
+    for case in given.cases.split(","):
+        options = ForecastFeedOptions(world_share=1.0)
+        whole, first, learnt = [], [], []
+        if case != "worlds":
+            stack, _, steps = stack_of(given.data, case)
+            options = replace(options, horizons=(steps,), world_share=0.0, hide=0.0)
+            whole = [Archive.from_stack(case, stack)]
+            first = [round(FIRST * whole[0].shape[0])]
+            learnt = [before(whole[0], first[0])]
+
+        def examples(archives, count, seed, starts=(), options=options):
+            """The same origins for each of the configurations; the guesses are shared."""
+            feeds = [ForecastFeed(archives, options, c, seed=seed, first=starts) for c in configs.values()]
+            made = []
+            for number in range(count):
+                each = [feed.example(number) for feed in feeds]
+                guesses = make_guesses(each[0].given, each[0].target.shape[1], ASKED)
+                made.append((dict(zip(configs, each, strict=True)), guesses))
+            return made
+
+        pool, judged = examples(learnt, given.examples, 1), examples(whole, given.judged, 2, first)
+        found = {
+            name: [learnt_ratio(name, c, pool, judged, given.steps, seed) for seed in range(given.seeds)]
+            for name, c in configs.items()
+        }
+        shown = {n: f"{np.mean(v):.4f} ({', '.join(f'{x:.4f}' for x in v)})" for n, v in found.items()}
+        ratio = np.mean(found["growing"]) / np.mean(found["one"])
+        print(f"| {case} | {' | '.join(shown.values())} | {ratio:.4f} |", flush=True)
+
+
+def learnt_ratio(name: str, config, pool, judged, steps: int, seed: int) -> float:
+    """Train on a pool of (examples by configuration, guesses); the geometric mean of error over the blend's on those judged."""
+    import torch
+
+    from stimpute.forecasting.network import SBATransformer
+    from stimpute.training.loss import per_example, training_loss
+
+    torch.manual_seed(seed)
+    network = SBATransformer(config)
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
+    order = np.random.default_rng(seed)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * (0.05 + 0.95 * (1 + np.cos(np.pi * step / steps)) / 2)
+        examples, guesses = pool[int(order.integers(len(pool)))]
+        example = examples[name]
+        loss = training_loss(network(example.given, guesses, example.around), example, None)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+    ratios = []
+    with torch.no_grad():
+        for examples, guesses in judged:
+            example = examples[name]
+            said = network(example.given, guesses, example.around).mean
+            ours, blend = (
+                per_example((mean - example.target).abs(), example.wanted) for mean in (said, guesses.prior)
+            )
+            ratios.append((ours / blend.clamp_min(1e-6)).log()[example.wanted.flatten(1).any(dim=1)])
+    return float(torch.cat(ratios).mean().exp())
 
 
 def scaling(given: argparse.Namespace) -> None:

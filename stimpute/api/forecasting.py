@@ -33,8 +33,11 @@ METHODS = (
     "last-cycle",
     "damped-anomaly",
     "linear",
+    "cycle-ahead",
     "field-of-anomalies",
-    "field",
+    "changes",
+    "short-changes",
+    "free-changes",
     "dlinear",
     "ar",
 )

@@ -172,7 +172,7 @@ def _forecast_options(out: Path, options: Mapping[str, Any], share: float, setti
             f"--from {options['start']} brings its own architecture; leave out --size, --width, --depth"
         )
     settings.setdefault("val_fraction", 0.1)
-    settings |= {"reuse": 3, "val_examples": 6, "average": 0.99}
+    settings |= {"reuse": 4, "val_examples": 6, "average": 0.99}
     try:
         return TrainOptions(out, ForecastConfig(**shape), feed=ForecastFeedOptions(**feed), **settings)
     except (ValueError, ModelError) as error:

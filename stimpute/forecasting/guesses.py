@@ -1,14 +1,15 @@
 """The good guesses a forecast starts from, each with its own error at earlier origins of the same series.
 
 Persistence, climate (the node's mean with its cycle), the last cycle again, damped anomalies, one linear map from the last
-steps to the next shared by all nodes, for every node one from its own last steps and the leading patterns of the whole field (of anomalies,
-and of the values themselves), and DLinear and an autoregression of every node; all fitted on the series itself. What they got wrong
-when asked at earlier origins says how far to trust each; a blend weighted so is the prior which the network reweighs and corrects.
-Gaps are left out of every sum, never filled. Knows nothing about networks.
+steps to the next shared by all nodes, the last observation moved on as the cycle moves, maps of every node from its own last steps and the
+leading patterns of the whole field (one of anomalies, three of how the values change, told the phase of the cycle), and DLinear and an
+autoregression of every node; all fitted on the series itself. What they got wrong when asked at earlier origins says how far to trust each; a blend weighted so is the prior
+which the network reweighs and corrects. Gaps are left out of every sum. Knows nothing about networks.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -25,8 +26,11 @@ GUESSES = (
     "last cycle",
     "damped anomaly",
     "linear",
+    "cycle ahead",
     "field of anomalies",
-    "field",
+    "changes",
+    "short changes",
+    "free changes",
     "dlinear",
     "ar",
 )
@@ -37,9 +41,14 @@ ROWS, NODES = 8000, 200  # examples that the linear map is fitted on, and nodes 
 RIDGE = 0.002
 ORIGINS = 8  # earlier origins asked, where there are as many
 Known = dict[int, tuple[Tensor, Tensor]]
-PATTERNS, FIELD_STEPS, FIELD_LAGS = 6, 2, 12  # of the field: patterns, their last steps, a node's own
-FIELD_RIDGE = 0.01
-FIELD_ROWS, FIELD_NODES = 700, 512  # the most recent examples of a node, and nodes solved together
+CHANGES = {  # own last steps, leading patterns of the field, ridge
+    "changes": (12, 6, 0.1),
+    "short changes": (4, 3, 0.3),
+    "free changes": (12, 6, 0.02),
+}
+PATTERN_STEPS, HARMONICS = 2, 2  # last steps of the patterns, of the cycle
+FIELD_LAGS, FIELD_PATTERNS, FIELD_RIDGE = 12, 6, 0.01
+FIELD_ROWS, FIELD_NODES = 1500, 256  # the most recent examples of a node, and nodes solved together
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +124,20 @@ def _one(history: History, steps: int, count: int, known: Known, back: int) -> G
 
 
 def origins(history: History, steps: int, count: int = ORIGINS) -> list[int]:
-    """Slots before the origin at which guesses are asked: what follows is known, what precedes is long enough."""
+    """Slots before the origin at which guesses are asked: what follows is known, what precedes is long enough.
+
+    Where the series has holes, an origin follows something stored; those of which more than half of the steps to come were stored are
+    taken first, then any with some.
+    """
     length, period = history.values.shape[1], history.period[0]
+    stored = history.valid[0].any(dim=1)
     needed = max(steps, 2 * period if length >= 3 * period + steps else round(1.5 * period), 8)
-    return [k * steps for k in range(1, count + 1) if length - k * steps >= needed]
+    possible = list(range(steps, length - needed + 1, steps))
+    followed = {back: float(stored[length - back :][:steps].float().mean()) for back in possible}
+    recent = {back: bool(stored[max(length - back - steps, 0) : length - back].any()) for back in possible}
+    best = [back for back in possible if followed[back] > 0.5 and recent[back]]
+    others = [back for back in possible if 0 < followed[back] <= 0.5 and recent[back]]
+    return sorted([*best, *others][:count])
 
 
 def estimate(history: History, steps: int) -> tuple[Tensor, Tensor]:
@@ -137,9 +156,11 @@ def estimate(history: History, steps: int) -> tuple[Tensor, Tensor]:
     lead = torch.arange(1, steps + 1, device=values.device)[:, None] + age.clamp_max(LAGS)[None]
     damped = ahead + memory[lead - 1] * last_anomaly
     linear = ahead + _linear(anomalies, valid, steps)
-    fields = (_field(anomalies, valid, steps) + ahead, _field(values, valid, steps))
+    moved = last + ahead - climate[len(values) - 1 - age, torch.arange(values.shape[1], device=values.device)]
+    field = ahead + _field(anomalies, valid, steps)
+    changes = _changes(values, valid, period, steps)
     cells = (in_parts("dlinear", values, valid, steps), in_parts("ar", values, valid, steps))
-    return torch.stack((persistence, ahead, again, damped, linear, *fields, *cells)), anomalies
+    return torch.stack((persistence, ahead, again, damped, linear, moved, field, *changes, *cells)), anomalies
 
 
 def _cycle(values: Tensor, valid: Tensor, period: int) -> Tensor:
@@ -234,38 +255,102 @@ def _linear(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
     return torch.stack(weights) @ anomalies[-lags:]
 
 
-def _field(values: Tensor, valid: Tensor, steps: int) -> Tensor:
-    """(steps, N): per node, ridge regression of the next values on its own last ones and on the last scores of the field's patterns.
+def _field(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
+    """(steps, N): per node, ridge regression of the next anomalies on its own last ones and on the last scores of the field's patterns.
 
     Patterns are the leading principal components, gaps counting as 0; a frame's score is the fit to what it shows. Zeros where
     the past is too short.
     """
-    length, nodes = values.shape
+    length, nodes = anomalies.shape
     lags = min(FIELD_LAGS, max(1, length // 6))
-    recent = min(FIELD_STEPS, lags)
+    scores = _scores(anomalies, valid, min(FIELD_PATTERNS, max(nodes // 4, 1), max(length // 12, 1)))
+    recent = [scores[lags - 1 - back : length - back] for back in range(min(PATTERN_STEPS, lags))]
+    shared = torch.cat(recent, dim=1)
     room = length - lags - steps + 1
-    scores = _scores(values, valid, min(PATTERNS, max(nodes // 4, 1), max(length // 12, 1)))
-    if room < 2 * (lags + recent * scores.shape[1]):
-        return torch.zeros(steps, nodes, device=values.device)
-    starts = slice(max(0, room - FIELD_ROWS), room)
-    shared = scores.unfold(0, lags, 1)[starts][:, :, -recent:].flatten(1)
-    shared_now = scores[-recent:].T.flatten()
+    if room < 2 * (lags + shared.shape[1]):
+        return torch.zeros(steps, nodes, device=anomalies.device)
+    rows = torch.arange(max(0, room - FIELD_ROWS), room, device=anomalies.device)
+    parts = zip(torch.split(anomalies, FIELD_NODES, 1), torch.split(valid, FIELD_NODES, 1), strict=True)
+    said = torch.cat(
+        [_mapped(own, own, k, shared, rows, lags, steps, FIELD_RIDGE) for own, k in parts], dim=1
+    )
+    return _bounded(said, anomalies)
+
+
+def _changes(values: Tensor, valid: Tensor, period: int, steps: int) -> list[Tensor]:
+    """(steps, N) of each of ``CHANGES``: per node, ridge regression of how far the next values are from the last one.
+
+    Inputs are the node's own last steps, the last scores of the field's leading patterns, and where in the cycle it is; in gaps
+    what was last observed. The more ridge, the more it is persistence, which it is where the past is too short.
+    """
+    length, nodes = values.shape
+    shown = _carried(values, valid)
+    most = min(max(patterns for _, patterns, _ in CHANGES.values()), max(nodes // 4, 1), max(length // 12, 1))
+    stored = valid.any(dim=1)
+    slots = torch.arange(length, device=values.device)
+    scores = _scores(values, valid, most)[torch.where(stored, slots, 0).cummax(dim=0).values]
+    phase = torch.ones(length, 1, device=values.device)
+    if period:
+        angle = slots[:, None] * (
+            torch.arange(1, HARMONICS + 1, device=values.device) * (2 * math.pi / period)
+        )
+        phase = torch.cat((angle.sin(), angle.cos(), phase), dim=1)
     said = []
-    for first in range(0, nodes, FIELD_NODES):
-        own, known = values[:, first : first + FIELD_NODES], valid[:, first : first + FIELD_NODES]
-        count = own.shape[1]
-        x = torch.cat((own.unfold(0, lags, 1)[starts].transpose(0, 1), shared.expand(count, -1, -1)), dim=-1)
-        y = own[lags:].unfold(0, steps, 1)[starts].transpose(0, 1)
-        k = known[lags:].unfold(0, steps, 1)[starts].transpose(0, 1).to(x.dtype)
-        weighted = (x * k.mean(dim=-1, keepdim=True)).transpose(1, 2)
-        gram = weighted @ x
-        strength = FIELD_RIDGE * gram.diagonal(dim1=1, dim2=2).mean(dim=1) + 1e-3
-        gram = gram + strength[:, None, None] * torch.eye(x.shape[-1], device=x.device)
-        maps = torch.linalg.solve(gram, weighted @ (y * k))
-        now = torch.cat((own[-lags:].T, shared_now.expand(count, -1)), dim=-1)
-        said.append(torch.einsum("nf,nfh->hn", now, maps))
-    largest = values.abs().amax(dim=0) * 1.5  # an ill-posed map may run away, the series hardly
-    return torch.maximum(torch.minimum(torch.cat(said, dim=1), largest), -largest)
+    for lags, patterns, ridge in CHANGES.values():
+        lags = min(lags, max(1, length // 6))
+        recent = [
+            scores[lags - 1 - back : length - back, -patterns:] for back in range(min(PATTERN_STEPS, lags))
+        ]
+        shared = torch.cat((*recent, phase[lags - 1 :]), dim=1)  # a row for every origin
+        room = length - lags - steps + 1
+        rows = stored[lags - 1 :][: max(room, 0)].nonzero()[-FIELD_ROWS:, 0]
+        if len(rows) < 2 * (lags + shared.shape[1]):
+            said.append(shown[-1].expand(steps, -1))
+            continue
+        parts = zip(
+            torch.split(shown, FIELD_NODES, 1),
+            torch.split(values, FIELD_NODES, 1),
+            torch.split(valid, FIELD_NODES, 1),
+            strict=True,
+        )
+        changed = [
+            v[-1] + _mapped(v, w, k, shared, rows, lags, steps, ridge, change=True) for v, w, k in parts
+        ]
+        said.append(torch.cat(changed, dim=1))
+    return [_bounded(s, values) for s in said]
+
+
+def _bounded(said: Tensor, values: Tensor) -> Tensor:
+    """An ill-posed map may run away, the series hardly."""
+    largest = values.abs().amax(dim=0) * 1.5
+    return torch.maximum(torch.minimum(said, largest), -largest)
+
+
+def _mapped(
+    shown: Tensor, values: Tensor, valid: Tensor, shared: Tensor, rows: Tensor, lags: int, steps: int, ridge: float, change: bool = False
+) -> Tensor:  # fmt: skip
+    """(steps, n): one map of some nodes from ``shown`` (C, n) to the next ``values``, or to how far these are from the last one shown.
+
+    ``shared`` (C - lags + 1, F) are further inputs, ``rows`` of it are fitted on. A row counts by the part of its targets that is known.
+    """
+    windows = shown.unfold(0, lags, 1).transpose(0, 1)  # n, C - lags + 1, lags
+    x = torch.cat((windows[:, rows], shared[rows].expand(windows.shape[0], -1, -1)), dim=-1)
+    y, k = (t[lags:].unfold(0, steps, 1)[rows].transpose(0, 1) for t in (values, valid))
+    y = torch.where(k, y - windows[:, rows, -1:] if change else y, 0.0)
+    weighted = (x * k.float().mean(dim=-1, keepdim=True)).transpose(1, 2)
+    gram = weighted @ x
+    strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(dim=1) + 1e-3
+    gram = gram + strength[:, None, None] * torch.eye(x.shape[-1], device=x.device)
+    maps = torch.linalg.solve(gram, weighted @ y)
+    now = torch.cat((windows[:, -1], shared[-1].expand(len(windows), -1)), dim=-1)
+    return torch.einsum("nf,nfh->hn", now, maps)
+
+
+def _carried(values: Tensor, valid: Tensor) -> Tensor:
+    """What was last observed at every slot, 0 before the first observation; (C, N)."""
+    slots = torch.arange(len(values), device=values.device)[:, None]
+    at = torch.where(valid, slots, -1).cummax(dim=0).values
+    return torch.where(at >= 0, values.gather(0, at.clamp_min(0)), 0.0)
 
 
 def _scores(values: Tensor, valid: Tensor, count: int) -> Tensor:

@@ -12,12 +12,13 @@ from stimpute.estimate import Estimate
 from stimpute.forecasting.graph import Graph, divisions_of, graph_of, laplacian_positions
 from stimpute.forecasting.guesses import GUESSES, Guesses, Known, make_guesses, origins
 from stimpute.forecasting.network import SBATransformer, Surroundings
-from stimpute.forecasting.series import History, even_slots, regular
+from stimpute.forecasting.series import History, closed_up, even_slots, regular
 from stimpute.layers.prediction import Prediction
 from stimpute.stack import Stack
 
 LEAST_STEPS = 8
-CALIBRATED = 3  # earlier origins that the scale is calibrated on
+CALIBRATED = 8  # earlier origins that the scale is calibrated on
+ASKED_ALONE = 3  # the same for a guess alone
 
 
 class SBAForecaster:
@@ -125,7 +126,7 @@ class GuessForecaster:
         """Mean, and a scale from the errors at earlier origins."""
         history, graph = history_of(past, slots, step, steps)
         history, center, unit = history.normalised()
-        guesses, number = make_guesses(history, steps, CALIBRATED), GUESSES.index(self.name)
+        guesses, number = make_guesses(history, steps, ASKED_ALONE), GUESSES.index(self.name)
         mean = guesses.estimates[0, number, :, 0].double().numpy() * float(unit) + center[0].numpy()
         scale = 1.25 * guesses.log_error[0, number, :, 0].exp().numpy() * float(unit)
         return Estimate(on_grid(mean, graph, past), on_grid(scale, graph, past))
@@ -159,7 +160,9 @@ def history_of(
     graph = graph_of(past.grid, np.asarray(past.valid.any(axis=0)))
     values = past.values.reshape(len(slots), -1)[:, graph.cells]
     valid = past.valid.reshape(len(slots), -1)[:, graph.cells]
-    return regular(values, valid, slots, step, float(past.year_phase[-1]), float(past.day_phase[-1])), graph
+    return regular(
+        values, valid, closed_up(slots, step), step, float(past.year_phase[-1]), float(past.day_phase[-1])
+    ), graph
 
 
 def on_grid(values: npt.NDArray[np.floating], graph: Graph, past: Stack) -> npt.NDArray[np.float32]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 DAY, YEAR = 1.0, 365.2425
 CYCLES = 6  # of the longest cycle that are looked back on
-LEAST, MOST = 400, 2400  # slots looked back on, whatever the cycle
+LEAST, MOST = 800, 2400  # slots looked back on, whatever the cycle
+HOLE = 72  # slots that a hole in the series is shortened to, by whole cycles
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +96,29 @@ def slots_back(step: float, span: int) -> int:
     """Slots worth looking back on, of ``span`` that there are.
 
     >>> slots_back(1 / 24, 744), slots_back(1 / 288, 2016), slots_back(1.0, 100)
-    (400, 1728, 100)
+    (744, 1728, 100)
     """
     period = cycle(step, span)
     return min(span, MOST, max(LEAST, CYCLES * period))
+
+
+def closed_up(slots: npt.NDArray[np.int64], step: float) -> npt.NDArray[np.int64]:
+    """Places of steps with long holes shortened by whole cycles, so that what lies before a hole is still looked back on.
+
+    Parameters
+    ----------
+    slots : (time,), increasing.
+    step : days between slots.
+
+    >>> closed_up(np.array([-1000, -999, -1, 0]), 1 / 24).tolist()
+    [-88, -87, -1, 0]
+    """
+    apart = np.diff(slots)
+    period = cycle(step, int(slots[-1] - slots[0]) + 1)
+    excess = np.maximum(apart - HOLE, 0)
+    shorter = apart - (excess // period * period if period else excess)
+    closed: npt.NDArray[np.int64] = np.concatenate([[0], np.cumsum(shorter)]) - shorter.sum() + slots[-1]
+    return closed
 
 
 def regular(

@@ -20,7 +20,7 @@ from stimpute.forecasting.graph import divisions_of, graph_of, laplacian_positio
 from stimpute.forecasting.guesses import Guesses, make_guesses
 from stimpute.forecasting.method import LEAST_STEPS
 from stimpute.forecasting.network import SBATransformer, Surroundings
-from stimpute.forecasting.series import History, cycle, even_slots, regular, slots_back
+from stimpute.forecasting.series import History, closed_up, cycle, even_slots, regular, slots_back
 from stimpute.grid import Grid
 from stimpute.pretrained.registry import load_forecaster
 from stimpute.synthetic import sample_gaps, sample_worlds
@@ -31,7 +31,7 @@ from stimpute.training.options import TrainOptions, TrainProgress, TrainSummary
 from stimpute.training.validation import countable
 
 _VALIDATION = 0xF0E
-CONTEXT = (160, 1000)  # slots that training looks back on: at least where there are as many, at most
+CONTEXT = (400, 1000)  # slots that training looks back on: at least where there are as many, at most
 _TRIES = 8
 ASKED = 3  # earlier origins that guesses are weighed by: fewer than in a forecast, since every example pays for them
 
@@ -197,7 +197,7 @@ class ForecastFeed:
             shown = valid[: origin + 1]
             if hide and self.options.hide and generator.random() < 0.6:
                 shown = shown & (generator.random(shown.shape) >= generator.uniform(0, self.options.hide))
-            past_slots = slots[: origin + 1] - slots[origin]
+            past_slots = closed_up(slots[: origin + 1] - slots[origin], step)
             near = past_slots > -count
             pasts.append(
                 regular(

@@ -69,3 +69,26 @@ def test_one_pass_prints_seconds_and_memory(capsys):
 def test_exponents_are_those_between_neighbours():
     assert forecast.exponent(4.0, 1.0, 1024, 256) == pytest.approx(1.0)
     assert forecast.exponent(16.0, 1.0, 1024, 256) == pytest.approx(2.0)
+
+
+def test_scales_compares_growing_parts_with_parts_of_one_size_on_the_same_origins(small, capsys):
+    asked = [
+        "scales",
+        "unused",
+        "--cases",
+        "era5",
+        "--examples",
+        "1",
+        "--judged",
+        "1",
+        "--steps",
+        "2",
+        "--seeds",
+        "1",
+    ]
+    assert forecast.main(asked) == 0
+    row = capsys.readouterr().out.splitlines()[-1].split("|")[1:-1]
+    assert row[0].strip() == "era5"
+    growing, one, ratio = (float(cell.split()[0]) for cell in row[1:])
+    assert 0.5 < growing < 2
+    assert ratio == pytest.approx(growing / one, abs=2e-4)

@@ -8,7 +8,7 @@ import torch
 
 from stimpute.forecasting import cell_maps
 from stimpute.forecasting.guesses import GUESSES, make_guesses, origins
-from stimpute.forecasting.series import History, regular
+from stimpute.forecasting.series import History, closed_up, regular
 from stimpute.forecasting.weights import Asked, blend_weights, stacked, trust
 
 HOUR = 1 / 24
@@ -188,3 +188,50 @@ def test_maps_of_a_short_past_say_something_finite(length):
         said = cell_maps.in_parts(name, values, torch.ones_like(values, dtype=torch.bool), 8)
         assert said.shape == (8, 4)
         assert torch.isfinite(said).all()
+
+
+def test_a_hole_of_months_is_closed_by_whole_days_so_that_what_was_before_is_looked_back_on():
+    slots = np.concatenate([np.arange(72), np.arange(72) + 72 + 24 * 60 + 5]) - (2 * 72 + 24 * 60 + 4)
+    closed = closed_up(slots, HOUR)
+    assert closed[-1] == slots[-1] == 0
+    assert ((closed - slots) % 24 == 0).all()
+    assert closed[0] > -300
+    assert (np.diff(closed)[np.diff(slots) == 1] == 1).all()
+    assert (closed_up(np.arange(-50, 1), HOUR) == np.arange(-50, 1)).all()
+
+
+def test_earlier_origins_are_where_something_follows():
+    values = np.random.default_rng(0).normal(size=(200, 2))
+    values[100:180] = np.nan
+    asked = origins(history(values), 10, 8)
+    assert asked == [
+        10,
+        110,
+        120,
+        130,
+        140,
+        150,
+    ]  # none in the hole, or just after it; what precedes 160 is too short
+    assert origins(history(values[:, :1] * np.nan), 10) == []
+
+
+def test_the_last_observation_moves_on_as_the_cycle_moves():
+    hours = np.arange(24 * 20 + 6)
+    wave = np.sin(2 * np.pi * hours / 24)[:, None] * np.array([1.0, 2.0])
+    wave[-30:] += 3.0  # warmer since yesterday
+    wave[-8:-6, 1] = np.nan  # and last seen two hours ago
+    moved = guess("cycle ahead", history(wave[:-6]))
+    assert (moved - torch.from_numpy(wave[-6:]).float()).abs().max() < 0.25
+
+
+def test_changes_of_a_random_walk_are_about_none_and_those_of_a_wave_are_foreseen():
+    rng = np.random.default_rng(1)
+    walk = rng.normal(size=(300, 8)).cumsum(axis=0)
+    past = history(walk, step=1.0).normalised()[0]
+    changes, persistence = guess("changes", past, 3), guess("persistence", past, 3)
+    assert (changes - persistence).abs().mean() < 0.1
+    hours = np.arange(24 * 20 + 6)
+    wave = np.sin(2 * np.pi * hours / 24 + np.arange(5)[:, None]).T + 0.02 * rng.normal(size=(486, 5))
+    for name in ("changes", "short changes", "free changes"):
+        said = guess(name, history(wave[:-6]))
+        assert np.abs(said.numpy() - wave[-6:]).mean() < 0.25 * np.abs(wave[-7] - wave[-6:]).mean(), name
