@@ -149,7 +149,7 @@ def train(given: argparse.Namespace) -> None:
     archive = before(archive, round(FIRST * archive.shape[0]))
     config = ForecastConfig(sides=tuple(int(s) for s in given.sides.split(",")))
     options = TrainOptions(
-        given.out, config, start=given.start, minutes=given.minutes, lr=2e-3, reuse=10, val_fraction=0.1, val_examples=6, average=0.99,
+        given.out, config, start=given.start, minutes=given.minutes, lr=1e-3, reuse=5, val_fraction=0.1, val_examples=6, average=0.99,
         feed=ForecastFeedOptions(horizons=(steps,), world_share=0.0, hide=0.1), device="auto",
     )  # fmt: skip
     summary = train_forecaster(options, [archive])

@@ -4,7 +4,7 @@
 Simulated worlds that no training saw, and complete fields (ERA5 temperature, sea surface temperature, daily maximum
 temperature) are coarsened by block means; 20 to 80 % of the coarse cells are hidden at fixed places or at random, or one
 quarter of the area; all fine cells are scored. The shipped network stands beside interpolation, kriging and
-`fill`, and beside networks trained here with equal budgets: without joint training, without ST-PointFormer, of one stage.
+`fill`. What its parts are worth is measured by `benchmarks/reconstruct_ablations.py`.
 
 Methods that end in `+archive` are also told by a fine archive of the same place: the last 70 % of a field's steps (what is refined
 are its first 24), and 40 later steps of a simulated world of 64.
@@ -22,7 +22,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,6 @@ from scoring.command import names
 
 from stimpute import __version__, io
 from stimpute.api.refining import refiner_maker
-from stimpute.diffusion.config import DiffReconConfig
-from stimpute.diffusion.method import DiffReconRefiner
 from stimpute.errors import StimputeError, StimputeWarning
 from stimpute.evaluation.refining import HIDINGS, RefiningCase, evaluate_refining
 from stimpute.inference.beside_archive import BesideArchive
@@ -46,7 +44,6 @@ from stimpute.pretrained.registry import load_model, load_reconstructor
 from stimpute.protocols import Refiner, Window
 from stimpute.stack import Stack
 from stimpute.synthetic import sample_worlds
-from stimpute.training.diffusion_loop import DiffusionTraining, train_diffusion
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTOR = 4
@@ -63,12 +60,6 @@ WORLD_STEPS = 64  # of a world that has an archive
 BESIDE = "+archive"
 BASELINES = ("linear+bilinear", "linear+cubic", "kriging+cubic", "st+cubic", "st")
 ARCHIVED = ("st+cubic+archive", "st+archive", "diffrecon+archive")
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "trained here": {},
-    "not jointly": {"joint": False, "apart": 0.5},
-    "no ST-PointFormer": {"network": DiffReconConfig(factor=FACTOR, point_depth=0)},
-    "one stage": {"network": DiffReconConfig(factor=FACTOR, stages=1)},
-}
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ class Plan:
     hidings: tuple[str, ...]
     methods: tuple[str, ...]
     samples: int
-    steps: int  # of each ablation's training
+    steps: int  # of the training of a network that is not shipped
     worlds: int
     data: Path
     cache: Path
@@ -96,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.stacks or (("worlds",) if quick else ("worlds", "worlds+covariates", "worlds+archive", *FIELDS)),
         (0.4,) if quick else options.shares or SHARES,
         options.hidings or HIDINGS,
-        options.methods or (("linear+cubic", "st", "diffrecon") if quick else (*BASELINES, "diffrecon", *ARCHIVED, *(ABLATIONS if options.ablation_steps else ()))),
-        4 if quick else options.samples, options.ablation_steps, 1 if quick else options.worlds, options.data,
+        options.methods or (("linear+cubic", "st", "diffrecon") if quick else (*BASELINES, "diffrecon", *ARCHIVED)),
+        4 if quick else options.samples, 0, 1 if quick else options.worlds, options.data,
         options.cache, options.model, time.monotonic() + 60 * options.minutes,
     )  # fmt: skip
     out = options.out or (ROOT / "runs" / "quick" if quick else ROOT / "docs" / "benchmarks")
@@ -132,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods",
         type=names,
-        help=f"some of {','.join(BASELINES)},diffrecon,{','.join(ARCHIVED)},{','.join(ABLATIONS)}",
+        help=f"some of {','.join(BASELINES)},diffrecon,{','.join(ARCHIVED)}",
     )
     parser.add_argument(
         "--shares", type=shares, help="of the coarse cells hidden, with commas (default: 0.2,0.4,0.6,0.8)"
@@ -140,9 +131,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hidings", type=names, help="some of fixed,random,quarter (default: all)")
     parser.add_argument("--samples", type=int, default=8, help="members of an ensemble")
     parser.add_argument("--worlds", type=int, default=WORLDS, help="how many simulated worlds")
-    parser.add_argument(
-        "--ablation-steps", type=int, default=0, help="steps of each ablation's training (default: none)"
-    )
     parser.add_argument("--model", help="name or path of the model of diffrecon (default: the shipped one)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no new run after")
     parser.add_argument("--quick", action="store_true", help="one world, one share, under a minute")
@@ -221,8 +209,13 @@ def cases_of(plan: Plan) -> list[RefiningCase]:
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
-def measure(plan: Plan) -> tuple[list[dict[str, Any]], int]:
-    """Every method on every stack and case, from the cache where it is; and how many runs the deadline left out."""
+def measure(
+    plan: Plan, makers: Mapping[str, Callable[[], Refiner]] | None = None
+) -> tuple[list[dict[str, Any]], int]:
+    """Every method on every stack and case, from the cache where it is; and how many runs the deadline left out.
+
+    ``makers`` opens methods that have no name of their own: networks trained for ``plan.steps``.
+    """
     plan.cache.mkdir(parents=True, exist_ok=True)
     store = plan.cache / "rows.jsonl"
     kept = {}
@@ -230,7 +223,7 @@ def measure(plan: Plan) -> tuple[list[dict[str, Any]], int]:
         for line in store.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             kept[row["key"]] = row
-    makers = {name: maker(name, plan) for name in plan.methods}
+    makers = makers or {name: maker(name, plan) for name in plan.methods}
     rows, left = [], 0
     for name in plan.stacks:
         for number, stack in enumerate(stacks_of(name, plan)):
@@ -282,27 +275,13 @@ def identity(method: str, plan: Plan) -> str:
         return load_reconstructor(plan.model or default_reconstructor(FACTOR)).sha256[:12]
     if method == "st" or method.startswith("st+"):
         return load_model().sha256[:12]
-    return str(plan.steps) if method in ABLATIONS else __version__
+    return str(plan.steps) if plan.steps else __version__
 
 
 def maker(method: str, plan: Plan) -> Callable[[], Refiner]:
-    """What opens a method; an ablation is trained first, if it is not at hand."""
+    """What opens a method."""
     method = method.removesuffix(BESIDE)
-    if method not in ABLATIONS:
-        return refiner_maker(method, FACTOR, plan.model if method == "diffrecon" else None, "cpu")
-    path = plan.cache / f"{method.replace(' ', '-')}-{plan.steps}.safetensors"
-
-    def trained() -> Refiner:
-        if not path.exists():
-            settings = {"network": DiffReconConfig(factor=FACTOR), **ABLATIONS[method]}
-            train_diffusion(
-                DiffusionTraining(
-                    path, steps=max(plan.steps, 1), seed=5, resume=True, device="cpu", **settings
-                )
-            )
-        return DiffReconRefiner(load_reconstructor(path).network, filler=load_model().network)
-
-    return trained
+    return refiner_maker(method, FACTOR, plan.model if method == "diffrecon" else None, "cpu")
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
@@ -377,7 +356,8 @@ def write_page(plan: Plan, rows: list[dict[str, Any]], left: int, out: Path, arg
         "## Against the best of the usual ways",
         "",
         f"Geometric mean over stacks and cases of the error divided by the lowest of {', '.join(usual)}; below 1 is better. Methods"
-        " with an archive are told by other times of the same place, fine; they are left out where there is none.",
+        " with an archive are told by other times of the same place, fine; they are left out where there is none. What the parts of the"
+        " network are worth: [ablations](reconstruct_ablations.md).",
         "",
         "| method | MAE, all cases | MAE, 40 % hidden and more | RMSE, 40 % and more | CRPS / MAE | 90 % coverage |",
         "|---|---:|---:|---:|---:|---:|",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stimpute.classical.refinement import block_mean, finer_detail, refined
 from stimpute.model.batch import Batch
-from stimpute.model.candidates import compute_candidates
+from stimpute.model.candidates import FEATURES, compute_candidates
 from stimpute.model.st_transformer import STTransformer
 
 MAE_TO_SD = math.sqrt(math.pi / 2)  # of a Gaussian
@@ -78,6 +78,14 @@ def coarse_guess(batch: Batch, filler: STTransformer | None = None) -> CoarseGue
         said = filler(batch, found if filler.config.head == "blend" else None)
         prior, scale = said.mean, said.scale
     return CoarseGuess(batch.values, batch.valid, prior, scale.clamp_min(SCALE_FLOOR), found.features)
+
+
+def no_guess(batch: Batch) -> CoarseGuess:
+    """Nothing but the mean of what is observed, and its spread: no candidate, no feature of one."""
+    b, t, h, w = batch.shape
+    empty = torch.zeros_like(batch.values)
+    features = batch.values.new_zeros(b, len(FEATURES), t, h, w)
+    return CoarseGuess(batch.values, batch.valid, empty, torch.ones_like(empty), features)
 
 
 def fine_guess(completed: Tensor, valid: Tensor, fine_covariates: Tensor, factor: int) -> FineGuess:

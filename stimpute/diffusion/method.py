@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stimpute.classical.refinement import block_mean, interpolated, spread_blocks, within_bounds
 from stimpute.diffusion.ensemble import draw_ensemble
-from stimpute.diffusion.guess import coarse_guess, fine_guess
+from stimpute.diffusion.guess import coarse_guess, fine_guess, no_guess
 from stimpute.diffusion.network import DiffRecon
 from stimpute.errors import ModelError
 from stimpute.estimate import Estimate
@@ -139,7 +139,8 @@ class DiffReconRefiner:
         given = Prepared.from_stacks(coarse, fine, wanted.factor, self.device)
         generator = torch.Generator().manual_seed(wanted.seed)
         with torch.no_grad():
-            guess = coarse_guess(given.batch, self.filler)
+            plain = self.network.config.start == "mean"
+            guess = no_guess(given.batch) if plain else coarse_guess(given.batch, self.filler)
             conditions = self.network.conditions(given.batch, guess, given.fine_covariates)
             completed, members = draw_ensemble(
                 self.network, conditions, wanted.samples, generator, wanted.conserve

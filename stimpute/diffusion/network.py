@@ -80,12 +80,12 @@ class DiffRecon(nn.Module):
         joined = config.token_dim if config.point_depth else 0
         self.points = PointFormer(config, 2 + len(FEATURES)) if config.point_depth else None
         if config.stages == 2:
-            self.coarse = UNet(1, _COARSE_CONDITION, joined, config.width)
+            self.coarse = UNet(1, _COARSE_CONDITION, joined, config.width, config.everywhere)
         details = config.details + (config.stages == 1)
         self.pattern = PatternNet(config)
         self.fine = UNet(
-            details, _FINE_CONDITION + 2 * config.details + config.pattern_dim, joined, config.width
-        )
+            details, _FINE_CONDITION + 2 * config.details + config.pattern_dim, joined, config.width, config.everywhere
+        )  # fmt: skip
         self.register_buffer("detail_spread", torch.ones(config.details))
         self.register_buffer("coarse_spread", torch.ones(1))
         self.register_buffer("widening", torch.ones(1))

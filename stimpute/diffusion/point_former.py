@@ -14,6 +14,8 @@ from stimpute.layers.embeddings import MaskedMLP, perceptron
 from stimpute.layers.positions import space_encoding, time_encoding
 
 _EXCLUDED = -1e9
+_RATES = (0.15, 1.5)  # by which attention falls off, in powers of e
+_PAIRS = 1 << 26  # biases held at once
 
 
 class PointFormer(nn.Module):
@@ -31,7 +33,9 @@ class PointFormer(nn.Module):
         self.features = perceptron(features, dim, dim)
         self.space, self.time = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.dim = dim
-        self.layers = nn.ModuleList(PointLayer(dim, config.num_heads) for _ in range(config.point_depth))
+        self.layers = nn.ModuleList(
+            PointLayer(dim, config.num_heads, config.nearness) for _ in range(config.point_depth)
+        )
 
     def forward(
         self,
@@ -56,8 +60,9 @@ class PointFormer(nn.Module):
 class PointLayer(nn.Module):
     """Attention inside blocks, then a perceptron, both residual."""
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, nearness: bool = False) -> None:
         super().__init__()
+        self.near = nn.Parameter(_rates(num_heads)) if nearness else None
         self.before, self.after = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = MultiHeadAttention(dim, num_heads)
         self.mlp = perceptron(dim, 2 * dim, dim)
@@ -82,10 +87,34 @@ class PointLayer(nn.Module):
         sequences = cut.permute(0, 2, 3, 1, 4, 5).reshape(b * rows * cols, t * cells, c)
         seen = real.permute(0, 2, 3, 1, 4).reshape(b * rows * cols, 1, 1, t * cells)
         bias = torch.zeros(seen.shape, device=cut.device, dtype=cut.dtype).masked_fill(~seen, _EXCLUDED)
-        mixed = self.attention(sequences, bias)
+        mixed = self._mixed(sequences, bias, t, math.isqrt(cells))
         mixed = mixed * seen.any(dim=-1, keepdim=True)[:, 0].to(mixed)  # nothing observed: nothing said
         result: Tensor = mixed.view(b, rows, cols, t, cells, c).permute(0, 3, 1, 2, 4, 5)
         return result
+
+    def _mixed(self, sequences: Tensor, bias: Tensor, steps: int, side: int) -> Tensor:
+        """Attention of sequences (N, steps * side * side, C), a few at once where every pair has a bias of its own."""
+        if self.near is None:
+            mixed: Tensor = self.attention(sequences, bias)
+            return mixed
+        apart = -(self.near.exp()[:, :, None, None] * _distances(steps, side, bias)).sum(dim=1)  # heads, L, L
+        few = max(1, _PAIRS // apart.numel())
+        parts = zip(torch.split(sequences, few), torch.split(bias, few), strict=True)
+        return torch.cat([self.attention(some, apart + hidden) for some, hidden in parts])
+
+
+def _rates(heads: int) -> Tensor:
+    """(heads, 2): logs of how much attention falls off per cell and per step; from wide in space and short in time to the reverse."""
+    falling = torch.linspace(math.log(_RATES[0]), math.log(_RATES[1]), heads)
+    return torch.stack((falling, falling.flip(0)), dim=1)
+
+
+def _distances(steps: int, side: int, like: Tensor) -> Tensor:
+    """(2, L, L): cells and steps between the points of a block, L = steps * side * side."""
+    ranges = (torch.arange(n, device=like.device, dtype=like.dtype) for n in (steps, side, side))
+    when, y, x = (axis.flatten() for axis in torch.meshgrid(*ranges, indexing="ij"))
+    cells = torch.hypot(y[:, None] - y, x[:, None] - x)
+    return torch.stack((cells, (when[:, None] - when).abs()))
 
 
 def block_shape(steps: int, height: int, width: int, tokens: int) -> tuple[int, int]:

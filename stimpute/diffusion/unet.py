@@ -48,15 +48,19 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Velocity (B, T, H, W, outputs) from what is seen of the data and a condition; further features join at the bottleneck."""
+    """Velocity (B, T, H, W, outputs) from what is seen of the data and a condition; further features join at the bottleneck, and at
+    full resolution where ``everywhere``."""
 
-    def __init__(self, outputs: int, condition: int, joined: int, width: int) -> None:
+    def __init__(
+        self, outputs: int, condition: int, joined: int, width: int, everywhere: bool = False
+    ) -> None:
         super().__init__()
         self.enter = nn.Conv2d(outputs + condition, width, 3, padding=1)
         self.first, self.last = Block(width), Block(width)
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
         self.join = nn.Conv2d(joined, 2 * width, 1) if joined else None
         self.bottom = nn.ModuleList((Block(2 * width), Block(2 * width)))
+        self.beside = nn.Conv2d(joined, width, 1) if joined and everywhere else None
         self.up = nn.Conv2d(2 * width, width, 1)
         self.merge = nn.Conv2d(2 * width, width, 1)
         self.leave = nn.Conv2d(width, outputs, 1)
@@ -68,6 +72,8 @@ class UNet(nn.Module):
         b, t, h, w, _ = seen.shape
         level = sinusoidal(time, _TIME_FEATURES, 0.1, 4.0)
         x = self.enter(_images(torch.cat((seen, condition), dim=-1)))
+        if self.beside is not None and joined is not None:
+            x = x + self.beside(_images(joined))
         x = skip = self.first(x, level, t)
         x = self.down(_even(x))
         if self.join is not None and joined is not None:

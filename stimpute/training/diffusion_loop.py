@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from stimpute.diffusion.config import TASK, DiffReconConfig
 from stimpute.diffusion.ensemble import draw_ensemble, widening_for
+from stimpute.diffusion.guess import no_guess
 from stimpute.diffusion.network import DiffRecon
 from stimpute.errors import ModelError, OutputError
 from stimpute.pretrained.checkpoint import save_checkpoint
@@ -47,7 +48,7 @@ class DiffusionTraining(TrainOptions):
         quarter of the steps, at least 8, at most 256 (which it is where only minutes are given).
     world_share : part of the batches that are simulated worlds, where there are archives.
     apart : part of the budget for each diffusion apart; the rest is for both together.
-    joint : False: the rest too is spent on each apart (for comparison).
+    joint : False: in the rest, too, each is trained for itself, Diffusion-F on the true coarse field (for comparison).
     shapes : (batch, time, coarse y, coarse x) of the batches, in turn.
     """
 
@@ -96,8 +97,11 @@ def train_diffusion(
     options: DiffusionTraining,
     archives: Sequence[Archive] = (),
     progress: Callable[[DiffusionProgress], None] | None = None,
+    feed: PairFeed | None = None,
 ) -> DiffusionSummary:
     """Train, judge now and then, save the best with its card.
+
+    ``feed`` gives the batches in place of one made from ``options`` and ``archives``, so that several runs may share them.
 
     Raises
     ------
@@ -109,14 +113,14 @@ def train_diffusion(
         raise OutputError(
             f"{options.state_path}: an interrupted run is in the way; --resume it, or remove that file"
         )
-    return _Run(options, list(archives), progress).train()
+    return _Run(options, list(archives), progress, feed).train()
 
 
-def stage_at(options: DiffusionTraining, fraction: float, step: int) -> Stage:
+def stage_at(options: DiffusionTraining, fraction: float) -> Stage:
     """Which diffusion a step trains, by the part of the budget that is used.
 
     >>> o = DiffusionTraining(Path("m.safetensors"), steps=10, apart=0.3)
-    >>> [stage_at(o, f, 0) for f in (0.0, 0.4, 0.7)]
+    >>> [stage_at(o, f) for f in (0.0, 0.4, 0.7)]
     ['coarse', 'fine', 'joint']
     """
     if options.network.stages == 1:
@@ -125,7 +129,7 @@ def stage_at(options: DiffusionTraining, fraction: float, step: int) -> Stage:
         return "coarse"
     if fraction < 2 * options.apart:
         return "fine"
-    return "joint" if options.joint else ("coarse", "fine")[step % 2]
+    return "joint" if options.joint else "both"
 
 
 class _Run:
@@ -136,11 +140,12 @@ class _Run:
         options: DiffusionTraining,
         archives: list[Archive],
         progress: Callable[[DiffusionProgress], None] | None,
+        feed: PairFeed | None = None,
     ) -> None:
         self.options, self.archives, self.progress = options, archives, progress
         self.device = torch.device("cpu" if options.device == "auto" else options.device)
         self.filler = load_model()
-        self.feed = PairFeed(
+        self.feed = feed or PairFeed(
             archives, options.network.factor, world_share=options.world_share, seed=options.seed, shapes=options.shapes,
             filler=self.filler.network,
         )  # fmt: skip
@@ -148,9 +153,7 @@ class _Run:
         self.network.to(self.device)
         self.optimiser = make_optimiser(self.network, options)
         self.pool: dict[int, Pairs] = {}
-        self.judged = [
-            self.feed.pairs(_VALIDATION_FROM + i).to(self.device) for i in range(options.val_examples)
-        ]
+        self.judged = [self.made(_VALIDATION_FROM + i).to(self.device) for i in range(options.val_examples)]
         average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.state = RunState(average, {k: v.clone() for k, v in average.items()}, 0, 0.0, {})
 
@@ -183,7 +186,7 @@ class _Run:
             fraction = used(options, state.step, state.elapsed)
             if fraction >= 1:
                 return
-            stage = stage_at(options, fraction, state.step)
+            stage = stage_at(options, fraction)
             loss, finite = self.step(stage, learning_rate(options, fraction))
             bad = 0 if finite else bad + 1
             if bad >= _BAD_STEPS:
@@ -223,13 +226,18 @@ class _Run:
             state.step += 1
         return float(loss.detach()), finite
 
+    def made(self, number: int) -> Pairs:
+        """A batch of the feed, with the guess that the network starts from."""
+        pairs = self.feed.pairs(number)
+        return replace(pairs, guess=no_guess(pairs.batch)) if self.network.config.start == "mean" else pairs
+
     def pairs(self, step: int) -> Pairs:
         """The batch of a step: the pool in another order every time round, flipped at random."""
         turn, place = divmod(step, self.options.batches)
         order = np.random.default_rng([self.options.seed, turn]).permutation(self.options.batches)
         number = int(order[place]) if turn else place
         if number not in self.pool:
-            self.pool[number] = self.feed.pairs(number)
+            self.pool[number] = self.made(number)
         return self.pool[number].turned(np.random.default_rng([self.options.seed, step, 7])).to(self.device)
 
     @torch.no_grad()

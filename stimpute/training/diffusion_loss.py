@@ -13,7 +13,7 @@ from stimpute.diffusion.network import Conditions, DiffRecon
 from stimpute.diffusion.schedule import LATEST, alpha_sigma, data_of, noised
 from stimpute.training.pairs import Pairs
 
-Stage = Literal["coarse", "fine", "joint", "single"]
+Stage = Literal["coarse", "fine", "joint", "both", "single"]
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way from the guess to the expected field
 _DRAWS = 4  # of noise, in opposite pairs, that the expected field is averaged over
 _LEAST_SIZE = 0.05  # of an example's squared residual: below, the guess is good enough
@@ -24,7 +24,7 @@ def stage_loss(network: DiffRecon, pairs: Pairs, stage: Stage, generator: torch.
     """Mean squared error of the velocities over the cells that count; gradients through both diffusions where ``joint``.
 
     ``coarse``: completed by Diffusion-C alone. ``fine``: Diffusion-F on the true coarse field. ``joint``: Diffusion-F on what
-    Diffusion-C says of the data from one noise level. ``single``: the network of one stage.
+    Diffusion-C says of the data from one noise level. ``both``: both in one step, each as if apart. ``single``: the network of one stage.
     """
     given = network.conditions(pairs.batch, pairs.guess, pairs.covariates)
     if stage == "single":
@@ -34,7 +34,7 @@ def stage_loss(network: DiffRecon, pairs: Pairs, stage: Stage, generator: torch.
     loss, completed = coarse_loss(network, given, pairs, generator)
     if stage == "coarse":
         return loss
-    return loss + fine_loss(network, given, pairs, completed, generator)
+    return loss + fine_loss(network, given, pairs, completed if stage == "joint" else pairs.coarse, generator)
 
 
 def coarse_loss(

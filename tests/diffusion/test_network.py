@@ -183,3 +183,73 @@ def test_contradictions_are_refused():
         DiffReconConfig(factor=1)
     with pytest.raises(ModelError, match="unknown fields depth"):
         DiffReconConfig.from_dict({"depth": 4})
+
+
+def test_points_hear_what_is_near_the_more_the_steeper_their_rates():
+    """Far observations change; with steep rates, a point among near ones hardly notices."""
+    torch.manual_seed(0)
+    encoder = PointFormer(DiffReconConfig(token_dim=16, num_heads=2, point_depth=1), 1).eval()
+    values, times = torch.randn(1, 3, 6, 8), torch.arange(3.0)[None]
+    valid, features = torch.ones(1, 3, 6, 8, dtype=torch.bool), torch.zeros(1, 3, 6, 8, 1)
+
+    def noticed(rate):
+        with torch.no_grad():
+            encoder.layers[0].near.fill_(rate)
+            changed = values.clone()
+            changed[..., 6:] += 5.0
+            one, other = (
+                encoder(v, valid, features, times, times / 365, times % 1) for v in (values, changed)
+            )
+        return float((one - other)[..., :2, :].abs().mean())
+
+    assert noticed(1.5) < 0.05 * noticed(-3.0)
+
+
+def test_few_sequences_at_once_give_what_all_do(monkeypatch):
+    from stimpute.diffusion import point_former
+
+    torch.manual_seed(0)
+    encoder = PointFormer(DiffReconConfig(token_dim=16, num_heads=2, block_tokens=40), 1).eval()
+    given = (torch.randn(2, 4, 9, 7), torch.rand(2, 4, 9, 7) < 0.5, torch.zeros(2, 4, 9, 7, 1))
+    times = torch.arange(4.0).expand(2, -1)
+    whole = encoder(*given, times, times / 365, times % 1)
+    monkeypatch.setattr(point_former, "_PAIRS", 1)
+    assert torch.allclose(encoder(*given, times, times / 365, times % 1), whole, atol=1e-5)
+
+
+def test_models_from_before_there_was_a_choice_keep_their_architecture():
+    stored = CONFIG.to_dict()
+    assert DiffReconConfig.from_dict(stored) == CONFIG
+    before = {k: v for k, v in stored.items() if k not in ("nearness", "everywhere", "start")}
+    old = DiffReconConfig.from_dict(before)
+    assert (old.nearness, old.everywhere, old.start) == (False, False, "filled")
+    assert not any("near" in name or "beside" in name for name in DiffRecon(old).state_dict())
+    with pytest.raises(ModelError, match="start 'zero'"):
+        DiffReconConfig(start="zero")
+
+
+def test_without_a_guess_the_coarse_diffusion_starts_from_the_mean(pairs):
+    from dataclasses import replace
+
+    from stimpute.diffusion.guess import no_guess
+
+    plain = no_guess(pairs.batch)
+    assert not plain.prior.any()
+    assert not plain.features.any()
+    torch.manual_seed(0)
+    network = DiffRecon(replace(CONFIG, start="mean"))
+    completed, _ = network.start(conditions(network, replace(pairs, guess=plain)))
+    assert torch.equal(completed[pairs.batch.valid], pairs.batch.values[pairs.batch.valid])
+    assert not completed[~pairs.batch.valid].any()
+
+
+def test_both_in_one_step_are_trained_each_for_itself(network, pairs):
+    """What Diffusion-F is asked does not reach Diffusion-C: its gradient is that of its own loss."""
+    network = shaken(network).train()
+    found = {}
+    for stage in ("coarse", "both", "joint"):
+        network.zero_grad()
+        stage_loss(network, pairs, stage, torch.Generator().manual_seed(0)).backward()
+        found[stage] = network.coarse.leave.weight.grad.clone()
+    assert torch.allclose(found["both"], found["coarse"])
+    assert not torch.allclose(found["joint"], found["coarse"])
