@@ -235,3 +235,10 @@ def test_changes_of_a_random_walk_are_about_none_and_those_of_a_wave_are_foresee
     for name in ("changes", "short changes", "free changes"):
         said = guess(name, history(wave[:-6]))
         assert np.abs(said.numpy() - wave[-6:]).mean() < 0.25 * np.abs(wave[-7] - wave[-6:]).mean(), name
+
+
+def test_guesses_far_worse_than_the_best_are_not_heard():
+    asked = asked_of(np.random.default_rng(5), (1.0, 1.2, 5.0, 1.1, 1.1))
+    weight, _ = blend_weights(asked, asked[0].said)
+    assert float(weight[2].max()) < 1e-5
+    assert float(weight[[0, 1, 3, 4]].sum(dim=0).min()) > 0.999
