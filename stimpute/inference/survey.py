@@ -37,7 +37,7 @@ BAND_SHARE, BAND_BYTES = (
     16,
 )  # share of the memory for rows of tiles read at once, bytes per cell-step of them
 FEW_STEPS = 5
-MAX_HALO, NETWORK_HALO = 16, 8  # cells: beyond, a halo costs more than it brings (decision 4)
+MAX_HALO, NETWORK_HALO, MANY_STEPS = 16, 8, 6  # cells, of networks where there are many steps (decision 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,7 +367,7 @@ def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOpt
         for name in ("min_tile", "max_tile", "max_steps", "multiple")
         if hasattr(method, name)
     }
-    widest = NETWORK_HALO if windowed else MAX_HALO
+    widest = NETWORK_HALO if windowed and survey.shape[0] >= MANY_STEPS else MAX_HALO
     overlap = options.overlap if options.overlap is not None or reach < 2 * widest else widest
     plan = plan_tiles(
         survey.shape, range_cells=range_cells, range_steps=range_steps, tile=options.tile, overlap=overlap,
