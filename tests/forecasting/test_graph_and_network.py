@@ -174,7 +174,9 @@ def test_no_seam_between_parts(monkeypatch):
     monkeypatch.setattr(method, "CALIBRATED", 0)
     monkeypatch.setattr(method, "make_guesses", lambda *a, **k: kept.setdefault("one", make_guesses(*a, **k)))
     ratios = [ratio(SBAForecaster(woken(config, seed), always=True)) for seed in range(16)]  # drawn at random
-    assert np.median(ratios) < 1.09 * ratio(SBAForecaster())  # the blend knows of no parts
+    assert np.median(ratios) < 1.05 * ratio(
+        SBAForecaster()
+    )  # the blend knows of no parts: chance alone makes its steps differ
 
 
 def test_laplacian_positions_are_eigenvectors_of_unit_variance():
