@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import warnings
-from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -13,11 +11,6 @@ from stimpute.errors import DeviceError, StimputeWarning, UsageError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _ACCELERATORS = ("cuda", "mps")
-_MALLOPT = {
-    -3: 1 << 30,
-    -1: 1 << 30,
-    -2: 1 << 28,
-}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h, bytes
 
 
 def choose_device(wanted: str = "auto", threads: int | None = None) -> torch.device:
@@ -42,27 +35,12 @@ def choose_device(wanted: str = "auto", threads: int | None = None) -> torch.dev
         if threads < 1:
             raise UsageError(f"--threads {threads}: at least 1")
         torch.set_num_threads(threads)
-    keep_freed_memory()
     if wanted == "auto":
         return _first_that_works()
     fault = _fault(wanted)
     if fault:
         raise DeviceError(f"--device {wanted}: {fault}; use --device auto or cpu")
     return torch.device(wanted)
-
-
-@cache
-def keep_freed_memory() -> bool:
-    """Ask the C library to keep freed arrays for the next ones; whether it is one that can be asked (glibc).
-
-    Kriging makes and drops arrays of many megabytes all the time; given back to the system, each costs a page fault for every 4 KB. Workers
-    of Dask, told by its nanny to give back whatever they can, would spend half of their time on that.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library, or Windows
-        return False
-    return all(mallopt(option, size) == 1 for option, size in _MALLOPT.items())
 
 
 def thread_count() -> int:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -54,31 +49,3 @@ def test_every_method_opens_and_answers(name: str) -> None:
 def test_a_model_belongs_to_st_only() -> None:
     with pytest.raises(UsageError, match="linear has no model"):
         open_method("linear", model="st-small")
-
-
-FAULTS = """
-import resource, sys
-from stimpute.inference.devices import choose_device
-import torch
-if sys.argv[1] == "kept":
-    choose_device("cpu")
-torch.ones(8_000_000).sum()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    torch.ones(8_000_000).sum()  # 32 MB, dropped at once
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-def test_freed_memory_is_kept_for_the_next_array() -> None:
-    """Under the setting with which Dask's nanny starts its workers."""
-    said = {}
-    for how in ("kept", "as it is"):
-        done = subprocess.run(
-            [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True,
-            env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"},
-        )  # fmt: skip
-        said[how] = int(done.stdout)
-    assert devices.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
-    if devices.keep_freed_memory():
-        assert said["kept"] < 0.1 * said["as it is"]
