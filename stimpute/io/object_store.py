@@ -53,7 +53,8 @@ def check_address(address: str, overwrite: bool) -> None:
 class UploadSink:
     """A sink whose finished file or folder goes to an address.
 
-    What was there is removed first, the root documents of a Zarr store come last: nobody opens half a store.
+    A file takes the place of what was there when it has arrived. A folder that was there is removed first, and the root documents of a
+    Zarr store come last: nobody opens half a store.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class UploadSink:
         self, address: str, make: Callable[[Path], Sink], staging: Path | None, overwrite: bool
     ) -> None:
         check_address(address, overwrite)
-        self.address, self._staging = address, staging
+        self.address = address
         self._folder = Path(tempfile.mkdtemp(prefix="stimpute-", dir=staging))
         self._path = self._folder / local_name(address)
         try:
@@ -115,8 +116,8 @@ class UploadSink:
 def _upload(local: Path, store: AbstractFileSystem, path: str) -> None:
     from stimpute.io.zarr_store import ROOT_DOCUMENTS
 
-    if store.exists(path):
-        store.rm(path, recursive=True)
+    if store.isdir(path):
+        store.rm(path, recursive=True)  # a file is replaced by the one that comes, no sooner
     files = [local] if local.is_file() else sorted(p for p in local.rglob("*") if p.is_file())
     last = [p for p in files if p.parent == local and p.name in ROOT_DOCUMENTS]
     for batch in ([p for p in files if p not in last], last):

@@ -121,6 +121,19 @@ def test_a_failed_upload_keeps_the_tiles_for_another_try(
     assert left_over(stack) == []
 
 
+def test_a_file_that_is_there_stays_until_the_new_one_has_arrived(
+    bucket: fsspec.AbstractFileSystem, stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.pipe("b/filled.nc", b"precious")
+    monkeypatch.setattr(type(bucket), "put", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    with (
+        pytest.warns(StimputeWarning, match="--resume goes on"),
+        pytest.raises(UploadError, match="no route"),
+    ):
+        api.fill(stack, "memory://b/filled.nc", overwrite=True, **SETTINGS)
+    assert bucket.cat("b/filled.nc") == b"precious"
+
+
 def test_an_input_is_never_replaced_by_its_output(stack: Path) -> None:
     api.fill(stack, "memory://b/filled.zarr", **SETTINGS)
     with pytest.raises(OutputError, match="is an input"):
