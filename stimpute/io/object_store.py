@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from stimpute.errors import OutputError, StimputeError, UploadError
-from stimpute.protocols import Filled, Sink, Window
+from stimpute.io.delivery import DeliveringSink
+from stimpute.protocols import Sink
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -50,7 +49,7 @@ def check_address(address: str, overwrite: bool) -> None:
         raise OutputError(f"{address}: already exists; --overwrite replaces it")
 
 
-class UploadSink:
+class UploadSink(DeliveringSink):
     """A sink whose finished file or folder goes to an address.
 
     A file takes the place of what was there when it has arrived. A folder that was there is removed first, and the root documents of a
@@ -73,44 +72,16 @@ class UploadSink:
     ) -> None:
         check_address(address, overwrite)
         self.address = address
-        self._folder = Path(tempfile.mkdtemp(prefix="stimpute-", dir=staging))
-        self._path = self._folder / local_name(address)
+        super().__init__(make, local_name(address), staging)
+
+    def deliver(self, path: Path) -> tuple[str, ...]:
+        """Upload."""
         try:
-            self._sink = make(self._path)
-        except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
-
-    def write(self, window: Window, filled: Filled, layer: int = 0) -> None:
-        """One window."""
-        self._sink.write(window, filled, layer)
-
-    def chunk(self, layer: int) -> tuple[int, int, int]:
-        """(time, y, x) that are best written at once."""
-        preferred: Any = self._sink
-        return preferred.chunk(layer)  # type: ignore[no-any-return]
-
-    def commit(self, history: str) -> tuple[str, ...]:
-        """Finish on the disk, upload, remove from the disk."""
-        self._sink.commit(history)
-        store, path = _store(self.address)
-        try:
-            _tried(self.address, lambda: _upload(self._path, store, path))
+            store, there = _store(self.address)
+            _tried(self.address, lambda: _upload(path, store, there))
         except OutputError as error:
             raise UploadError(str(error)) from error
-        shutil.rmtree(self._folder, ignore_errors=True)
         return (self.address,)
-
-    def abort(self) -> None:
-        """Remove what lies on the disk; harmless after ``commit``."""
-        self._sink.abort()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> UploadSink:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.abort()
 
 
 def _upload(local: Path, store: AbstractFileSystem, path: str) -> None:

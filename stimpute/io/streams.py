@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from stimpute.errors import InputError, OutputError, UsageError
-from stimpute.protocols import Filled, Sink, Window
+from stimpute.io.delivery import DeliveringSink
+from stimpute.protocols import Sink
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -89,7 +90,7 @@ def copy_out(path: str | Path, stream: IO[bytes]) -> None:
     stream.flush()
 
 
-class StreamSink:
+class StreamSink(DeliveringSink):
     """A sink whose finished file goes to standard output.
 
     Parameters
@@ -104,40 +105,12 @@ class StreamSink:
 
     def __init__(self, make: Callable[[Path], Sink], suffix: str) -> None:
         refuse_terminal(sys.stdout.buffer)
-        self._folder = tempfile.TemporaryDirectory(prefix="stimpute-")
-        self._path = Path(self._folder.name) / f"stdout{suffix}"
-        try:
-            self._sink = make(self._path)
-        except BaseException:
-            self._folder.cleanup()
-            raise
+        super().__init__(make, f"stdout{suffix}")
 
-    def write(self, window: Window, filled: Filled, layer: int = 0) -> None:
-        """One window."""
-        self._sink.write(window, filled, layer)
-
-    def chunk(self, layer: int) -> tuple[int, int, int]:
-        """(time, y, x) that are best written at once."""
-        preferred: Any = self._sink
-        return preferred.chunk(layer)  # type: ignore[no-any-return]
-
-    def commit(self, history: str) -> tuple[Path, ...]:
-        """Finish the file and stream it; no files remain."""
-        self._sink.commit(history)
-        copy_out(self._path, sys.stdout.buffer)
-        self._folder.cleanup()
+    def deliver(self, path: Path) -> tuple[str, ...]:
+        """Stream it; no files remain."""
+        copy_out(path, sys.stdout.buffer)
         return ()
-
-    def abort(self) -> None:
-        """Remove what was written."""
-        self._sink.abort()
-        self._folder.cleanup()
-
-    def __enter__(self) -> StreamSink:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.abort()
 
 
 def write_dataset(dataset: xr.Dataset) -> None:
