@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import numpy.typing as npt
 
@@ -106,21 +108,18 @@ def _mean_square(values: npt.NDArray[np.float32], observed: int) -> float:
     return sum(float(np.square(frame, dtype=np.float64).sum()) for frame in values) / observed
 
 
-class SpatialPairs:
-    """Pairs of cells of one frame."""
+class _Drawn(ABC):
+    """Pairs of observed cells: every one where there are few, else drawn until there are enough."""
 
-    def __init__(self, residuals: Residuals, max_pairs: int, rng: np.random.Generator) -> None:
-        self.residuals, self.max_pairs, self.rng = residuals, max_pairs, rng
-        self.grid = residuals.stack.grid
-        self.spacing = self.grid.spacing_km()
-        positive = [s for s in self.spacing if s > 0]
-        self.min_lag = min(positive, default=0.0) if self.grid.kind != "points" else 0.0
-        self.max_lag = self._extent() / 2
-        per_frame = residuals.valid.sum(axis=(1, 2), dtype=np.int64)
-        self.every = int((per_frame * (per_frame - 1) // 2).sum()) <= max_pairs
+    residuals: Residuals
+    rng: np.random.Generator
+    max_pairs: int
+    max_lag: float
+    min_lag: float
+    every: bool
 
     def draw(self, max_lag: float) -> Pairs:
-        """Lags in km and differences of residuals."""
+        """Lags (km or days) and differences of residuals."""
         if self.every:
             return self._measure(*self._all())
         gathered: list[Pairs] = []
@@ -133,6 +132,29 @@ class SpatialPairs:
             if found >= 0.98 * self.max_pairs:
                 break
         return np.concatenate([p[0] for p in gathered]), np.concatenate([p[1] for p in gathered])
+
+    @abstractmethod
+    def _all(self) -> tuple[IntArray, ...]: ...
+
+    @abstractmethod
+    def _some(self, max_lag: float, count: int) -> tuple[IntArray, ...]: ...
+
+    @abstractmethod
+    def _measure(self, *pairs: IntArray) -> Pairs: ...
+
+
+class SpatialPairs(_Drawn):
+    """Pairs of cells of one frame."""
+
+    def __init__(self, residuals: Residuals, max_pairs: int, rng: np.random.Generator) -> None:
+        self.residuals, self.max_pairs, self.rng = residuals, max_pairs, rng
+        self.grid = residuals.stack.grid
+        self.spacing = self.grid.spacing_km()
+        positive = [s for s in self.spacing if s > 0]
+        self.min_lag = min(positive, default=0.0) if self.grid.kind != "points" else 0.0
+        self.max_lag = self._extent() / 2
+        per_frame = residuals.valid.sum(axis=(1, 2), dtype=np.int64)
+        self.every = int((per_frame * (per_frame - 1) // 2).sum()) <= max_pairs
 
     def _extent(self) -> float:
         """Longest distance among a sample of usable cells, km."""
@@ -174,9 +196,8 @@ class SpatialPairs:
         across = np.rint(lag * np.cos(angle) / dx) if dx > 0 else np.zeros(len(lag))
         return down.astype(np.intp), across.astype(np.intp)
 
-    def _measure(
-        self, f: IntArray, rows0: IntArray, cols0: IntArray, rows1: IntArray, cols1: IntArray
-    ) -> Pairs:
+    def _measure(self, *pairs: IntArray) -> Pairs:
+        f, rows0, cols0, rows1, cols1 = pairs
         both = self.residuals.valid[f, rows1, cols1] & ((rows0 != rows1) | (cols0 != cols1))
         f, rows0, cols0, rows1, cols1 = (a[both] for a in (f, rows0, cols0, rows1, cols1))
         t = self.residuals.frames[f]
@@ -184,7 +205,7 @@ class SpatialPairs:
         return self.grid.distance_km(rows0, cols0, rows1, cols1), difference
 
 
-class TemporalPairs:
+class TemporalPairs(_Drawn):
     """Pairs of steps of one cell."""
 
     def __init__(self, residuals: Residuals, max_pairs: int, rng: np.random.Generator) -> None:
@@ -197,35 +218,19 @@ class TemporalPairs:
         possible = len(self.times) ** 2 * per_cell.size // 2
         self.every = possible <= 20 * max_pairs and int((per_cell * (per_cell - 1) // 2).sum()) <= max_pairs
 
-    def draw(self, max_lag: float) -> Pairs:
-        """Lags in days and differences of residuals."""
-        if self.every:
-            return self._measure(*self._all())
-        gathered: list[Pairs] = []
-        found = 0
-        for _ in range(_DRAW_ROUNDS):
-            lag, difference = self._some(max_lag, self.max_pairs - found)
-            gathered.append((lag, difference))
-            found += len(lag)
-            if found >= 0.98 * self.max_pairs:
-                break
-        return np.concatenate([p[0] for p in gathered]), np.concatenate([p[1] for p in gathered])
-
-    def _some(self, max_lag: float, count: int) -> Pairs:
+    def _some(self, max_lag: float, count: int) -> tuple[IntArray, ...]:
         f, rows, cols = self.residuals.place(self.rng.choice(self.residuals.anchors, max(count, 1000)))
         sign = self.rng.choice([-1.0, 1.0], len(f))
         wanted = self.times[f] + sign * self.rng.uniform(0, max_lag, len(f))
-        g = self._nearest(wanted)
-        lag, difference = self._measure(f, g, rows, cols)
-        near = (lag > 0) & (lag <= max_lag)
-        return lag[near], difference[near]
+        return f, self._nearest(wanted), rows, cols
 
     def _all(self) -> tuple[IntArray, ...]:
         first, second = np.triu_indices(len(self.times), 1)
         pair, rows, cols = np.nonzero(self.residuals.valid[first] & self.residuals.valid[second])
         return first[pair], second[pair], rows, cols
 
-    def _measure(self, f: IntArray, g: IntArray, rows: IntArray, cols: IntArray) -> Pairs:
+    def _measure(self, *pairs: IntArray) -> Pairs:
+        f, g, rows, cols = pairs
         both = self.residuals.valid[g, rows, cols] & (f != g)
         f, g, rows, cols = f[both], g[both], rows[both], cols[both]
         frames = self.residuals.frames
