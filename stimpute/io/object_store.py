@@ -75,7 +75,7 @@ class UploadSink(DeliveringSink):
         super().__init__(make, local_name(address), staging)
 
     def deliver(self, path: Path) -> tuple[str, ...]:
-        """Upload."""
+        """Upload it; an error keeps what it was made of for another try."""
         try:
             store, there = _store(self.address)
             _tried(self.address, lambda: _upload(path, store, there))
