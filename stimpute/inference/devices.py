@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import warnings
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +14,15 @@ from stimpute.errors import DeviceError, StimputeWarning, UsageError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _ACCELERATORS = ("cuda", "mps")
+_KEPT_BYTES = 1 << 30  # of freed memory
+_MALLOPT = {-1: _KEPT_BYTES, -3: _KEPT_BYTES}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+# The same by environment variables, for processes still to be started; their threads share one heap, since those of other
+# threads than the first cannot hold large arrays.
+MALLOC_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
+    "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
+    "MALLOC_ARENA_MAX": "1",
+}
 
 
 def choose_device(wanted: str = "auto", threads: int | None = None) -> torch.device:
@@ -35,12 +47,29 @@ def choose_device(wanted: str = "auto", threads: int | None = None) -> torch.dev
         if threads < 1:
             raise UsageError(f"--threads {threads}: at least 1")
         torch.set_num_threads(threads)
+    keep_freed_memory()
     if wanted == "auto":
         return _first_that_works()
     fault = _fault(wanted)
     if fault:
         raise DeviceError(f"--device {wanted}: {fault}; use --device auto or cpu")
     return torch.device(wanted)
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Ask the C library to keep freed arrays for the next ones; whether it is one that can be asked (glibc).
+
+    Kriging makes and drops arrays of many megabytes all the time; given back to the system, each costs a page fault for every 4 KB.
+    What the environment asks for goes first.
+    """
+    if any(name in os.environ for name in MALLOC_ENVIRONMENT):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return False
+    return all(mallopt(option, size) == 1 for option, size in _MALLOPT.items())
 
 
 def thread_count() -> int:

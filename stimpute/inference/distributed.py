@@ -19,7 +19,7 @@ from typing import Any
 
 from stimpute.errors import ClusterError, StimputeError, StimputeWarning, UsageError
 from stimpute.inference.answers import Answer, Prepare, answer_tile
-from stimpute.inference.devices import choose_device, thread_count
+from stimpute.inference.devices import MALLOC_ENVIRONMENT, choose_device, thread_count
 from stimpute.inference.memory import wrapped
 from stimpute.inference.survey import Survey
 from stimpute.inference.trust import Trust
@@ -29,6 +29,9 @@ from stimpute.stack import BoolArray, Stack
 from stimpute.tiling import Tile
 
 _WAIT_SECONDS = 60.0  # for a scheduler to answer, and for its first worker
+_BEFORE_WORKERS = (
+    "distributed.nanny.pre-spawn-environ"  # Dask's own asks the C library to give back all it can
+)
 _AHEAD = 2  # tasks in flight per thread of the cluster: one computes, one is at hand
 _opened = threading.local()  # the source that this thread of a worker has open
 
@@ -206,14 +209,21 @@ def connected(address: str, recipe: Recipe) -> Iterator[Cluster]:
     ClusterError : no scheduler answers, or it has no workers.
     """
     workers = local_workers(address)
+    import dask
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with _faults(address):
         if workers is not None:
-            cluster: Any = LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR
-            )
+            with dask.config.set(
+                {_BEFORE_WORKERS: {**dask.config.get(_BEFORE_WORKERS), **MALLOC_ENVIRONMENT}}
+            ):
+                cluster: Any = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address=":0",
+                    silence_logs=logging.ERROR,
+                )
             client = Client(cluster)
         else:
             cluster, client = None, Client(address, timeout=_WAIT_SECONDS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -104,6 +106,20 @@ def test_the_answers_are_those_of_one_machine(
     assert method.deaths.exists() == fatal
     for name in ("values", "flag", "standard_error"):
         np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
+
+
+def faults() -> int:
+    """Page faults of twenty pairs of arrays of 20 MB, each dropped at once."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        _ = np.ones(2_500_000), np.ones(2_500_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_workers_started_here_keep_freed_memory(cluster: Cluster) -> None:
+    said = [cluster.client.submit(faults, pure=False, key=f"faults-{n}").result() for n in range(4)]
+    if platform.libc_ver()[0] == "glibc":
+        assert min(said) < 20 * 2 * 20e6 / 4096 / 10, said
 
 
 def test_addresses() -> None:
