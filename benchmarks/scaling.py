@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time against the number of cells, and one Dask worker against two. `python benchmarks/scaling.py --quick` first.
+"""Time against the number of cells, one Dask worker against two, and beside a busy process. `python benchmarks/scaling.py --quick` first.
 
 Whole commands on generated stacks. The time of a command that fills almost nothing is taken off before the exponent of time over
 cells is fitted (least squares in logarithms). Writes scaling.md and scaling.json to --out (docs/benchmarks).
@@ -11,8 +11,10 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 from scoring.timed import ROOT, Measured, measure, stimpute, write_stack
+
+GNU_SPINS = "300000"  # turns that a waiting thread of GNU OpenMP makes by default
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     workers = {}
     for count in (1, 2) if given.workers else ():
         workers[count] = _fill(given.work, steps, sides[-1], method, given.tile, "--dask", f"local:{count}")
+    beside = _beside_another(given.work, steps, min(sides), method, given.tile) if given.busy else {}
     found = {
+        "command": " ".join(
+            ["python benchmarks/scaling.py", *(sys.argv[1:] if arguments is None else arguments)]
+        ),
         "method": method,
         "steps": steps,
         "start_seconds": base.seconds,
@@ -44,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "exponent_wall": exponent([(c, m.seconds - base.seconds) for c, m in sizes]),
         "exponent_cpu": exponent([(c, m.cpu_seconds - base.cpu_seconds) for c, m in sizes]),
         "workers": {str(n): m.seconds for n, m in workers.items()},
+        "beside": {"side": min(sides), **beside} if beside else {},
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "scaling.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -53,7 +62,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _fill(work: Path, steps: int, side: int, method: str, tile: int, *more: str) -> Measured:
+def _beside_another(work: Path, steps: int, side: int, method: str, tile: int) -> dict[str, float]:
+    """Seconds with two threads: on free cores, beside a process that keeps one busy, and there with threads that wait as GNU OpenMP does."""
+    alone = _fill(work, steps, side, method, tile, threads=2)
+    with _busy():
+        with_us = _fill(work, steps, side, method, tile, threads=2)
+        with_gnu = _fill(work, steps, side, method, tile, threads=2, spins=GNU_SPINS)
+    return {"free": alone.seconds, "busy": with_us.seconds, "busy_gnu": with_gnu.seconds}
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    """A process that computes all the time."""
+    running = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        running.kill()
+        running.wait()
+
+
+def _fill(
+    work: Path,
+    steps: int,
+    side: int,
+    method: str,
+    tile: int,
+    *more: str,
+    threads: int = 1,
+    spins: str | None = None,
+) -> Measured:
     path, out = write_stack(work / f"in-{steps}-{side}.nc", steps, side, side), work / "out.nc"
     fixed = (
         "--method",
@@ -61,12 +99,13 @@ def _fill(work: Path, steps: int, side: int, method: str, tile: int, *more: str)
         "--tile",
         str(tile),
         "--threads",
-        "1",
+        str(threads),
         "--no-uncertainty",
         "--overwrite",
         "-q",
     )
-    done = measure(stimpute("fill", path, out, *fixed, *more))
+    settings = {} if spins is None else {"GOMP_SPINCOUNT": spins}
+    done = measure(stimpute("fill", path, out, *fixed, *more), threads, settings)
     if done.code:
         raise SystemExit(f"{path}: exit code {done.code}\n{done.said}")
     return done
@@ -92,7 +131,7 @@ def page(found: dict[str, object]) -> str:
     lines = [
         "# Time against size, and against workers",
         "",
-        f"Written by `python benchmarks/scaling.py`. Whole commands, method {found['method']}, {found['steps']} steps, one thread,"
+        f"Written by `{found['command']}`. Whole commands, method {found['method']}, {found['steps']} steps, one thread,"
         f" {os.cpu_count()} cores. Starting and filling next to nothing takes {found['start_seconds']:.1f} s"
         f" ({found['start_cpu_seconds']:.1f} s of CPU), which the exponents leave out.",
         "",
@@ -109,6 +148,13 @@ def page(found: dict[str, object]) -> str:
     if workers:
         gain = workers["1"] / workers["2"]
         lines += ["", f"One Dask worker: {workers['1']:.1f} s; two: {workers['2']:.1f} s, {gain:.2f} times as fast (starting included)."]  # fmt: skip
+    if beside := found["beside"]:
+        lines += [
+            "",
+            f"Two threads, {found['steps']} x {beside['side']} x {beside['side']}: {beside['free']:.1f} s on free cores,"
+            f" {beside['busy']:.1f} s beside a process that keeps a core busy;"
+            f" {beside['busy_gnu']:.1f} s there if threads wait as GNU OpenMP's do by default.",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -129,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers", action=argparse.BooleanOptionalAction, default=True, help="1 against 2 Dask workers too"
+    )
+    parser.add_argument(
+        "--busy", action=argparse.BooleanOptionalAction, default=True, help="beside a busy process too"
     )
     parser.add_argument("--out", type=Path, help="default docs/benchmarks; runs/quick with --quick")
     parser.add_argument(

@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +42,12 @@ with open(int(sys.argv[1]), "w") as pipe:
 """
 
 
-def measure(command: Sequence[str | Path], threads: int = 1) -> Measured:
-    """Run a command in a process of its own and wait for it."""
+def measure(
+    command: Sequence[str | Path], threads: int = 1, settings: Mapping[str, str] | None = None
+) -> Measured:
+    """Run a command in a process of its own, with ``settings`` in its environment, and wait for it."""
     environment = {
-        **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        **os.environ, **(settings or {}), "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip
     reading, writing = os.pipe()
     between = [sys.executable, "-I", "-S", "-c", _BETWEEN, str(writing), *(str(part) for part in command)]

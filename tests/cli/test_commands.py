@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +35,26 @@ def test_every_command_has_help_with_an_example(stimpute: Callable) -> None:
 
 def test_version(stimpute: Callable) -> None:
     assert stimpute("--version").out.strip() == f"stimpute {package.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "spins"),
+    [({}, b"3000"), ({"GOMP_SPINCOUNT": "77"}, b"77"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_do_not_burn_the_cores_of_others(
+    process: Callable, small: Path, tmp_path: Path, asked: dict[str, str], spins: bytes | None
+) -> None:
+    ours = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = process(
+        "fill", small, tmp_path / "out.nc", "--method", "mean", env={**ours, "OMP_DISPLAY_ENV": "verbose", **asked}
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = re.findall(
+        rb"GOMP_SPINCOUNT = '(\d+)'", done.stderr
+    )  # by every copy of GNU OpenMP that is loaded; elsewhere none
+    if sys.platform == "linux":
+        assert said
+    assert set(said) == {spins} or (spins is None and b"3000" not in said) or not said
 
 
 def test_info(stimpute: Callable, small: Path) -> None:
