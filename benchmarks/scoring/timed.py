@@ -21,20 +21,21 @@ _CLOUD = 16  # cells along a side of the blocks that gaps are made of
 
 @dataclass(frozen=True)
 class Measured:
-    """What a command took: wall and CPU seconds, peak resident memory in bytes, exit code, what it said on stderr."""
+    """What a command took: wall and CPU seconds, peak resident memory in bytes, exit code, what it said on stderr and stdout."""
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
     code: int
     said: str
+    printed: str
 
 
 # A process is born with the peak memory of the one that started it: a small one stands between.
 _BETWEEN = """
 import json, os, subprocess, sys, time
 started = time.perf_counter()
-running = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL)
+running = subprocess.Popen(sys.argv[2:])
 _, status, used = os.wait4(running.pid, 0)
 seconds = time.perf_counter() - started
 with open(int(sys.argv[1]), "w") as pipe:
@@ -52,14 +53,19 @@ def measure(
     reading, writing = os.pipe()
     between = [sys.executable, "-I", "-S", "-c", _BETWEEN, str(writing), *(str(part) for part in command)]
     running = subprocess.Popen(
-        between, stderr=subprocess.PIPE, env=environment, text=True, pass_fds=[writing]
+        between,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        pass_fds=[writing],
     )
     os.close(writing)
-    _, said = running.communicate()
+    printed, said = running.communicate()
     with open(reading) as pipe:
         seconds, cpu_seconds, peak, code = json.load(pipe)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Measured(seconds, cpu_seconds, peak * unit, code, said)
+    return Measured(seconds, cpu_seconds, peak * unit, code, said, printed)
 
 
 def stimpute(*arguments: str | Path) -> list[str | Path]:

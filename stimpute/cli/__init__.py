@@ -34,7 +34,7 @@ from stimpute.cli import options as o
 from stimpute.errors import StimputeError
 
 INTERRUPTED = 130
-_SPINS = "3000"  # the default, 300000, is as fast on free cores and ten times slower beside one busy process
+_SPINS = "3000"  # the default, 300000, is no faster on free cores and many times slower beside a busy process
 
 app = typer.Typer(
     name="stimpute",

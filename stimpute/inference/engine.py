@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,7 @@ from stimpute.inference.refusal import count_reasons, refused_gaps
 from stimpute.inference.summary import FillSummary, LayerSummary
 from stimpute.inference.survey import Survey, memory_budget, survey_layer
 from stimpute.inference.trust import Trust, earn_trust
+from stimpute.inference.watch import Watch, Watched
 from stimpute.protocols import (
     FILLED,
     OBSERVED,
@@ -95,6 +96,7 @@ def fill_source(
     """
     started = time.perf_counter()
     layers, run = [], _Run(sink, compute, progress)
+    here = compute is one_by_one
     with tempfile.TemporaryDirectory(prefix="stimpute-") as scratch:
         for index in range(len(source.layers)):
             survey = survey_layer(source, index, method, options, progress)
@@ -111,6 +113,7 @@ def fill_source(
     return FillSummary(
         method=method.name, model=getattr(method, "model_name", None), model_sha256=getattr(method, "sha256", None),
         seed=options.seed, layers=tuple(layers), seconds=round(seconds, 3),
+        method_seconds=round(run.watch.seconds, 3) if here else None,
         cell_steps_per_second=round(cells / max(seconds, 1e-9)), outputs=tuple(str(path) for path in outputs),
         adaptation=getattr(method, "adaptation", None),
     )  # fmt: skip
@@ -123,6 +126,7 @@ class _Run:
     sink: Sink
     compute: Compute
     progress: Progress | None
+    watch: Watch = field(default_factory=Watch)
 
 
 def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept, run: _Run) -> LayerSummary:
@@ -132,7 +136,7 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
     bounds = resolve_bounds(survey.layer, options)
     gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
     if gaps:
-        prepare = cache(lambda: method.prepare(survey.overview))
+        prepare = cache(lambda: Watched(run.watch.timed(method.prepare, survey.overview), run.watch))
         trust = kept.trust or _trust(survey, prepare(), method, options, run.progress)
         kept.keep_trust(trust)
         blocks = _blended(survey, prepare, trust, kept, options, run)

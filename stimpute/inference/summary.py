@@ -88,7 +88,11 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class FillSummary:
-    """What a fill did."""
+    """What a fill did.
+
+    ``method_seconds`` were spent in the method, calibration included, the others on reading, surveying, blending and writing; None where
+    other processes computed.
+    """
 
     method: str
     model: str | None
@@ -99,6 +103,7 @@ class FillSummary:
     cell_steps_per_second: float
     outputs: tuple[str, ...] = ()
     adaptation: Adaptation | None = None
+    method_seconds: float | None = None
 
     @property
     def gaps_left(self) -> int:

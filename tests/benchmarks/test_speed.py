@@ -72,9 +72,11 @@ def test_a_quick_run_of_memory_and_throughput(tmp_path: Path) -> None:
     rows = memory.read_rows(tmp_path)
     assert all(row.peak_bytes > 100 << 20 and row.disk_bytes > row.cells * 4 for row in rows)
     command = ["--quick", "--out", str(tmp_path), "--work", str(tmp_path / "runs"), "--threads", "1"]
-    assert throughput.main([*command, "--contenders", "DCT-PLS (scipy)"]) == 0
+    assert throughput.main([*command, "--contenders", "DCT-PLS (scipy),linear"]) == 0
     found = json.loads((tmp_path / "throughput.json").read_text())
-    assert [row["name"] for row in found] == ["DCT-PLS (scipy)"]
+    assert [row["name"] for row in found] == ["DCT-PLS (scipy)", "linear"]
+    assert found[0]["method_seconds"] is None
+    assert 0 < found[1]["method_seconds"] < found[1]["seconds"]
     assert all(0.1 < row["mae"] < 3 for row in found)
     assert "cell-steps/s" in (tmp_path / "throughput.md").read_text()
 
