@@ -13,7 +13,7 @@ import numpy as np
 from stimpute.calibration import distance_to_data
 from stimpute.inference.options import FillOptions, Progress
 from stimpute.inference.survey import Survey, survey_layer
-from stimpute.inference.trust import calibration_tiles
+from stimpute.inference.trust import calibration_windows
 from stimpute.io.room import available_bytes
 from stimpute.protocols import Method, Source
 
@@ -87,8 +87,8 @@ _REASONS = {
     "whole": "the method sees the whole stack at once",
     "range": "from the effective range",
     "fallback": "no range could be fitted: the fallback",
-    "min_tile": "the smallest the model takes",
-    "max_tile": "the largest the model takes",
+    "min_tile": "the largest worth its memory, more than the effective range asks for",
+    "max_tile": "the largest worth its memory",
     "budget": "what memory allows",
     "user": "as asked with --tile",
     "extent": "the stack is smaller than one tile",
@@ -172,18 +172,23 @@ def _tile_bytes(survey: Survey) -> int:
 
 
 def _expected_seconds(survey: Survey, method: Method, options: FillOptions) -> float:
-    """Time one tile (of many), or the thinned overview (for the whole), and scale up by cells; calibration included."""
+    """Time a window of one tile (of many), or the thinned overview (for the whole), and scale up by cells; calibration included."""
     imputer = method.prepare(survey.overview)
-    tile = survey.tiles[len(survey.tiles) // 2]
+    count, shape = calibration_windows(survey)
+    y, x = (slice(0, length) for length in shape[1:])
+    sample = (
+        survey.read(survey.tiles[len(survey.tiles) // 2].read).window(slice(None), y, x)
+        if survey.plan is not None
+        else survey.overview
+    )
     started = time.perf_counter()
-    sample = survey.read(tile.read) if survey.plan is not None else survey.overview
     if options.uncertainty:
         distance_to_data(sample.valid, sample.times)
     imputer.impute(sample)
     once = time.perf_counter() - started
     total = sum(math.prod(tile.read.shape) for tile in survey.tiles)
-    calibration = calibration_tiles(survey) / len(survey.tiles) if options.uncertainty else 0.0
-    return once * total / math.prod(sample.shape) * (1 + calibration) + survey.cells * WRITE_SECONDS
+    total += count * math.prod(shape) if options.uncertainty else 0
+    return once * total / math.prod(sample.shape) + survey.cells * WRITE_SECONDS
 
 
 def longest_gap(valid: np.ndarray[Any, np.dtype[np.bool_]]) -> int:

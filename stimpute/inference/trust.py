@@ -7,6 +7,7 @@ where few can be hidden at once: the cells of one step err together, so that it 
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, fields
 from statistics import NormalDist
@@ -25,7 +26,14 @@ from stimpute.stack import BoolArray, Float32Array, Stack
 
 LEVEL = 0.9
 SHARE = 0.1  # of the observed cells, hidden by each pattern
-TILES, CELLS = (2, 12), 1_000_000  # tiles: at least, at most; as many as hold so many cell-steps
+TILES, CELLS = (
+    (2, 12),
+    1_000_000,
+)  # windows, each of another tile: at least, at most; as many as hold so many cell-steps
+WINDOW_CELLS, WINDOW_SIDE = (
+    350_000,
+    96,
+)  # of one: cell-steps at most, unless its sides in cells were shorter than that
 SCATTERED = 0.05  # of them, hidden one by one, so that every step and place has its say
 MIN_HELD_OUT = 30
 FEWEST_STEPS = 8  # taken for the number of steps where cells of fewer were hidden
@@ -117,7 +125,7 @@ def widening(steps: int) -> float:
 def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress | None = None) -> Trust:
     """Hide a seeded share of what is observed the way gaps hide it, predict it from the rest, fit the calibrations."""
     rng = np.random.default_rng([seed, survey.index])
-    windows = _sampled_tiles(survey, rng)
+    windows = _sampled_windows(survey, rng)
     everywhere = _hidden_everywhere(survey, seed, len(windows)) if survey.in_memory else None
     parts: list[_Hidden] = []
     for done, window in enumerate(windows):
@@ -184,22 +192,36 @@ def _coverage(held: _Hidden) -> float | None:
     return float((np.abs(rest.error) <= NormalDist().inv_cdf(0.5 + LEVEL / 2) * claimed).mean())
 
 
-def _sampled_tiles(survey: Survey, rng: np.random.Generator) -> list[Window]:
-    """Read windows of a few tiles, drawn in proportion to what is observed in their cores."""
+def _sampled_windows(survey: Survey, rng: np.random.Generator) -> list[Window]:
+    """What a few tiles read, drawn in proportion to what is observed in their cores; of large tiles a part."""
     if len(survey.tiles) == 1:
         return [survey.tiles[0].read]
     extended = survey.observed_per_cell[:, survey.extended_columns]
     observed = np.array([extended[tile.core.slices[1:]].sum() for tile in survey.tiles], dtype=np.float64)
-    count = min(calibration_tiles(survey), int((observed > 0).sum()))
+    most, shape = calibration_windows(survey)
+    count = min(most, int((observed > 0).sum()))
     picked = rng.choice(len(survey.tiles), size=count, replace=False, p=observed / observed.sum())
-    return [survey.tiles[i].read for i in sorted(picked)]
+    return [_part(survey.tiles[i].read, shape, rng) for i in sorted(picked)]
 
 
-def calibration_tiles(survey: Survey) -> int:
-    """How many tiles the calibration is fitted on: a million cell-steps, at least 2 tiles, at most 12."""
+def calibration_windows(survey: Survey) -> tuple[int, tuple[int, int, int]]:
+    """How many windows the calibration is fitted on, and their (time, y, x): a million cell-steps, at least 2, at most 12."""
+    if len(survey.tiles) == 1:
+        return 1, survey.tiles[0].read.shape
     least, most = TILES
-    cells = float(np.prod(survey.tiles[0].read.shape))
-    return min(len(survey.tiles), max(least, min(most, round(CELLS / cells))))
+    steps, *sides = survey.tiles[0].read.shape
+    side = max(WINDOW_SIDE, math.isqrt(WINDOW_CELLS // steps))
+    shape = steps, min(sides[0], side), min(sides[1], side)
+    return min(len(survey.tiles), max(least, min(most, round(CELLS / math.prod(shape))))), shape
+
+
+def _part(window: Window, shape: tuple[int, int, int], rng: np.random.Generator) -> Window:
+    """A part of a window of at most this shape, anywhere in it."""
+    axes = []
+    for (start, stop), length in zip((window.time, window.y, window.x), shape, strict=True):
+        first = start + int(rng.integers(stop - start - length + 1)) if stop - start > length else start
+        axes.append((first, min(first + length, stop)))
+    return Window(*axes)
 
 
 def _patterns(stack: Stack, seed: int, tiles: int) -> list[BoolArray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from stimpute.model.st_transformer import STTransformer
 from stimpute.stack import Stack
 
 Precision = Literal["fp32", "bf16"]
+TILE_SIDES, TILE_CELLS = (
+    (96, 512),
+    1_100_000,
+)  # of the largest tile: sides at least and at most, cell-steps between
 
 
 class STMethod:
@@ -35,7 +40,7 @@ class STMethod:
 
     name = "st"
     sees_whole = False
-    min_tile, max_tile, max_steps = 48, 96, 365  # of a read, halo included
+    max_steps = 365  # of a read, halo included
     bytes_per_cell = 2200  # at the peak, candidates included
 
     def __init__(
@@ -51,6 +56,17 @@ class STMethod:
         self.fast = fast
         self._on_cpu: STTransformer | None = None  # for what does not fit on the device
         self.multiple = network.config.patch_size * network.config.window_size
+
+    @staticmethod
+    def largest_tile(steps: int) -> int:
+        """Cells along a side of the largest tile worth its memory.
+
+        The larger a tile, the more is seen around a gap and the less is wasted on halos; it takes no longer per cell.
+
+        >>> STMethod.largest_tile(31), STMethod.largest_tile(365)
+        (184, 96)
+        """
+        return max(TILE_SIDES[0], min(TILE_SIDES[1], math.isqrt(TILE_CELLS // steps) // 8 * 8))
 
     def prepare(self, overview: Stack) -> STImputer:
         """Freeze the stack's normalisation: mean and standard deviation of its observed cells and of its covariates.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.estimate import Estimate
 from stimpute.grid import Grid
-from stimpute.inference import survey
+from stimpute.inference import survey, trust
 from stimpute.inference.engine import fill_source, resolve_bounds
 from stimpute.inference.memory import ArraySink, RecordingSink, StackSource
 from stimpute.inference.options import FillOptions
@@ -55,6 +55,22 @@ class TileMean:
 
     def impute(self, stack: Stack) -> Estimate:
         return Estimate(np.full(stack.shape, stack.values[stack.valid].mean(), dtype=np.float32))
+
+
+@dataclass
+class Seer(Plane):
+    """A plane that wants tiles of windows, as large as they may be, and remembers the shapes of what it was shown."""
+
+    multiple: int = 8
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+    @staticmethod
+    def largest_tile(steps: int) -> int:
+        return 96 if steps < 5 else 48
+
+    def impute(self, stack: Stack) -> Estimate:
+        self.shapes.append(stack.shape)
+        return super().impute(stack)
 
 
 def plane(shape: tuple[int, int, int], noise: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -120,6 +136,31 @@ def test_no_tile_border_shows_where_tiles_disagree() -> None:
     steps = np.abs(np.diff(np.where(sink.flag == FILLED, sink.values, np.nan), axis=2))
     tile_difference = 20.0  # neighbouring tiles lie 20 columns apart on a slope of one per column
     assert np.nanmax(steps) < tile_difference / 4
+
+
+def test_networks_get_the_largest_tile_worth_its_memory_whatever_the_range() -> None:
+    noise = (
+        np.random.default_rng(0).normal(size=(6, 150, 150)).astype(np.float32)
+    )  # correlated over no distance at all
+    noise[np.random.default_rng(1).random(noise.shape) < 0.3] = np.nan
+    for steps, side in ((6, 48), (3, 96)):
+        method = Seer()
+        run(Stack.from_array(noise[:steps]), method, uncertainty=False)
+        assert {side - 8 <= rows == columns <= side for _, rows, columns in method.shapes} == {
+            True
+        }  # no larger than it takes
+
+
+def test_large_tiles_are_calibrated_on_parts_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "WINDOW_CELLS", 6 * 24 * 24)
+    monkeypatch.setattr(trust, "WINDOW_SIDE", 16)
+    method = Seer()
+    sink, summary = run(gappy((6, 100, 100), noise=2.0), method, seed=3)
+    tiles = summary.layers[0].tiles
+    assert method.shapes.count((6, 24, 24)) == len(method.shapes) - tiles > 0
+    assert method.shapes.count((6, 48, 48)) == tiles
+    assert summary.layers[0].coverage == pytest.approx(0.9, abs=0.03)
+    assert np.nanmedian(sink.standard_error) == pytest.approx(2.0, rel=0.2)
 
 
 def test_never_observed_cells_are_refused_unless_asked_for() -> None:
