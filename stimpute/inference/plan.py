@@ -87,7 +87,7 @@ _REASONS = {
     "whole": "the method sees the whole stack at once",
     "range": "from the effective range",
     "fallback": "no range could be fitted: the fallback",
-    "min_tile": "the largest worth its memory, more than the effective range asks for",
+    "min_tile": "the smallest the model takes, or the largest where steps are few",
     "max_tile": "the largest worth its memory",
     "budget": "what memory allows",
     "user": "as asked with --tile",

@@ -368,7 +368,9 @@ def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOpt
         if hasattr(method, name)
     }
     if hasattr(method, "largest_tile"):
-        limits["min_tile"] = limits["max_tile"] = method.largest_tile(survey.shape[0])
+        limits["max_tile"] = method.largest_tile(survey.shape[0])
+    if windowed and survey.shape[0] < MANY_STEPS:
+        limits["min_tile"] = limits["max_tile"]
     widest = NETWORK_HALO if windowed and survey.shape[0] >= MANY_STEPS else MAX_HALO
     overlap = options.overlap if options.overlap is not None or reach < 2 * widest else widest
     plan = plan_tiles(

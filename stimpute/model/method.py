@@ -40,7 +40,7 @@ class STMethod:
 
     name = "st"
     sees_whole = False
-    max_steps = 365  # of a read, halo included
+    min_tile, max_steps = 48, 365  # of a read, halo included
     bytes_per_cell = 2200  # at the peak, candidates included
 
     def __init__(
@@ -61,7 +61,7 @@ class STMethod:
     def largest_tile(steps: int) -> int:
         """Cells along a side of the largest tile worth its memory.
 
-        The larger a tile, the more is seen around a gap and the less is wasted on halos; it takes no longer per cell.
+        The larger a tile, the less is wasted on halos; it takes no longer per cell.
 
         >>> STMethod.largest_tile(31), STMethod.largest_tile(365)
         (184, 96)
