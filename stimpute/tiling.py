@@ -162,7 +162,7 @@ def _plan_space(
     halo = _half(reach, longest=high // HALO_SHARE) if overlap is None else overlap
     wanted = _up(math.ceil(min(reach, 1e9) * factor) + 2 * halo, multiple)
     if wanted > high or wanted < low:
-        bound_by = "max_tile" if wanted > high else "min_tile"
+        bound_by = "max_tile" if wanted > high or low >= high else "min_tile"
     side = max(min(wanted, high), low, 2 * halo + 1)
     return side - 2 * halo, halo, bound_by
 

@@ -29,9 +29,8 @@ from stimpute.stack import BoolArray, Stack
 from stimpute.tiling import Tile
 
 _WAIT_SECONDS = 60.0  # for a scheduler to answer, and for its first worker
-_BEFORE_WORKERS = (
-    "distributed.nanny.pre-spawn-environ"  # Dask's own asks the C library to give back all it can
-)
+# Dask's own setting asks the C library to give back all memory it can.
+_BEFORE_WORKERS = "distributed.nanny.pre-spawn-environ"
 _AHEAD = 2  # tasks in flight per thread of the cluster: one computes, one is at hand
 _opened = threading.local()  # the source that this thread of a worker has open
 

@@ -96,7 +96,6 @@ def fill_source(
     """
     started = time.perf_counter()
     layers, run = [], _Run(sink, compute, progress)
-    here = compute is one_by_one
     with tempfile.TemporaryDirectory(prefix="stimpute-") as scratch:
         for index in range(len(source.layers)):
             survey = survey_layer(source, index, method, options, progress)
@@ -113,7 +112,7 @@ def fill_source(
     return FillSummary(
         method=method.name, model=getattr(method, "model_name", None), model_sha256=getattr(method, "sha256", None),
         seed=options.seed, layers=tuple(layers), seconds=round(seconds, 3),
-        method_seconds=round(run.watch.seconds, 3) if here else None,
+        method_seconds=round(run.watch.seconds, 3) if compute is one_by_one else None,
         cell_steps_per_second=round(cells / max(seconds, 1e-9)), outputs=tuple(str(path) for path in outputs),
         adaptation=getattr(method, "adaptation", None),
     )  # fmt: skip

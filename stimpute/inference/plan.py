@@ -15,7 +15,7 @@ from stimpute.inference.options import FillOptions, Progress
 from stimpute.inference.survey import Survey, survey_layer
 from stimpute.inference.trust import calibration_windows
 from stimpute.io.room import available_bytes
-from stimpute.protocols import Method, Source
+from stimpute.protocols import Method, Source, Window
 
 OUTPUT_BYTES = (
     5  # per cell-step besides the variable itself: float32 standard error and a byte of flag, uncompressed
@@ -87,7 +87,7 @@ _REASONS = {
     "whole": "the method sees the whole stack at once",
     "range": "from the effective range",
     "fallback": "no range could be fitted: the fallback",
-    "min_tile": "the smallest the model takes, or the largest where steps are few",
+    "min_tile": "the smallest the model takes",
     "max_tile": "the largest worth its memory",
     "budget": "what memory allows",
     "user": "as asked with --tile",
@@ -175,13 +175,10 @@ def _expected_seconds(survey: Survey, method: Method, options: FillOptions) -> f
     """Time a window of one tile (of many), or the thinned overview (for the whole), and scale up by cells; calibration included."""
     imputer = method.prepare(survey.overview)
     count, shape = calibration_windows(survey)
-    y, x = (slice(0, length) for length in shape[1:])
-    sample = (
-        survey.read(survey.tiles[len(survey.tiles) // 2].read).window(slice(None), y, x)
-        if survey.plan is not None
-        else survey.overview
-    )
+    tile = survey.tiles[len(survey.tiles) // 2].read
+    y, x = ((start, start + length) for (start, _), length in zip((tile.y, tile.x), shape[1:], strict=True))
     started = time.perf_counter()
+    sample = survey.overview if survey.plan is None else survey.read(Window(tile.time, y, x))
     if options.uncertainty:
         distance_to_data(sample.valid, sample.times)
     imputer.impute(sample)

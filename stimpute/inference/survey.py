@@ -363,14 +363,12 @@ def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOpt
         warnings.warn(note, StimputeWarning, stacklevel=2)
         survey = replace(survey, notes=(*survey.notes, note))
     limits = {
-        name: getattr(method, name)
-        for name in ("min_tile", "max_tile", "max_steps", "multiple")
-        if hasattr(method, name)
+        name: getattr(method, name) for name in ("min_tile", "max_steps", "multiple") if hasattr(method, name)
     }
     if hasattr(method, "largest_tile"):
         limits["max_tile"] = method.largest_tile(survey.shape[0])
-    if windowed and survey.shape[0] < MANY_STEPS:
-        limits["min_tile"] = limits["max_tile"]
+        if survey.shape[0] < MANY_STEPS:
+            limits["min_tile"] = limits["max_tile"]
     widest = NETWORK_HALO if windowed and survey.shape[0] >= MANY_STEPS else MAX_HALO
     overlap = options.overlap if options.overlap is not None or reach < 2 * widest else widest
     plan = plan_tiles(

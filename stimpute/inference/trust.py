@@ -26,14 +26,10 @@ from stimpute.stack import BoolArray, Float32Array, Stack
 
 LEVEL = 0.9
 SHARE = 0.1  # of the observed cells, hidden by each pattern
-TILES, CELLS = (
-    (2, 12),
-    1_000_000,
-)  # windows, each of another tile: at least, at most; as many as hold so many cell-steps
-WINDOW_CELLS, WINDOW_SIDE = (
-    350_000,
-    96,
-)  # of one: cell-steps at most, unless its sides in cells were shorter than that
+TILES = 2, 12  # windows, each of another tile: at least, at most
+CELLS = 1_000_000  # cell-steps that as many windows hold as there are in between
+WINDOW_CELLS = 350_000  # cell-steps of one at most,
+WINDOW_SIDE = 96  # unless its sides in cells were shorter than that
 SCATTERED = 0.05  # of them, hidden one by one, so that every step and place has its say
 MIN_HELD_OUT = 30
 FEWEST_STEPS = 8  # taken for the number of steps where cells of fewer were hidden

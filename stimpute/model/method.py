@@ -21,10 +21,8 @@ from stimpute.model.st_transformer import STTransformer
 from stimpute.stack import Stack
 
 Precision = Literal["fp32", "bf16"]
-TILE_SIDES, TILE_CELLS = (
-    (96, 512),
-    1_100_000,
-)  # of the largest tile: sides at least and at most, cell-steps between
+TILE_SIDES = 96, 512  # cells, of the largest tile: at least, at most
+TILE_CELLS = 1_100_000  # cell-steps that it holds in between
 
 
 class STMethod:
