@@ -92,7 +92,7 @@ def test_reference_range_of_twelve_cells():
         ({"range_cells": 12, "multiple": 8}, (28, 6, "range")),
         ({"range_cells": 2}, (14, 1, "min_tile")),
         ({"range_cells": 300}, (77, 21, "max_tile")),
-        ({"range_cells": 5, "min_tile": 96, "max_tile": 96}, (90, 3, "max_tile")),
+        ({"range_cells": 5, "min_tile": 96, "max_tile": 96}, (83, 3, "max_tile")),
         ({"range_cells": float("inf")}, (77, 21, "max_tile")),
         ({"range_cells": 300, "max_tile": 100, "multiple": 8}, (64, 16, "max_tile")),
         ({"range_cells": None}, (24, 6, "fallback")),
