@@ -80,7 +80,7 @@ def fill(
     """
     check_known(options, FillKeywords, "fill")
     from stimpute import io
-    from stimpute.inference.answers import one_by_one
+    from stimpute.inference.answers import compute_here
     from stimpute.inference.engine import fill_source
     from stimpute.inference.memory import RecordingSink
 
@@ -107,7 +107,7 @@ def fill(
             run = replace(run, memory=partial.settings["memory"])
             command, writing = partial.settings["command"], replace(writing, staging=partial.staging)
         compute = (
-            one_by_one if dask is None else rooms.enter_context(computing(dask, source, inputs, reading))
+            compute_here if dask is None else rooms.enter_context(computing(dask, source, inputs, reading))
         )
         sink = io.create_sink(out, source, writing)
         recorder = RecordingSink(sink, source) if plot else sink

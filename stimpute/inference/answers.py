@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from stimpute.inference.at_once import at_once
 from stimpute.inference.memory import Read
 from stimpute.inference.options import Progress
 from stimpute.inference.survey import Survey
@@ -104,14 +105,23 @@ def keep_all(
             progress("fill", done, count)
 
 
-def one_by_one(
+def compute_here(
     survey: Survey, prepare: Prepare, trust: Trust, numbers: Sequence[int]
 ) -> Iterator[tuple[int, Answer]]:
-    """Compute tiles here, one after the other."""
+    """Compute tiles in this process, ``survey.workers`` at once."""
     fillable = survey.fillable[:, survey.extended_columns]
-    for number in numbers:
-        tile = survey.tiles[number]
-        yield number, answer_tile(survey.read, fillable[tile.core.slices[1:]], prepare, trust, tile)
+
+    def asked() -> Iterator[tuple[int, Stack, Imputer | None]]:
+        for number in numbers:
+            tile = survey.tiles[number]
+            stack, gaps = _ask(survey.read, fillable[tile.core.slices[1:]], tile)
+            yield number, stack, prepare() if gaps else None
+
+    def answer(asked_for: tuple[int, Stack, Imputer | None]) -> tuple[int, Answer]:
+        number, stack, imputer = asked_for
+        return number, _answer(stack, imputer, trust)
+
+    return at_once(answer, asked(), survey.workers)
 
 
 def answer_tile(read: Read, fillable: BoolArray, prepare: Prepare, trust: Trust, tile: Tile) -> Answer:
@@ -122,11 +132,14 @@ def answer_tile(read: Read, fillable: BoolArray, prepare: Prepare, trust: Trust,
     read : of the extended grid.
     fillable : bool (y, x) of the tile's core.
     """
+    stack, gaps = _ask(read, fillable, tile)
+    return _answer(stack, prepare() if gaps else None, trust)
+
+
+def _ask(read: Read, fillable: BoolArray, tile: Tile) -> tuple[Stack, bool]:
+    """What a tile reads, and whether anything in its core is to be filled."""
     stack = _contiguous(read(tile.read))
-    wanted = fillable & ~stack.valid[_inside(tile.core, tile.read)]
-    if not wanted.any():
-        return Answer(np.full(stack.shape, np.nan, dtype=np.float32), None, stack.valid)
-    return _answer(stack, prepare(), trust)
+    return stack, bool((fillable & ~stack.valid[_inside(tile.core, tile.read)]).any())
 
 
 def _contiguous(stack: Stack) -> Stack:
@@ -139,7 +152,9 @@ def _contiguous(stack: Stack) -> Stack:
     return replace(stack, values=values, valid=valid, dynamic=dynamic, static=static)
 
 
-def _answer(stack: Stack, imputer: Imputer, trust: Trust) -> Answer:
+def _answer(stack: Stack, imputer: Imputer | None, trust: Trust) -> Answer:
+    if imputer is None:
+        return Answer(np.full(stack.shape, np.nan, dtype=np.float32), None, stack.valid)
     estimate = imputer.impute(stack)
     return Answer(estimate.mean, trust.standard_error(estimate.scale, stack), stack.valid)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Literal, get_args
 
@@ -15,9 +17,10 @@ from stimpute.errors import DeviceError, StimputeWarning, UsageError
 Device = Literal["auto", "cpu", "cuda", "mps"]
 _ACCELERATORS = ("cuda", "mps")
 _KEPT_BYTES = 1 << 30  # of freed memory
-_MALLOPT = {-1: _KEPT_BYTES, -3: _KEPT_BYTES}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-# The same by environment variables, for processes still to be started; their threads share one heap, since those of other
-# threads than the first cannot hold large arrays.
+# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX of malloc.h: threads share one heap, since those of other threads than the
+# first cannot hold large arrays.
+_MALLOPT = {-1: _KEPT_BYTES, -3: _KEPT_BYTES, -8: 1}
+# The same by environment variables, for processes still to be started.
 MALLOC_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
     "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
@@ -75,6 +78,22 @@ def keep_freed_memory() -> bool:
 def thread_count() -> int:
     """CPU threads that torch uses now."""
     return torch.get_num_threads()
+
+
+@contextmanager
+def shared_out(parts: int) -> Iterator[None]:
+    """Meanwhile every thread of this process computes with its share of the CPU threads, at least one.
+
+    >>> with shared_out(10**6):
+    ...     thread_count()
+    1
+    """
+    before = thread_count()
+    torch.set_num_threads(max(1, before // parts))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _first_that_works() -> torch.device:

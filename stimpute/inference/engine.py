@@ -25,9 +25,9 @@ from stimpute.inference.answers import (
     Kept,
     KeptInMemory,
     Prepare,
+    compute_here,
     in_order,
     keep_all,
-    one_by_one,
 )
 from stimpute.inference.assembly import in_blocks, in_one_piece
 from stimpute.inference.options import Bounds, FillOptions, Progress
@@ -79,7 +79,7 @@ def fill_source(
     command: str = "",
     *,
     partial: Partial | None = None,
-    compute: Compute = one_by_one,
+    compute: Compute = compute_here,
 ) -> FillSummary:
     """Fill every layer of ``source`` into ``sink`` and commit it.
 
@@ -112,7 +112,7 @@ def fill_source(
     return FillSummary(
         method=method.name, model=getattr(method, "model_name", None), model_sha256=getattr(method, "sha256", None),
         seed=options.seed, layers=tuple(layers), seconds=round(seconds, 3),
-        method_seconds=round(run.watch.seconds, 3) if compute is one_by_one else None,
+        method_seconds=round(run.watch.seconds, 3) if compute is compute_here else None,
         cell_steps_per_second=round(cells / max(seconds, 1e-9)), outputs=tuple(str(path) for path in outputs),
         adaptation=getattr(method, "adaptation", None),
     )  # fmt: skip
@@ -135,7 +135,7 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
     bounds = resolve_bounds(survey.layer, options)
     gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
     if gaps:
-        prepare = cache(lambda: Watched(run.watch.timed(method.prepare, survey.overview), run.watch))
+        prepare = cache(lambda: _prepared(survey, method, run))
         trust = kept.trust or _trust(survey, prepare(), method, options, run.progress)
         kept.keep_trust(trust)
         blocks = _blended(survey, prepare, trust, kept, options, run)
@@ -160,6 +160,12 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
         tile={} if survey.plan is None else survey.plan.to_dict(), range_km=survey.range_km,
         range_days=survey.range_days, notes=notes, refusals=dict(reasons),
     )  # fmt: skip
+
+
+def _prepared(survey: Survey, method: Method, run: _Run) -> Imputer:
+    """The method for a layer, its time taken where it stays in this process."""
+    imputer = run.watch.timed(method.prepare, survey.overview)
+    return Watched(imputer, run.watch) if run.compute is compute_here else imputer
 
 
 def _trust(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stimpute.calibration import distance_to_data
+from stimpute.inference.devices import shared_out
 from stimpute.inference.options import FillOptions, Progress
 from stimpute.inference.survey import Survey, survey_layer
 from stimpute.inference.trust import calibration_windows
@@ -179,10 +180,11 @@ def _expected_seconds(survey: Survey, method: Method, options: FillOptions) -> f
     y, x = ((start, start + length) for (start, _), length in zip((tile.y, tile.x), shape[1:], strict=True))
     started = time.perf_counter()
     sample = survey.overview if survey.plan is None else survey.read(Window(tile.time, y, x))
-    if options.uncertainty:
-        distance_to_data(sample.valid, sample.times)
-    imputer.impute(sample)
-    once = time.perf_counter() - started
+    with shared_out(survey.workers):
+        if options.uncertainty:
+            distance_to_data(sample.valid, sample.times)
+        imputer.impute(sample)
+    once = (time.perf_counter() - started) / survey.workers
     total = sum(math.prod(tile.read.shape) for tile in survey.tiles)
     total += count * math.prod(shape) if options.uncertainty else 0
     return once * total / math.prod(sample.shape) + survey.cells * WRITE_SECONDS

@@ -72,6 +72,7 @@ class Survey:
     bytes_per_cell: int
     budget: int  # bytes
     notes: tuple[str, ...]
+    workers: int = 1  # tiles to compute at once, in threads of one process
 
     @property
     def observed(self) -> int:
@@ -98,7 +99,7 @@ class Survey:
     @property
     def peak_bytes(self) -> int:
         """Estimate of the largest amount of memory the arrays of this layer take at once."""
-        tile = max(math.prod(tile.read.shape) for tile in self.tiles) * self.bytes_per_cell
+        tile = self.workers * max(math.prod(tile.read.shape) for tile in self.tiles) * self.bytes_per_cell
         _, ny, nx = self.shape
         always = ny * nx * MAP_BYTES + self.overview.values.size * OVERVIEW_BYTES
         if self.in_memory:
@@ -378,7 +379,16 @@ def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOpt
     survey = replace(
         survey, **_margin(survey, min(plan.core, survey.shape[2] // 4) if margin else 0), plan=plan
     )
-    return replace(survey, tiles=tuple(sorted(tiles(survey.extended, plan), key=_order)))
+    survey = replace(survey, tiles=tuple(sorted(tiles(survey.extended, plan), key=_order)))
+    return replace(survey, workers=_workers(survey, budget) if getattr(method, "threadable", False) else 1)
+
+
+def _workers(survey: Survey, budget: int) -> int:
+    """Tiles to compute at once: one for each CPU thread, as far as there are tiles and memory for them."""
+    from stimpute.inference.devices import thread_count
+
+    room = _tile_cells(survey, budget) // max(math.prod(tile.read.shape) for tile in survey.tiles)
+    return max(1, min(thread_count(), len(survey.tiles), room))
 
 
 def _tile_cells(survey: Survey, budget: int) -> int:

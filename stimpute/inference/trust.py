@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import count
 from statistics import NormalDist
 
 import numpy as np
@@ -19,6 +21,7 @@ from scipy.stats import t as student
 from stimpute.calibration import Calibration, distance_to_data
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.holdout import hold_out
+from stimpute.inference.at_once import at_once
 from stimpute.inference.options import Progress
 from stimpute.inference.survey import Survey
 from stimpute.protocols import Imputer, Window
@@ -123,18 +126,28 @@ def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress |
     rng = np.random.default_rng([seed, survey.index])
     windows = _sampled_windows(survey, rng)
     everywhere = _hidden_everywhere(survey, seed, len(windows)) if survey.in_memory else None
+
+    def asked() -> Iterator[tuple[int, int, Stack, BoolArray]]:
+        first_steps = count()
+        for number, window in enumerate(windows):
+            stack = survey.read(window)
+            if everywhere is None:
+                patterns = _patterns(stack, int(rng.integers(2**31)), len(windows))
+            else:
+                patterns = [hidden[window.slices] for hidden in everywhere]
+            for hidden in patterns:
+                if hidden.any():
+                    yield number, next(first_steps) * stack.shape[0], stack, hidden
+
+    def judged(asked_for: tuple[int, int, Stack, BoolArray]) -> tuple[int, _Hidden]:
+        number, first_step, stack, hidden = asked_for
+        return number, _judged(stack, hidden, imputer, first_step)
+
     parts: list[_Hidden] = []
-    for done, window in enumerate(windows):
-        stack = survey.read(window)
-        if everywhere is None:
-            patterns = _patterns(stack, int(rng.integers(2**31)), len(windows))
-        else:
-            patterns = [hidden[window.slices] for hidden in everywhere]
-        for hidden in patterns:
-            if hidden.any():
-                parts.append(_judged(stack, hidden, imputer, first_step=len(parts) * stack.shape[0]))
+    for number, part in at_once(judged, asked(), survey.workers):
+        parts.append(part)
         if progress:
-            progress("calibrate", done + 1, len(windows))
+            progress("calibrate", number + 1, len(windows))
     held = _joined(parts)
     if held.error.size < MIN_HELD_OUT:
         warnings.warn(
@@ -195,8 +208,8 @@ def _sampled_windows(survey: Survey, rng: np.random.Generator) -> list[Window]:
     extended = survey.observed_per_cell[:, survey.extended_columns]
     observed = np.array([extended[tile.core.slices[1:]].sum() for tile in survey.tiles], dtype=np.float64)
     most, shape = calibration_windows(survey)
-    count = min(most, int((observed > 0).sum()))
-    picked = rng.choice(len(survey.tiles), size=count, replace=False, p=observed / observed.sum())
+    wanted = min(most, int((observed > 0).sum()))
+    picked = rng.choice(len(survey.tiles), size=wanted, replace=False, p=observed / observed.sum())
     return [_part(survey.tiles[i].read, shape, rng) for i in sorted(picked)]
 
 

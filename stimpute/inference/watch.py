@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from stimpute.estimate import Estimate
@@ -17,17 +18,26 @@ R = TypeVar("R")
 
 @dataclass(eq=False)
 class Watch:
-    """Seconds of wall time, summed up over calls."""
+    """Seconds of wall time in which at least one call was at work."""
 
     seconds: float = 0.0
+    _calls: int = 0
+    _since: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def timed(self, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
         """What ``function`` returns, its time added."""
-        started = time.perf_counter()
+        with self._lock:
+            if not self._calls:
+                self._since = time.perf_counter()
+            self._calls += 1
         try:
             return function(*arguments, **keywords)
         finally:
-            self.seconds += time.perf_counter() - started
+            with self._lock:
+                self._calls -= 1
+                if not self._calls:
+                    self.seconds += time.perf_counter() - self._since
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,6 +54,7 @@ class STMethod:
         self.fast = fast
         self._on_cpu: STTransformer | None = None  # for what does not fit on the device
         self.multiple = network.config.patch_size * network.config.window_size
+        self.threadable = self.device.type == "cpu"  # several tiles at once, in threads
 
     @staticmethod
     def largest_tile(steps: int) -> int:

@@ -20,7 +20,7 @@ import netCDF4
 
 from stimpute.errors import ClusterError, UsageError
 from stimpute.estimate import Estimate
-from stimpute.inference.answers import one_by_one
+from stimpute.inference.answers import compute_here
 from stimpute.inference.distributed import Cluster, Recipe, connected, local_workers
 from stimpute.inference.engine import fill_source
 from stimpute.inference.memory import ArraySink
@@ -102,7 +102,7 @@ def test_the_answers_are_those_of_one_machine(
 ) -> None:
     method = Mortal(tmp_path / "died", os.getpid(), fatal)
     there = filled(stack_file, method, cluster.compute)
-    here = filled(stack_file, method, one_by_one)
+    here = filled(stack_file, method, compute_here)
     assert method.deaths.exists() == fatal
     for name in ("values", "flag", "standard_error"):
         np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
