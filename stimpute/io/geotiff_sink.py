@@ -39,7 +39,7 @@ class GeoTiffSink:
     Parameters
     ----------
     out : a file, or a folder (no suffix, trailing slash) for one file per input.
-    source : a GeoTIFF source, or what :func:`stimpute.io.convert.as_geotiff` makes of another one.
+    source : a GeoTIFF source, or what :func:`stimpute.io.cf_as_geotiff.as_geotiff` makes of another one.
 
     Raises
     ------
