@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stimpute.inference.answers import Answer
+from stimpute.inference.finished_tiles import LayerFolder
 from stimpute.inference.options import Progress
-from stimpute.inference.partial import LayerFolder
 from stimpute.inference.survey import Survey
 from stimpute.protocols import Window
 from stimpute.stack import Float32Array

@@ -30,8 +30,9 @@ from stimpute.inference.answers import (
     keep_all,
 )
 from stimpute.inference.assembly import in_blocks, in_one_piece
+from stimpute.inference.finished_tiles import LayerFolder
 from stimpute.inference.options import Bounds, FillOptions, Progress
-from stimpute.inference.partial import LayerFolder, Partial
+from stimpute.inference.partial import Partial
 from stimpute.inference.refusal import count_reasons, refused_gaps
 from stimpute.inference.summary import FillSummary, LayerSummary
 from stimpute.inference.survey import Survey, memory_budget, survey_layer

@@ -269,7 +269,7 @@ def is_folder_output(out: str | Path, wanted: str | None = None) -> bool:
 def _as_cf(source: Any) -> Any:
     if source.format != "GeoTIFF":
         return source
-    from stimpute.io.convert import as_cf
+    from stimpute.io.geotiff_as_cf import as_cf
 
     return as_cf(source)
 
@@ -277,7 +277,7 @@ def _as_cf(source: Any) -> Any:
 def _as_geotiff(source: Any) -> Any:
     if source.format == "GeoTIFF":
         return source
-    from stimpute.io.convert import as_geotiff
+    from stimpute.io.cf_as_geotiff import as_geotiff
 
     return as_geotiff(source)
 

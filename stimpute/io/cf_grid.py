@@ -1,4 +1,7 @@
-"""Coordinates and grid mappings to a `Grid`: what x and y are measured in, how far a cell is, which CRS. Reads no data."""
+"""Coordinates and grid mappings to a `Grid`: what x and y are measured in, how far a cell is, which CRS. Reads no data.
+
+And what tells two such grids apart.
+"""
 
 from __future__ import annotations
 
@@ -189,6 +192,31 @@ def station_grid(raw: RawFile, variable: RawVariable, dim: str, at: Mapping[str,
     if units == "degrees" and wkt is None:
         wkt = str(pyproj.CRS.from_epsg(4326).to_wkt())
     return Grid("points", shape, x, y, units, km, wkt)
+
+
+def grid_difference(one: Grid, other: Grid) -> str:
+    """What tells two grids apart, in words; empty if they are the same within a thousandth of a cell."""
+    if one.shape != other.shape:
+        return f"{one.shape[0]} x {one.shape[1]} and {other.shape[0]} x {other.shape[1]} cells"
+    if one.kind != other.kind or one.units != other.units:
+        return f"{one.kind} in {one.units} and {other.kind} in {other.units}"
+    for axis, a, b in (("x", one.x, other.x), ("y", one.y, other.y)):
+        cell = float(np.nanmedian(np.abs(np.diff(a)))) if a.shape[-1] > 1 else 1.0
+        apart = float(np.nanmax(np.abs(a - b))) if a.size else 0.0
+        if apart > 1e-3 * cell:
+            return f"{axis} starts at {a.flat[0]:g} and {b.flat[0]:g}, up to {apart:g} apart"
+    if one.crs_wkt != other.crs_wkt and not _same_crs(one.crs_wkt, other.crs_wkt):
+        return "different CRS"
+    return ""
+
+
+def _same_crs(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    try:
+        return bool(pyproj.CRS.from_user_input(one) == pyproj.CRS.from_user_input(other))
+    except pyproj.exceptions.CRSError:
+        return False
 
 
 def _cells(shape: tuple[int, int], wkt: str | None) -> Grid:

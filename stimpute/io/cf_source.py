@@ -16,16 +16,16 @@ import numpy.typing as npt
 
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.grid import Grid
-from stimpute.io.cf import NO_ROWS, Axes, axes_of, choose, positions, time_variable
-from stimpute.io.cf_grid import build_grid, station_grid
+from stimpute.io.cf import NO_ROWS, Axes, axes_of, choose, positions
+from stimpute.io.cf_dates import time_axes
+from stimpute.io.cf_grid import build_grid, grid_difference, station_grid
 from stimpute.io.cf_select import Selection, select
 from stimpute.io.cf_steps import Steps, arrange
-from stimpute.io.cf_time import TimeAxis, decode_times, from_labels, index_axis, short_labels
+from stimpute.io.cf_time import short_labels
 from stimpute.io.covariates import Covariate
 from stimpute.io.options import ReadOptions
 from stimpute.io.packing import DEFAULT_FILLS, Packing, equals, packing_of
 from stimpute.io.raw import Array, RawFile, RawVariable
-from stimpute.io.room import refuse_absurd
 from stimpute.protocols import Layer, Window
 from stimpute.stack import Stack
 
@@ -73,7 +73,7 @@ class CFSource:
         self._refuse_different_grids(whole)
         self.selection: Selection = select(whole, options.bbox, options.bbox_crs, label=str(first.path))
         self.grid: Grid = self.selection.grid
-        axes_in_time = self._time_axes()
+        axes_in_time = time_axes(self.files, [a[lead] for a in self.axes], lead, options)
         self._all_stamps = tuple(axis.stamps for axis in axes_in_time)
         self.steps: Steps = arrange(
             axes_in_time,
@@ -292,40 +292,6 @@ class CFSource:
                     f"{self.paths[0]} and {file.path} lie on different grids ({difference}): they cannot be one stack"
                 )
 
-    def _time_axes(self) -> list[TimeAxis]:
-        lead = self.variables[0]
-        lengths = [1 if (t := a[lead].time) is None else f.dims[t] for f, a in zip(self.files, self.axes)]
-        if self.options.times is not None:
-            return self._given_times(self.options.times, lengths)
-        if all(a[lead].time is None for a in self.axes):
-            return self._single_steps(lead)
-        return [_time_axis(f, f.variables[lead], a[lead]) for f, a in zip(self.files, self.axes)]
-
-    def _given_times(self, labels: Sequence[str], lengths: Sequence[int]) -> list[TimeAxis]:
-        if len(labels) != sum(lengths):
-            raise InputError(f"{self.paths[0]}: --times gives {len(labels)} dates for {sum(lengths)} steps")
-        ends = np.cumsum(lengths)
-        return [from_labels(labels[end - n : end], label="--times") for n, end in zip(lengths, ends)]
-
-    def _single_steps(self, lead: str) -> list[TimeAxis]:
-        """Files without a time dimension: dated by a scalar, else by their names, else not at all."""
-        scalars = [time_variable(f, f.variables[lead], a[lead]) for f, a in zip(self.files, self.axes)]
-        if all(s is not None for s in scalars):
-            return [
-                decode_times(s.read().reshape(1), s.attrs, label=f"{f.path}: {s.name}", name=s.short)
-                for f, s in zip(self.files, scalars)
-                if s is not None
-            ]
-        if len(self.files) > 1:
-            from stimpute.io.dates import detect_dates
-
-            reading = detect_dates([Path(p).name for p in self.paths], self.options.date_format)
-            return [
-                from_labels([moment.isoformat()], label=str(p))
-                for moment, p in zip(reading.instants, self.paths)
-            ]
-        return [index_axis(1, label=f"{self.paths[0]}: {lead}")]
-
     def _packing(self, file: RawFile, name: str) -> Packing:
         variable = file.variables[name]
         return packing_of(
@@ -389,33 +355,6 @@ class CFSource:
         return f"[{','.join(parts)}]" if parts else ""
 
 
-def grid_difference(one: Grid, other: Grid) -> str:
-    """What tells two grids apart, in words; empty if they are the same within a thousandth of a cell."""
-    if one.shape != other.shape:
-        return f"{one.shape[0]} x {one.shape[1]} and {other.shape[0]} x {other.shape[1]} cells"
-    if one.kind != other.kind or one.units != other.units:
-        return f"{one.kind} in {one.units} and {other.kind} in {other.units}"
-    for axis, a, b in (("x", one.x, other.x), ("y", one.y, other.y)):
-        cell = float(np.nanmedian(np.abs(np.diff(a)))) if a.shape[-1] > 1 else 1.0
-        apart = float(np.nanmax(np.abs(a - b))) if a.size else 0.0
-        if apart > 1e-3 * cell:
-            return f"{axis} starts at {a.flat[0]:g} and {b.flat[0]:g}, up to {apart:g} apart"
-    if one.crs_wkt != other.crs_wkt and not _same_crs(one.crs_wkt, other.crs_wkt):
-        return "different CRS"
-    return ""
-
-
-def _same_crs(one: str | None, other: str | None) -> bool:
-    import pyproj
-
-    if one is None or other is None:
-        return one is other
-    try:
-        return bool(pyproj.CRS.from_user_input(one) == pyproj.CRS.from_user_input(other))
-    except pyproj.exceptions.CRSError:
-        return False
-
-
 def _short(dim: str) -> str:
     return dim.rpartition("/")[2]
 
@@ -437,19 +376,3 @@ def _axes(file: RawFile, variable: RawVariable) -> Axes:
     if axes is None:
         raise InputError(f"{file.path}: {variable.name} has no two horizontal dimensions")
     return axes
-
-
-_STEP_BYTES = 500  # a date, its label, its phases
-
-
-def _time_axis(file: RawFile, variable: RawVariable, axes: Axes) -> TimeAxis:
-    label = f"{file.path}: {variable.name}"
-    if axes.time is None:
-        raise InputError(f"{label} has no time dimension, unlike the other files of the stack")
-    refuse_absurd(
-        file.dims[axes.time] * _STEP_BYTES, f"{label}: {file.dims[axes.time]} steps", "is the file damaged?"
-    )
-    dated = time_variable(file, variable, axes)
-    if dated is None:
-        return index_axis(file.dims[axes.time], label=label)
-    return decode_times(dated.read(), dated.attrs, label=f"{file.path}: {dated.name}", name=dated.short)

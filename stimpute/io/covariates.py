@@ -184,7 +184,7 @@ class _Reader:
         nearest: bool = False,
         matched: bool = True,
     ) -> None:
-        from stimpute.io.cf_source import grid_difference
+        from stimpute.io.cf_grid import grid_difference
 
         self.grid: Grid = source.grid
         self.other, self.layer, self.label = other, layer, label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy.typing as npt
 
 from stimpute.errors import OutputError
 from stimpute.protocols import Window
+
+PIECE_BYTES = 64 * 2**20
 
 
 class StagedArray:
@@ -76,3 +79,14 @@ class StagedArray:
             if not count:
                 raise OutputError(f"{self.path.parent}: staged data are cut short; is the disk full?")
             data, offset = data[count:], offset + count
+
+
+Staged = Mapping[tuple[str, int], StagedArray]  # (what it holds, layer) -> array
+
+
+def strips(step: int, shape: tuple[int, int], itemsize: int) -> Iterator[Window]:
+    """Full-width windows of one step that fit in memory."""
+    ny, nx = shape
+    rows = max(1, PIECE_BYTES // (nx * itemsize))
+    for top in range(0, ny, rows):
+        yield Window((step, step + 1), (top, min(top + rows, ny)), (0, nx))

@@ -9,17 +9,9 @@ import numpy as np
 import xarray as xr
 
 from stimpute.io.cf_source import CFSource
-from stimpute.io.layout import (
-    ERROR_FILL,
-    Layout,
-    OutVariable,
-    arranged,
-    contents,
-    history_line,
-    layout_of,
-    placements,
-    slabs,
-)
+from stimpute.io.layout import ERROR_FILL, Layout, OutVariable, history_line, layout_of
+from stimpute.io.layout_copies import slabs
+from stimpute.io.layout_windows import arranged, contents, placements
 from stimpute.io.options import SinkOptions
 from stimpute.io.raw import Array
 from stimpute.protocols import Filled, Window

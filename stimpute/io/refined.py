@@ -18,7 +18,8 @@ from stimpute.errors import StimputeWarning
 from stimpute.io.cf import time_variable
 from stimpute.io.cf_grid import horizontal
 from stimpute.io.cf_source import CFSource
-from stimpute.io.layout import OutVariable, layout_of, slabs
+from stimpute.io.layout import OutVariable, layout_of
+from stimpute.io.layout_copies import slabs
 from stimpute.io.options import ReadOptions, SinkOptions
 from stimpute.io.packing import packing_of
 from stimpute.io.raw import Array, Key, RawFile, RawVariable

@@ -19,17 +19,9 @@ from zarr.errors import ZarrUserWarning
 from stimpute.errors import OutputError, UsageError
 from stimpute.io.atomic import AtomicTarget
 from stimpute.io.cf_source import CFSource
-from stimpute.io.layout import (
-    Layout,
-    OutVariable,
-    arranged,
-    chunk_of,
-    contents,
-    history_line,
-    layout_of,
-    placements,
-    slabs,
-)
+from stimpute.io.layout import Layout, OutVariable, history_line, layout_of
+from stimpute.io.layout_copies import slabs
+from stimpute.io.layout_windows import arranged, chunk_of, contents, placements
 from stimpute.io.options import SinkOptions
 from stimpute.protocols import Filled, Window
 

@@ -14,8 +14,8 @@ from affine import Affine
 
 from stimpute.errors import OutputError, StimputeWarning
 from stimpute.io import create_sink, open_source
-from stimpute.io.convert import as_cf
 from stimpute.io.geotiff import open_geotiff
+from stimpute.io.geotiff_as_cf import as_cf
 from stimpute.io.options import ReadOptions, SinkOptions
 from stimpute.protocols import FILLED, OBSERVED, Filled, Window
 

@@ -16,6 +16,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
+from stimpute.io import geotiff_file
 from stimpute.io.geotiff import GeoTiffSink, expand, open_geotiff
 from stimpute.io.options import ReadOptions, SinkOptions
 from stimpute.protocols import FILLED, OBSERVED, REFUSED, Filled, Window
@@ -771,14 +772,14 @@ def test_bands_of_another_format_are_not_interleaved_unless_asked_for(tmp_path, 
 def test_61_what_a_library_lost_without_a_word_is_found_before_the_file_gets_its_name(tmp_path, monkeypatch):
     """GDAL keeps silent about writes that fail while a file is closed: it is read back."""
     path = write(tmp_path / "a.tif", np.ones((3, 40, 30), "f4"), names=DAYS)
-    written = GeoTiffSink._write_tiff
+    written = geotiff_file._write_tiff
 
-    def losing(self: Any, target: Path, *more: Any) -> None:
-        written(self, target, *more)
+    def losing(target: Path, *more: Any) -> None:
+        written(target, *more)
         with rasterio.open(target, "r+") as file:
             file.write(np.zeros((2, 30), file.dtypes[0]), 3, window=((38, 40), (0, 30)))
 
-    monkeypatch.setattr(GeoTiffSink, "_write_tiff", losing)
+    monkeypatch.setattr(geotiff_file, "_write_tiff", losing)
     with (
         open_geotiff([path]) as source,
         pytest.raises(OutputError, match=r"out\.tif was not written completely"),
