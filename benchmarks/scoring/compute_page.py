@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import LogLocator, NullFormatter
 from scoring.command import table
 from scoring.compute_figures import (
     ALIKE,
@@ -358,6 +359,7 @@ def _method(findings: Findings) -> str:
         "  not in them. CPU seconds are of this process; those of batches (examples and candidates) were measured when a batch was first made and are\n"
         "  counted for every run that uses it. Validation is not counted.\n"
         "- Ratios are geometric means over examples, with a 95 % range from a bootstrap over files (worlds one by one), paired between runs.\n"
+        "  *For certain*: the range excludes 1.\n"
     )  # fmt: skip
 
 
@@ -376,6 +378,9 @@ def draw(findings: Findings, path: Path) -> None:
                     _line(axis, several, on, colours[size], styles[mix])
             axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_xlabel("TFLOP of the network, forward and backward")
             axis.set_title(f"On {PLACE[on]}")
             axis.grid(color="0.92", linewidth=0.6)
