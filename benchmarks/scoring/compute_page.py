@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.ticker import LogLocator, NullFormatter
+
 from scoring.command import table
 from scoring.compute_figures import (
     ALIKE,
