@@ -36,7 +36,7 @@ from stimpute.training.options import (
 )
 from stimpute.training.parallel import Ranks, joined_ranks
 from stimpute.training.state import RunState, read_state, write_state
-from stimpute.training.validation import Judged, Validation, errors_of, summarise, validation_set
+from stimpute.training.validation import Errors, Judged, Validation, errors_of, summarise, validation_set
 
 _DIVERGED_AFTER = 25
 
@@ -124,10 +124,13 @@ class Run:
             covariates=config.covariates,
             whole_grid=config.spatial_embedding,
         )
-        judged: list[Judged] = []
-        if ranks.first:
-            judged = validation_set(aside, validation, feed, options.val_examples, ranks.device)
-        return feed, judged
+        return feed, self.judged_on(aside, validation, feed) if ranks.first else []
+
+    def judged_on(
+        self, aside: list[tuple[Archive, Any]], validation: list[Archive], feed: Feed
+    ) -> list[Judged]:
+        """What is validated on, from archives with the cells set aside in them and archives never trained on."""
+        return validation_set(aside, validation, feed, self.options.val_examples, self.ranks.device)
 
     def made_ahead(self) -> Ahead | None:
         """Processes that make batches, if any are wanted."""
@@ -277,14 +280,7 @@ class Run:
             if self.ranks.first:
                 self.state.best = {k: v.clone() for k, v in self.state.average.items()}
             return None
-        self.network.eval()
-        errors = []
-        for name, example, candidates in self.judged:
-            arguments = self.arguments(example, candidates)
-            prediction = torch.func.functional_call(self.network, self.state.average, arguments)
-            errors.append((name, errors_of(prediction, example, candidates)))
-        self.network.train()
-        result, criterion = summarise(errors), self.options.criterion
+        result, criterion = summarise(self.errors()), self.options.criterion
         best = {k: v.clone() for k, v in self.state.average.items()}
         with uninterrupted():
             record.setdefault("start", asdict(result))
@@ -296,6 +292,17 @@ class Run:
                 record["stale"] += 1
         self.log("validation", step=self.state.step, **asdict(result))
         return result
+
+    def errors(self) -> list[tuple[str, Errors]]:
+        """What the averaged weights get wrong on everything that is validated on, with the group of each batch."""
+        self.network.eval()
+        errors = []
+        for name, example, candidates in self.judged:
+            arguments = self.arguments(example, candidates)
+            prediction = torch.func.functional_call(self.network, self.state.average, arguments)
+            errors.append((name, errors_of(prediction, example, candidates)))
+        self.network.train()
+        return errors
 
     def exhausted(self) -> bool:
         """Whether patience has run out."""
