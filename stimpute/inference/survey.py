@@ -31,6 +31,7 @@ OVERVIEW_CELLS = 2**22
 STEP_BYTES = 40  # per cell of one step: what is kept of every cell whatever the number of steps, and one step of the stack
 ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself
 WHOLE_BYTES, TILE_BYTES = 120, 1600  # per cell-step inside a method that does not say: classical, network
+COVARIATE_BYTES = 45  # per cell-step and covariate
 MAP_BYTES, OVERVIEW_BYTES = 40, 24  # per cell of the grid, per cell-step of the overview
 BAND_SHARE, BAND_BYTES = (
     4,
@@ -150,11 +151,17 @@ def survey_layer(
         index=index, layer=layer, shape=layer.shape, read=read, margin=0, in_memory=scan.whole is not None,
         overview=scan.overview, observed_per_cell=scan.per_cell, observed_per_step=scan.per_step, first_and_last=scan.first_and_last,
         times=source.times, grid=source.grid, fillable=fillable, outside=outside, variogram=variogram, range_km=range_km, range_days=range_days,
-        plan=None, tiles=(), bytes_per_cell=int(getattr(method, "bytes_per_cell", TILE_BYTES if hasattr(method, "multiple") else WHOLE_BYTES)), budget=budget, notes=tuple(notes),
+        plan=None, tiles=(), bytes_per_cell=_bytes_per_cell(method, scan.overview), budget=budget, notes=tuple(notes),
     )  # fmt: skip
     for note in notes:
         warnings.warn(note, StimputeWarning, stacklevel=2)
     return _with_tiles(survey, source, method, options, budget)
+
+
+def _bytes_per_cell(method: Method, overview: Stack) -> int:
+    """Of arrays inside a method at its peak, per cell-step."""
+    own = getattr(method, "bytes_per_cell", TILE_BYTES if hasattr(method, "multiple") else WHOLE_BYTES)
+    return int(own) + COVARIATE_BYTES * (len(overview.dynamic) + len(overview.static))
 
 
 @dataclass(frozen=True, eq=False)
