@@ -133,6 +133,18 @@ class Stack:
         valid = self.valid & ~held_out
         return replace(self, valid=valid, values=np.where(valid, self.values, np.float32(0)))
 
+    def contiguous(self) -> Stack:
+        """The same stack in memory of its own: sums then run in the same order wherever it was cut from."""
+        if self.values.flags.c_contiguous and self.valid.flags.c_contiguous:
+            return self
+        return replace(
+            self,
+            values=np.ascontiguousarray(self.values),
+            valid=np.ascontiguousarray(self.valid),
+            dynamic={name: np.ascontiguousarray(array) for name, array in self.dynamic.items()},
+            static={name: np.ascontiguousarray(array) for name, array in self.static.items()},
+        )
+
     def window(self, time: slice, y: slice, x: slice) -> Stack:
         """A part of the stack; times keep their origin."""
         cut: dict[str, Any] = {

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from stimpute.api.cluster import computing, distributed_options
+from stimpute.api.cluster import cluster_at, distributed_options
 from stimpute.api.forecasting import ForecastKeywords, evaluate_forecasts, forecast
 from stimpute.api.keywords import (
     FillKeywords,
@@ -80,7 +80,6 @@ def fill(
     """
     check_known(options, FillKeywords, "fill")
     from stimpute import io
-    from stimpute.inference.answers import compute_here
     from stimpute.inference.engine import fill_source
     from stimpute.inference.memory import RecordingSink
 
@@ -106,9 +105,7 @@ def fill(
             rooms.enter_context(partial)
             run = replace(run, memory=partial.settings["memory"])
             command, writing = partial.settings["command"], replace(writing, staging=partial.staging)
-        compute = (
-            compute_here if dask is None else rooms.enter_context(computing(dask, source, inputs, reading))
-        )
+        executor = None if dask is None else rooms.enter_context(cluster_at(dask, source, inputs, reading))
         sink = io.create_sink(out, source, writing)
         recorder = RecordingSink(sink, source) if plot else sink
         with recorder:
@@ -117,7 +114,7 @@ def fill(
                     source, method, budget, partial, seed=run.seed, memory=options.get("memory"), progress=progress
                 )  # fmt: skip
             summary = fill_source(
-                source, recorder, method, run, progress, command, partial=partial, compute=compute
+                source, recorder, method, run, progress, command, partial=partial, executor=executor
             )
         if isinstance(recorder, RecordingSink) and plot is not None:
             _draw_fill(recorder, source, summary, plot)

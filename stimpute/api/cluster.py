@@ -11,7 +11,7 @@ from stimpute.api.keywords import FillKeywords, paths_of
 from stimpute.errors import UsageError
 
 if TYPE_CHECKING:
-    from stimpute.inference.answers import Compute
+    from stimpute.inference.answers import Executor
     from stimpute.io import ReadOptions
 
 
@@ -32,7 +32,7 @@ def distributed_options(address: str, options: FillKeywords) -> FillKeywords:
 
 
 @contextmanager
-def computing(address: str, source: Any, inputs: Any, reading: ReadOptions) -> Iterator[Compute]:
+def cluster_at(address: str, source: Any, inputs: Any, reading: ReadOptions) -> Iterator[Executor]:
     """What computes tiles on a cluster.
 
     Raises
@@ -45,4 +45,4 @@ def computing(address: str, source: Any, inputs: Any, reading: ReadOptions) -> I
     if "-" in (str(item) for item in paths_of(inputs)):
         raise UsageError("--dask: standard input reaches no worker; name a file that all of them can open")
     with connected(address, Recipe.of(source.paths, reading)) as cluster:
-        yield cluster.compute
+        yield cluster

@@ -5,8 +5,8 @@ Knows protocols only; neither files nor networks nor clusters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from stimpute.inference.at_once import at_once
 from stimpute.inference.memory import Read
 from stimpute.inference.options import Progress
 from stimpute.inference.survey import Survey
-from stimpute.inference.trust import Trust
+from stimpute.inference.trust import Hidden, Question, Trust, predict_hidden
 from stimpute.protocols import Imputer, Window
 from stimpute.stack import BoolArray, Float32Array, Stack
 from stimpute.tiling import Tile
@@ -31,7 +31,22 @@ class Answer:
 
 
 Prepare = Callable[[], Imputer]
-Compute = Callable[[Survey, Prepare, Trust, Sequence[int]], Iterator[tuple[int, Answer]]]  # in any order
+
+
+class Executor(Protocol):
+    """Who computes."""
+
+    def answers(
+        self, survey: Survey, prepare: Prepare, trust: Trust, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Answer]]:
+        """What the tiles of these numbers say, in any order."""
+        ...
+
+    def predictions(
+        self, survey: Survey, imputer: Imputer, questions: Iterable[Question]
+    ) -> Iterator[Hidden]:
+        """What the method says about hidden cells, in the order of the questions."""
+        ...
 
 
 class Kept(Protocol):
@@ -77,12 +92,12 @@ class KeptInMemory:
 
 
 def in_order(
-    survey: Survey, prepare: Prepare, trust: Trust, kept: Kept, compute: Compute
+    survey: Survey, prepare: Prepare, trust: Trust, kept: Kept, executor: Executor
 ) -> Iterator[Answer]:
     """The answers of all tiles of a layer in the plan's order: those kept from before, the others computed and kept."""
     count = len(survey.tiles)
     missing = [number for number in range(count) if number not in kept]
-    computed = compute(survey, prepare, trust, missing)
+    computed = executor.answers(survey, prepare, trust, missing)
     for number in range(count):
         while number not in kept:
             done, answer = next(computed)
@@ -93,35 +108,45 @@ def in_order(
 
 
 def keep_all(
-    survey: Survey, prepare: Prepare, trust: Trust, kept: Kept, compute: Compute, progress: Progress | None
+    survey: Survey, prepare: Prepare, trust: Trust, kept: Kept, executor: Executor, progress: Progress | None
 ) -> None:
     """Compute and keep the answers of all tiles that are not kept yet."""
     count = len(survey.tiles)
     missing = [number for number in range(count) if number not in kept]
-    computed = compute(survey, prepare, trust, missing)
+    computed = executor.answers(survey, prepare, trust, missing)
     for done, (number, answer) in enumerate(computed, start=count - len(missing) + 1):
         kept.keep(number, answer)
         if progress:
             progress("fill", done, count)
 
 
-def compute_here(
-    survey: Survey, prepare: Prepare, trust: Trust, numbers: Sequence[int]
-) -> Iterator[tuple[int, Answer]]:
-    """Compute tiles in this process, ``survey.workers`` at once."""
-    fillable = survey.fillable[:, survey.extended_columns]
+class LocalExecutor:
+    """Computes in this process, ``survey.workers`` tiles at once; files are read in the calling thread."""
 
-    def asked() -> Iterator[tuple[int, Stack, Imputer | None]]:
-        for number in numbers:
-            tile = survey.tiles[number]
-            stack, gaps = _ask(survey.read, fillable[tile.core.slices[1:]], tile)
-            yield number, stack, prepare() if gaps else None
+    def answers(
+        self, survey: Survey, prepare: Prepare, trust: Trust, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Answer]]:
+        """What tiles say, in the order of ``numbers``."""
+        fillable = survey.fillable[:, survey.extended_columns]
 
-    def answer(asked_for: tuple[int, Stack, Imputer | None]) -> tuple[int, Answer]:
-        number, stack, imputer = asked_for
-        return number, _answer(stack, imputer, trust)
+        def asked() -> Iterator[tuple[int, Stack, Imputer | None]]:
+            for number in numbers:
+                tile = survey.tiles[number]
+                stack, gaps = _ask(survey.read, fillable[tile.core.slices[1:]], tile)
+                yield number, stack, prepare() if gaps else None
 
-    return at_once(answer, asked(), survey.workers)
+        def answer(asked_for: tuple[int, Stack, Imputer | None]) -> tuple[int, Answer]:
+            number, stack, imputer = asked_for
+            return number, _answer(stack, imputer, trust)
+
+        return at_once(answer, asked(), survey.workers)
+
+    def predictions(
+        self, survey: Survey, imputer: Imputer, questions: Iterable[Question]
+    ) -> Iterator[Hidden]:
+        """What the method says about hidden cells."""
+        asked = ((survey.read(question.window).contiguous(), question.hidden) for question in questions)
+        return at_once(lambda pair: predict_hidden(*pair, imputer), asked, survey.workers)
 
 
 def answer_tile(read: Read, fillable: BoolArray, prepare: Prepare, trust: Trust, tile: Tile) -> Answer:
@@ -138,18 +163,8 @@ def answer_tile(read: Read, fillable: BoolArray, prepare: Prepare, trust: Trust,
 
 def _ask(read: Read, fillable: BoolArray, tile: Tile) -> tuple[Stack, bool]:
     """What a tile reads, and whether anything in its core is to be filled."""
-    stack = _contiguous(read(tile.read))
+    stack = read(tile.read).contiguous()
     return stack, bool((fillable & ~stack.valid[_inside(tile.core, tile.read)]).any())
-
-
-def _contiguous(stack: Stack) -> Stack:
-    """The same stack in memory of its own: sums then run in the same order wherever it was cut from."""
-    if stack.values.flags.c_contiguous and stack.valid.flags.c_contiguous:
-        return stack
-    dynamic = {name: np.ascontiguousarray(array) for name, array in stack.dynamic.items()}
-    static = {name: np.ascontiguousarray(array) for name, array in stack.static.items()}
-    values, valid = np.ascontiguousarray(stack.values), np.ascontiguousarray(stack.valid)
-    return replace(stack, values=values, valid=valid, dynamic=dynamic, static=static)
 
 
 def _answer(stack: Stack, imputer: Imputer | None, trust: Trust) -> Answer:

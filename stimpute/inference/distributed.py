@@ -1,4 +1,4 @@
-"""Tiles as tasks on a Dask cluster. The client surveys, calibrates, keeps what comes back and writes; the workers impute.
+"""Tiles as tasks on a Dask cluster. The client surveys, keeps what comes back and writes; the workers impute.
 
 A worker opens the inputs itself and answers tiles exactly as :mod:`stimpute.inference.answers` does here. What belongs to the
 whole layer is a task of its own, so that the scheduler can send it anew when the worker that held it is gone.
@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from stimpute.inference.answers import Answer, Prepare, answer_tile
 from stimpute.inference.devices import MALLOC_ENVIRONMENT, choose_device, thread_count
 from stimpute.inference.memory import wrapped
 from stimpute.inference.survey import Survey
-from stimpute.inference.trust import Trust
+from stimpute.inference.trust import Hidden, Question, Trust, predict_hidden
 from stimpute.io import ReadOptions, open_source
 from stimpute.protocols import Imputer, Window
 from stimpute.stack import BoolArray, Stack
@@ -86,6 +86,11 @@ class _LayerWork:
 
         return wrapped(own, self.columns, self.margin)(window) if self.margin else own(window)
 
+    def take_threads(self) -> None:
+        """Compute with as many threads as the client does."""
+        if thread_count() != self.threads:
+            choose_device("cpu", self.threads)
+
 
 def _source(recipe: Recipe) -> Any:
     """The source of a recipe, opened once in each thread of a worker."""
@@ -105,9 +110,14 @@ def _as_it_is(work: _LayerWork) -> _LayerWork:
 
 def _answer(work: _LayerWork, tile: Tile, fillable: BoolArray) -> Answer:
     """One tile, on a worker."""
-    if thread_count() != work.threads:
-        choose_device("cpu", work.threads)
+    work.take_threads()
     return answer_tile(work.read, fillable, lambda: work.imputer, work.trust, tile)
+
+
+def _predict(work: _LayerWork, question: Question) -> Hidden:
+    """What is hidden in one window, on a worker."""
+    work.take_threads()
+    return predict_hidden(work.read(question.window).contiguous(), question.hidden, work.imputer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,25 +133,57 @@ class Cluster:
     client: Any
     recipe: Recipe
 
-    def compute(
+    def answers(
         self, survey: Survey, prepare: Prepare, trust: Trust, numbers: Sequence[int]
     ) -> Iterator[tuple[int, Answer]]:
-        """Answers as they come. See :data:`stimpute.inference.answers.Compute`.
+        """Answers as they come. See :class:`stimpute.inference.answers.Executor`.
 
         Raises
         ------
         ClusterError : no worker can answer: each that tried was lost, or lacks this package.
         """
-        if not numbers:
-            return
+        fillable = survey.fillable[:, survey.extended_columns]
+        jobs = (
+            (number, _answer, (survey.tiles[number], fillable[survey.tiles[number].core.slices[1:]]))
+            for number in numbers
+        )
+        if numbers:
+            yield from self._tasks("fill", survey, prepare(), trust, jobs)
+
+    def predictions(
+        self, survey: Survey, imputer: Imputer, questions: Iterable[Question]
+    ) -> Iterator[Hidden]:
+        """What the method says about hidden cells, in the order of the questions.
+
+        Raises
+        ------
+        ClusterError : as for :meth:`answers`.
+        """
+        jobs = ((number, _predict, (question,)) for number, question in enumerate(questions))
+        early: dict[int, Hidden] = {}
+        turn = 0
+        for number, found in self._tasks("calibrate", survey, imputer, Trust(), jobs):
+            early[number] = found
+            while turn in early:
+                yield early.pop(turn)
+                turn += 1
+
+    def _tasks(
+        self,
+        verb: str,
+        survey: Survey,
+        imputer: Imputer,
+        trust: Trust,
+        jobs: Iterator[tuple[int, Callable[..., Any], tuple[Any, ...]]],
+    ) -> Iterator[tuple[int, Any]]:
+        """Results as they come: of numbered functions of what the tiles of a layer share, and of arguments of their own."""
         from distributed import as_completed
 
         run, name = secrets.token_hex(8), survey.layer.name
         work = _LayerWork(
-            self.recipe, survey.index, survey.shape[2], survey.margin, prepare(), trust, thread_count()
+            self.recipe, survey.index, survey.shape[2], survey.margin, imputer, trust, thread_count()
         )
-        fillable = survey.fillable[:, survey.extended_columns]
-        waiting, running = iter(numbers), {}
+        running: dict[Any, int] = {}
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", message="Sending large graph"
@@ -150,11 +192,10 @@ class Cluster:
         done = as_completed([])
 
         def send() -> None:
-            for number in waiting:
-                tile = survey.tiles[number]
+            for number, function, arguments in jobs:
                 future = self.client.submit(
-                    _answer, shared, tile, fillable[tile.core.slices[1:]], key=(f"fill {name}-{run}", number), pure=False
-                )  # fmt: skip
+                    function, shared, *arguments, key=(f"{verb} {name}-{run}", number), pure=False
+                )
                 running[future] = number
                 done.add(future)
                 if len(running) >= self._room():
@@ -164,8 +205,8 @@ class Cluster:
             send()
             while running:
                 future = next(done)
-                answer = self._result(future)
-                yield running.pop(future), answer
+                result = self._result(future)
+                yield running.pop(future), result
                 send()
         finally:
             self.client.cancel([*running, shared], force=True)
@@ -175,11 +216,11 @@ class Cluster:
         threads = int(sum(self.client.nthreads().values()))
         return max(_AHEAD * threads, 4)
 
-    def _result(self, future: Any) -> Answer:
+    def _result(self, future: Any) -> Any:
         from distributed import KilledWorker
 
         try:
-            answer: Answer = future.result()
+            return future.result()
         except StimputeError:
             raise
         except KilledWorker as error:
@@ -195,7 +236,6 @@ class Cluster:
             raise ClusterError(
                 f"--dask: a worker cannot open {error.filename}; inputs must lie where all see them"
             ) from error
-        return answer
 
 
 @contextmanager

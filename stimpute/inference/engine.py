@@ -21,11 +21,11 @@ import numpy as np
 from stimpute import __version__
 from stimpute.inference.answers import (
     Answer,
-    Compute,
+    Executor,
     Kept,
     KeptInMemory,
+    LocalExecutor,
     Prepare,
-    compute_here,
     in_order,
     keep_all,
 )
@@ -80,7 +80,7 @@ def fill_source(
     command: str = "",
     *,
     partial: Partial | None = None,
-    compute: Compute = compute_here,
+    executor: Executor | None = None,
 ) -> FillSummary:
     """Fill every layer of ``source`` into ``sink`` and commit it.
 
@@ -88,7 +88,7 @@ def fill_source(
     ----------
     command : what the user typed, for the output's ``history``.
     partial : where finished tiles are kept, and found again after an interruption.
-    compute : who imputes the tiles.
+    executor : who computes the tiles; None: this process.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def fill_source(
     OutputError : the sink cannot hold a value, or cannot be written.
     """
     started = time.perf_counter()
-    layers, run = [], _Run(sink, compute, progress)
+    layers, run = [], _Run(sink, executor or LocalExecutor(), progress)
     with tempfile.TemporaryDirectory(prefix="stimpute-") as scratch:
         for index in range(len(source.layers)):
             survey = survey_layer(source, index, method, options, progress)
@@ -113,7 +113,7 @@ def fill_source(
     return FillSummary(
         method=method.name, model=getattr(method, "model_name", None), model_sha256=getattr(method, "sha256", None),
         seed=options.seed, layers=tuple(layers), seconds=round(seconds, 3),
-        method_seconds=round(run.watch.seconds, 3) if compute is compute_here else None,
+        method_seconds=round(run.watch.seconds, 3) if isinstance(run.executor, LocalExecutor) else None,
         cell_steps_per_second=round(cells / max(seconds, 1e-9)), outputs=tuple(str(path) for path in outputs),
         adaptation=getattr(method, "adaptation", None),
     )  # fmt: skip
@@ -124,7 +124,7 @@ class _Run:
     """What all layers of a run share."""
 
     sink: Sink
-    compute: Compute
+    executor: Executor
     progress: Progress | None
     watch: Watch = field(default_factory=Watch)
 
@@ -137,7 +137,7 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
     gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
     if gaps:
         prepare = cache(lambda: _prepared(survey, method, run))
-        trust = kept.trust or _trust(survey, prepare(), method, options, run.progress)
+        trust = kept.trust or _trust(survey, prepare(), method, options, run)
         kept.keep_trust(trust)
         blocks = _blended(survey, prepare, trust, kept, options, run)
     else:
@@ -166,13 +166,18 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
 def _prepared(survey: Survey, method: Method, run: _Run) -> Imputer:
     """The method for a layer, its time taken where it stays in this process."""
     imputer = run.watch.timed(method.prepare, survey.overview)
-    return Watched(imputer, run.watch) if run.compute is compute_here else imputer
+    return Watched(imputer, run.watch) if isinstance(run.executor, LocalExecutor) else imputer
 
 
-def _trust(
-    survey: Survey, imputer: Imputer, method: Method, options: FillOptions, progress: Progress | None
-) -> Trust:
-    trust = earn_trust(survey, imputer, options.seed, progress) if options.uncertainty else Trust()
+def _trust(survey: Survey, imputer: Imputer, method: Method, options: FillOptions, run: _Run) -> Trust:
+    if not options.uncertainty:
+        return Trust()
+    trust = earn_trust(
+        survey,
+        lambda questions: run.executor.predictions(survey, imputer, questions),
+        options.seed,
+        run.progress,
+    )
     return _widened(trust, method)
 
 
@@ -193,12 +198,12 @@ def _blended(
 ) -> Iterator[tuple[Window, Answer]]:
     """What the tiles say, blended: in memory, or block by block from the disk where memory does not hold the layer."""
     if isinstance(kept, LayerFolder) and not survey.in_memory:
-        keep_all(survey, prepare, trust, kept, run.compute, run.progress)
+        keep_all(survey, prepare, trust, kept, run.executor, run.progress)
         preferred = getattr(run.sink, "chunk", None)
         chunk = (1, 1, survey.shape[2]) if preferred is None else preferred(survey.index)
         yield from in_blocks(survey, kept, chunk, memory_budget(options), options.max_gap_days is not None, run.progress)  # fmt: skip
         return
-    yield from in_one_piece(survey, in_order(survey, prepare, trust, kept, run.compute), run.progress)
+    yield from in_one_piece(survey, in_order(survey, prepare, trust, kept, run.executor), run.progress)
 
 
 def _untouched(survey: Survey) -> Iterator[tuple[Window, Answer]]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -21,7 +20,6 @@ from scipy.stats import t as student
 from stimpute.calibration import Calibration, distance_to_data
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.holdout import hold_out
-from stimpute.inference.at_once import at_once
 from stimpute.inference.options import Progress
 from stimpute.inference.survey import Survey
 from stimpute.protocols import Imputer, Window
@@ -89,17 +87,25 @@ class Trust:
 
 
 @dataclass(frozen=True, eq=False)
-class _Hidden:
+class Question:
+    """What a method is to predict from the rest of a window of the extended grid: ``hidden``, bool (time, y, x)."""
+
+    window: Window
+    hidden: BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
     """What the method said about hidden cells, in flat arrays."""
 
     error: Float32Array
     scale: Float32Array
     distance: Float32Array
     empty: BoolArray
-    step: npt.NDArray[np.int64]  # that a cell lies in, numbered through all tiles
+    step: npt.NDArray[np.int64]  # that a cell lies in
 
-    def __getitem__(self, chosen: slice | BoolArray) -> _Hidden:
-        return _Hidden(*(getattr(self, f.name)[chosen] for f in fields(self)))
+    def __getitem__(self, chosen: slice | BoolArray) -> Hidden:
+        return Hidden(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
     def fitted(self) -> Trust:
         """Calibrations for either sort of step, each on its own cells where they suffice, else on all."""
@@ -121,31 +127,33 @@ def widening(steps: int) -> float:
     return float(student.ppf(level, max(steps, FEWEST_STEPS)) / NormalDist().inv_cdf(level))
 
 
-def earn_trust(survey: Survey, imputer: Imputer, seed: int, progress: Progress | None = None) -> Trust:
-    """Hide a seeded share of what is observed the way gaps hide it, predict it from the rest, fit the calibrations."""
+Predict = Callable[[Iterable[Question]], Iterator[Hidden]]  # in the order of the questions
+
+
+def earn_trust(survey: Survey, predict: Predict, seed: int, progress: Progress | None = None) -> Trust:
+    """Hide a seeded share of what is observed the way gaps hide it, have it predicted from the rest, fit the calibrations."""
     rng = np.random.default_rng([seed, survey.index])
     windows = _sampled_windows(survey, rng)
-    everywhere = _hidden_everywhere(survey, seed, len(windows)) if survey.in_memory else None
+    asked: list[int] = []  # window by window
 
-    def asked() -> Iterator[tuple[int, int, Stack, BoolArray]]:
-        first_steps = count()
+    def questions() -> Iterator[Question]:
+        everywhere = _hidden_everywhere(survey, seed, len(windows)) if survey.in_memory else None
         for number, window in enumerate(windows):
-            stack = survey.read(window)
             if everywhere is None:
-                patterns = _patterns(stack, int(rng.integers(2**31)), len(windows))
+                patterns = _patterns(survey.read(window), int(rng.integers(2**31)), len(windows))
             else:
                 patterns = [hidden[window.slices] for hidden in everywhere]
             for hidden in patterns:
                 if hidden.any():
-                    yield number, next(first_steps) * stack.shape[0], stack, hidden
+                    asked.append(number)
+                    yield Question(window, hidden)
 
-    def judged(asked_for: tuple[int, int, Stack, BoolArray]) -> tuple[int, _Hidden]:
-        number, first_step, stack, hidden = asked_for
-        return number, _judged(stack, hidden, imputer, first_step)
-
-    parts: list[_Hidden] = []
-    for number, part in at_once(judged, asked(), survey.workers):
-        parts.append(part)
+    parts: list[Hidden] = []
+    steps = 0
+    for part in predict(questions()):
+        number = asked[len(parts)]
+        parts.append(replace(part, step=part.step + steps))
+        steps += windows[number].shape[0]
         if progress:
             progress("calibrate", number + 1, len(windows))
     held = _joined(parts)
@@ -171,28 +179,34 @@ def _hidden_everywhere(survey: Survey, seed: int, tiles: int) -> list[BoolArray]
     return [hidden[..., survey.extended_columns] for hidden in _patterns(stack, seed, tiles)]
 
 
-def _judged(stack: Stack, hidden: BoolArray, imputer: Imputer, first_step: int) -> _Hidden:
+def predict_hidden(stack: Stack, hidden: BoolArray, imputer: Imputer) -> Hidden:
+    """What a method says about observed cells of a stack that are hidden from it."""
     shown = stack.hide(hidden)
     estimate = imputer.impute(shown)
     scale = estimate.scale if estimate.scale is not None else np.ones_like(estimate.mean)
     where = hidden & np.isfinite(estimate.mean) & np.isfinite(scale)
     empty = np.broadcast_to(_empty_steps(shown)[:, None, None], where.shape)
     distance = distance_to_data(shown.valid, shown.times)
-    step = first_step + np.nonzero(where)[0]
-    return _Hidden((stack.values - estimate.mean)[where], scale[where], distance[where], empty[where], step)
+    return Hidden(
+        (stack.values - estimate.mean)[where],
+        scale[where],
+        distance[where],
+        empty[where],
+        np.nonzero(where)[0],
+    )
 
 
-def _joined(parts: list[_Hidden]) -> _Hidden:
+def _joined(parts: list[Hidden]) -> Hidden:
     none = np.empty(0, dtype=np.float32)
-    parts = [*parts, _Hidden(none, none, none, none.astype(bool), none.astype(np.int64))]
-    return _Hidden(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(_Hidden)))
+    parts = [*parts, Hidden(none, none, none, none.astype(bool), none.astype(np.int64))]
+    return Hidden(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Hidden)))
 
 
 def _empty_steps(stack: Stack) -> npt.NDArray[np.bool_]:
     return np.asarray(~stack.valid.any(axis=(1, 2)))
 
 
-def _coverage(held: _Hidden) -> float | None:
+def _coverage(held: Hidden) -> float | None:
     """Share of every second held-out cell inside the interval calibrated on the others."""
     if held.error.size < 4 * MIN_HELD_OUT:
         return None

@@ -7,7 +7,7 @@ import platform
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import netCDF4
 
 from stimpute.errors import ClusterError, UsageError
 from stimpute.estimate import Estimate
-from stimpute.inference.answers import compute_here
+from stimpute.inference.answers import Executor, LocalExecutor
 from stimpute.inference.distributed import Cluster, Recipe, connected, local_workers
 from stimpute.inference.engine import fill_source
 from stimpute.inference.memory import ArraySink
@@ -88,21 +88,22 @@ def cluster(stack_file: Path) -> Iterator[Cluster]:
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-def filled(path: Path, method: object, compute: Callable) -> ArraySink:
+def filled(path: Path, method: object, executor: Executor, uncertainty: bool) -> ArraySink:
     with open_source([path]) as source:
         sink = ArraySink(source.layers[0].shape)
-        options = FillOptions(tile=8, overlap=2)
-        fill_source(source, sink, method, options, compute=compute)  # type: ignore[arg-type]
+        options = FillOptions(tile=8, overlap=2, uncertainty=uncertainty)
+        fill_source(source, sink, method, options, executor=executor)  # type: ignore[arg-type]
     return sink
 
 
-@pytest.mark.parametrize("fatal", [False, True])
+@pytest.mark.parametrize(("uncertainty", "fatal"), [(True, False), (True, True), (False, True)])
 def test_the_answers_are_those_of_one_machine(
-    stack_file: Path, cluster: Cluster, tmp_path: Path, fatal: bool
+    stack_file: Path, cluster: Cluster, tmp_path: Path, uncertainty: bool, fatal: bool
 ) -> None:
+    """Also where a worker is lost: the first one that computes anything, for the calibration if there is one."""
     method = Mortal(tmp_path / "died", os.getpid(), fatal)
-    there = filled(stack_file, method, cluster.compute)
-    here = filled(stack_file, method, compute_here)
+    there = filled(stack_file, method, cluster, uncertainty)
+    here = filled(stack_file, method, LocalExecutor(), uncertainty)
     assert method.deaths.exists() == fatal
     for name in ("values", "flag", "standard_error"):
         np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
