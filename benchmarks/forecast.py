@@ -4,6 +4,7 @@
     python benchmarks/forecast.py skill ../shared/data --model M        with a model trained on the first 70 %:
     python benchmarks/forecast.py train ../shared/data era5 -o M --minutes 20 [--sides 8,8,8]
     python benchmarks/forecast.py scales ../shared/data                 three blocks whose parts grow against three of one size
+    python benchmarks/forecast.py intervals ../shared/data              whether 90 % intervals hold 90 % on short series
     python benchmarks/forecast.py scaling [--full]                      1k, 4k, 16k (and 64k) nodes beside full attention
 
 Tables are printed as Markdown. Training sees the first 70 % of a case only, and validates on the last tenth of that; scores are
@@ -29,6 +30,39 @@ CASES = {
 FIRST = 0.7
 LARGEST_FULL = 64  # side, for full attention: 16k nodes would need 16 times its memory, about 15 GiB
 SCALES = {"growing": (4, 8, 16), "one": (8, 8, 8)}  # sides of the parts of the three blocks
+# how intervals were made was chosen on the first, and judged on the second: file, variable, first step, steps, every so manieth cell, ahead
+SHORT = {
+    "chosen": {
+        "ostia, 6 ahead": ("ostia_monthly", "", 0, 54, 4, 6),
+        "ostia, 12 ahead": ("ostia_monthly", "", 0, 54, 4, 12),
+        "pacificSST 0-54": ("pacificSST", "", 0, 54, 4, 6),
+        "pacificSST 100-160": ("pacificSST", "", 100, 60, 4, 12),
+        "pacificSST 200-242": ("pacificSST", "", 200, 42, 4, 6),
+        "pacificSST 250-286": ("pacificSST", "", 250, 36, 4, 3),
+        "csm_ts 0-54": ("csm_ts_monthly", "", 0, 54, 8, 6),
+        "csm_ts 30-90": ("csm_ts_monthly", "", 30, 60, 8, 12),
+        "csm_ts 55-95": ("csm_ts_monthly", "", 55, 40, 8, 4),
+        "tasmax 100-160": ("tasmax_day_CanESM2_365day", "tasmax", 100, 60, 4, 7),
+        "NRCAN annual": ("NRCAN_SECan_annual", "tg_mean", 0, 30, 8, 3),
+    },
+    "judged": {
+        "GPCP 0-54": ("australiaGPCP", "", 0, 54, 1, 6),
+        "GPCP 100-160": ("australiaGPCP", "", 100, 60, 1, 12),
+        "GPCP 200-242": ("australiaGPCP", "", 200, 42, 1, 6),
+        "SST anomaly 0-54": ("strbook_sst_anom", "", 0, 54, 4, 6),
+        "SST anomaly 150-210": ("strbook_sst_anom", "", 150, 60, 4, 12),
+        "SST anomaly 300-342": ("strbook_sst_anom", "", 300, 42, 4, 6),
+        "chlorophyll 0-60": ("chl_monthly_baie_de_seine", "", 0, 60, 2, 6),
+        "chlorophyll 60-120": ("chl_monthly_baie_de_seine", "", 60, 60, 2, 12),
+        "E1 annual 0-40": ("E1_north_america", "", 0, 40, 4, 4),
+        "E1 annual 120-180": ("E1_north_america", "", 120, 60, 4, 6),
+        "CCSM annual 40-80": ("ccsm_trefht_annual", "", 40, 40, 8, 4),
+        "pr 100-160": ("pr_day_HadGEM2-CC_360day", "pr", 100, 60, 4, 7),
+        "mrsos": ("mrsos_day_EC-Earth3", "", 0, 31, 4, 4),
+        "ERA5 100-196": ("era5_t2m_uk_201903", "", 100, 96, 4, 12),
+    },
+}
+UNREAD_TIMES = {"csm_ts_monthly": 100}  # months in a calendar with a year zero, which no reader decodes
 METHODS = ("sba", "blend", "persistence", "last-cycle", "dlinear", "ar")
 
 
@@ -67,6 +101,11 @@ def main(given: Sequence[str] | None = None) -> int:
     multiscale.add_argument("--steps", type=int, default=160, help="of each training")
     multiscale.add_argument("--seeds", type=int, default=2, help="trainings of each")
     multiscale.set_defaults(run=scales)
+    held = commands.add_parser("intervals")
+    held.add_argument("data", type=Path)
+    held.add_argument("--groups", default=",".join(SHORT))
+    held.add_argument("--method", default="blend")
+    held.set_defaults(run=intervals)
     growing = commands.add_parser("scaling")
     growing.add_argument("--full", action="store_true", help="64k nodes too")
     growing.add_argument(
@@ -135,6 +174,44 @@ def skill(given: argparse.Namespace) -> None:
                 ),
                 flush=True,
             )
+
+
+def intervals(given: argparse.Namespace) -> None:
+    """What 90 % intervals held on short pieces, from up to eight origins in the last 40 % of each."""
+    from stimpute.api.forecasting import open_forecaster
+    from stimpute.evaluation.forecasts import ForecastEvaluation, evaluate_forecasts
+
+    for group in given.groups.split(","):
+        print(
+            f"\n### {group}\n\n| series | shape | ahead | MAE | CRPS | 90 % cov. |\n|---|---|---|---|---|---|"
+        )
+        held = []
+        for name, (*where, steps) in SHORT[group].items():
+            stack, layer = piece_of(given.data, *where)
+            runs = [(given.method, lambda: open_forecaster(given.method, None))]
+            row = evaluate_forecasts(stack, layer, runs, ForecastEvaluation(steps, 8, 0.4)).rows[0]
+            if row.scores is None:
+                raise SystemExit(f"{name}: {row.note}")
+            s, shape = row.scores, " x ".join(map(str, stack.shape))
+            held.append(s.coverage)
+            print(
+                f"| {name} | {shape} | {steps} | {s.mae:.3g} | {s.crps:.3g} | {s.coverage:.1%} |", flush=True
+            )
+        apart = np.abs(np.array(held) - 0.9).mean()
+        print(f"| mean, and mean distance from 90 % | | | | | {np.mean(held):.1%}, {apart:.1%} |")
+
+
+def piece_of(data: Path, name: str, variable: str, first: int, count: int, thin: int):
+    """(stack, layer) of some steps and every ``thin``-th row and column of a complete field."""
+    from stimpute.io import ReadOptions, open_source
+    from stimpute.protocols import Window
+
+    months = UNREAD_TIMES.get(name)
+    times = tuple(f"{1901 + i // 12}-{i % 12 + 1:02d}-15" for i in range(months)) if months else None
+    options = ReadOptions(variables=(variable,) if variable else (), times=times)
+    with open_source([data / "complete_fields" / f"{name}.nc"], options) as source:
+        stack, every = source.read(Window.whole(source.layers[0].shape)), slice(None, None, thin)
+        return stack.window(slice(first, first + count), every, every), source.layers[0]
 
 
 def train(given: argparse.Namespace) -> None:

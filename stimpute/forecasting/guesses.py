@@ -123,16 +123,21 @@ def _one(history: History, steps: int, count: int, known: Known, back: int) -> G
     return Guesses(*parts, prior[:, None], prior_error[:, None], anomalies)
 
 
-def origins(history: History, steps: int, count: int = ORIGINS) -> list[int]:
+def origins(history: History, steps: int, count: int = ORIGINS, *, nearer: bool = False) -> list[int]:
     """Slots before the origin at which guesses are asked: what follows is known, what precedes is long enough.
 
     Where the series has holes, an origin follows something stored; those of which more than half of the steps to come were stored are
-    taken first, then any with some.
+    taken first, then any with some. ``nearer``: where fewer than ``count`` fit one after the other they come closer together, and
+    after the last of them only the first steps to come are known.
     """
     length, period = history.values.shape[1], history.period[0]
     stored = history.valid[0].any(dim=1)
     needed = max(steps, 2 * period if length >= 3 * period + steps else round(1.5 * period), 8)
-    possible = list(range(steps, length - needed + 1, steps))
+    room = length - needed
+    apart = steps
+    if nearer and steps <= room < count * steps:
+        apart = math.ceil(room / count)
+    possible = list(range(apart, room + 1, apart))
     followed = {back: float(stored[length - back :][:steps].float().mean()) for back in possible}
     recent = {back: bool(stored[max(length - back - steps, 0) : length - back].any()) for back in possible}
     best = [back for back in possible if followed[back] > 0.5 and recent[back]]

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stimpute.calibration import Calibration
 from stimpute.errors import InputError
 from stimpute.estimate import Estimate
 from stimpute.forecasting.graph import Graph, divisions_of, graph_of, laplacian_positions
 from stimpute.forecasting.guesses import GUESSES, Guesses, Known, make_guesses, origins
+from stimpute.forecasting.intervals import Missed, calibrated, mean_error, spatial_freedom
 from stimpute.forecasting.network import SBATransformer, Surroundings
 from stimpute.forecasting.series import History, closed_up, even_slots, regular
 from stimpute.layers.prediction import Prediction
@@ -54,8 +54,8 @@ class SBAForecaster:
     ) -> Estimate:
         """Mean and standard error of the next ``steps`` steps; NaN where nothing was observed among those looked back on.
 
-        The scale is calibrated on the errors made at earlier origins of the same stack, by lead time. Where the network was worse
-        than the blend there, the blend is what is said.
+        The scale is calibrated by lead time on the errors made at earlier origins of the same stack, and the wider the fewer
+        they are. Where the network was worse than the blend there, the blend is what is said.
 
         Raises
         ------
@@ -66,16 +66,15 @@ class SBAForecaster:
         around = self._surroundings(graph)
         known: Known = {}
         guesses = make_guesses(history, steps, known=known)
-        calibration, error = self._calibration(history, steps, around, known)
-        self.used = self.name
-        if around is not None and not self.always:
-            of_blend, blend_error = self._calibration(history, steps, None, known)
-            if blend_error <= error:
-                around, calibration, self.used = None, of_blend, "blend"
+        voices = [around] if around is None or self.always else [around, None]
+        missed = self._missed(history, steps, voices, known)
+        self.used, chosen = self.name, missed[0]
+        if len(voices) > 1 and mean_error(missed[1]) <= mean_error(missed[0]):
+            around, self.used, chosen = None, "blend", missed[1]
         prediction = self._say(history, guesses, around)
-        leads = np.broadcast_to(np.arange(1.0, steps + 1)[:, None], (steps, len(graph)))
         mean = prediction.mean[0, :, 0].double().cpu().numpy() * float(unit) + center[0].cpu().numpy()
-        scale = calibration.apply(prediction.scale[0, :, 0].cpu().numpy(), leads) * float(unit)
+        freedom = spatial_freedom(guesses.anomalies[0].cpu().numpy(), history.valid[0].cpu().numpy())
+        scale = calibrated(chosen, prediction.scale[0, :, 0].cpu().numpy(), freedom) * np.float32(unit)
         return Estimate(on_grid(mean, graph, past), on_grid(scale, graph, past))
 
     def _surroundings(self, graph: Graph) -> Surroundings | None:
@@ -91,26 +90,25 @@ class SBAForecaster:
         said: Prediction = self.network(history, guesses, around)
         return said
 
-    def _calibration(
-        self, history: History, steps: int, around: Surroundings | None, done: Known
-    ) -> tuple[Calibration, float]:
-        """At earlier origins: factors of the scale, and the mean absolute error."""
-        errors, scales, leads = [], [], []
-        for back in origins(history, steps, CALIBRATED):
+    def _missed(
+        self, history: History, steps: int, voices: list[Surroundings | None], done: Known
+    ) -> list[list[Missed]]:
+        """What network (with surroundings) and blend (None) missed at earlier origins."""
+        missed: list[list[Missed]] = [[] for _ in voices]
+        asked = len(origins(history, steps))
+        for back in origins(history, steps, CALIBRATED, nearer=True):
             earlier = history.earlier(back)
             start = earlier.values.shape[1]
-            truth, known = (
-                t[0, start : start + steps].cpu().numpy() for t in (history.values, history.valid)
-            )
-            said = self._say(earlier, make_guesses(earlier, steps, known=done, back=back), around)
-            errors.append((said.mean[0, :, 0].cpu().numpy() - truth)[known])
-            scales.append(said.scale[0, :, 0].cpu().numpy()[known])
-            leads.append(np.broadcast_to(np.arange(1.0, steps + 1)[:, None], known.shape)[known])
-        if not errors:
-            return Calibration(np.zeros(1), np.ones(1), 0.0, 0.9, 0), 0.0
-        error = np.concatenate(errors)
-        fitted = Calibration.fit(error, np.concatenate(scales), np.concatenate(leads))
-        return fitted, float(np.abs(error).mean()) if len(error) else 0.0
+            truth, known = (t[0, start : start + steps] for t in (history.values, history.valid))
+            guesses = make_guesses(earlier, steps, known=done, back=back)
+            alike = len(origins(earlier, steps)) >= asked
+            for voice, of_voice in zip(voices, missed, strict=True):
+                said = self._say(earlier, guesses, voice)
+                error = torch.full_like(said.mean[0, :, 0], torch.nan)
+                error[: len(truth)] = torch.where(known, said.mean[0, : len(truth), 0] - truth, torch.nan)
+                scale = said.scale[0, :, 0].cpu().numpy() if alike else None
+                of_voice.append(Missed(back, error.cpu().numpy(), scale))
+        return missed
 
 
 class GuessForecaster:

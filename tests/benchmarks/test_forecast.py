@@ -92,3 +92,30 @@ def test_scales_compares_growing_parts_with_parts_of_one_size_on_the_same_origin
     growing, one, ratio = (float(cell.split()[0]) for cell in row[1:])
     assert 0.5 < growing < 2
     assert ratio == pytest.approx(growing / one, abs=2e-4)
+
+
+def test_intervals_prints_what_was_held_on_every_piece_and_their_mean(small, monkeypatch, capsys):
+    stack, layer, _ = forecast.stack_of(Path(), "era5")
+    monkeypatch.setattr(forecast, "piece_of", lambda data, *where: (stack, layer))
+    monkeypatch.setattr(
+        forecast, "SHORT", {"some": {"a": ("f", "", 0, 60, 1, 3), "b": ("f", "", 0, 60, 1, 4)}}
+    )
+    assert forecast.main(["intervals", "unused", "--groups", "some", "--method", "persistence"]) == 0
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0].strip() for row in rows] == ["series", "a", "b", "mean, and mean distance from 90 %"]
+    held = [float(row[5].strip(" %")) for row in rows[1:3]]
+    assert float(rows[3][5].split("%")[0]) == pytest.approx(np.mean(held), abs=0.11)
+
+
+def test_a_piece_is_some_steps_and_every_so_manieth_cell(tmp_path):
+    import xarray as xr
+
+    (tmp_path / "complete_fields").mkdir()
+    values = np.arange(20 * 6 * 8, dtype="f4").reshape(20, 6, 8)
+    axes = {"time": np.arange(20, dtype="f8"), "lat": np.arange(6.0), "lon": np.arange(8.0)}
+    field = xr.DataArray(values, axes, ("time", "lat", "lon"), "v")
+    field["time"].attrs["units"] = "days since 2000-01-01"
+    field.to_dataset().to_netcdf(tmp_path / "complete_fields" / "f.nc")
+    stack, layer = forecast.piece_of(tmp_path, "f", "v", 5, 10, 2)
+    assert layer.name == "v"
+    np.testing.assert_array_equal(stack.values, values[5:15, ::2, ::2])
