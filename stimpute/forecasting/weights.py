@@ -9,8 +9,8 @@ from torch import Tensor
 
 PRIOR_POWER = 4.0
 ERROR_FLOOR = 5e-3
-NODE_POWER = 2.0  # by which a node departs from the stacked weights
-STACKED_SHARE, FEW = 0.7, 3  # of the weights, where at least so many origins could be asked; half with fewer
+TILT_POWER = 2.0  # by which a node and lead time depart from the stacked weights
+STACKED_SHARE, FEW = 0.7, 3  # of the weights, where at least so many origins could be asked; with fewer half
 FAR = 2.0  # times the error of the best: guesses that are worse are not heard
 STACKED_ROWS, STACKING_STEPS, STACKING_RATE = 20_000, 200, 0.3
 _SMALLEST = 1e-6
@@ -55,8 +55,8 @@ def blend_weights(asked: list[Asked], like: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (K, H, N) that sum to 1 over the guesses, and the log of each guess's error there (K, H, N).
 
     One part are powers of each guess's own error; the other the weights, shared by all, with which the guesses together were
-    best, tilted towards those that were better at a node. The first are safe where few origins could be asked, the second know which guesses
-    err alike. Guesses far worse than the best have no part in either.
+    best, tilted towards those that were better at a node, and at a lead time too where a few origins tell. The first are safe
+    where few origins could be asked, the second know which guesses err alike. Guesses far worse than the best have no part in either.
     """
     by_lead, log_error = trust(asked, like)
     alone = (-PRIOR_POWER * log_error).softmax(dim=0)
@@ -69,8 +69,8 @@ def blend_weights(asked: list[Asked], like: Tensor) -> tuple[Tensor, Tensor]:
     kept = [Asked(a.said[heard], a.truth, a.known) for a in asked]
     shared = torch.zeros_like(overall)
     shared[heard] = stacked(kept, by_lead[heard])
-    shared = shared[:, None, None]
-    tilted = shared * torch.exp(-NODE_POWER * (log_error - by_lead.log()[:, :, None]))
+    usual = overall[:, None] if len(asked) >= FEW else by_lead
+    tilted = shared[:, None, None] * torch.exp(-TILT_POWER * (log_error - usual.log()[:, :, None]))
     together = tilted / tilted.sum(dim=0).clamp_min(_SMALLEST)
     share = STACKED_SHARE if len(asked) >= FEW else 0.5
     return ((1 - share) * alone + share * together).clamp_min(_SMALLEST), log_error

@@ -242,3 +242,11 @@ def test_guesses_far_worse_than_the_best_are_not_heard():
     weight, _ = blend_weights(asked, asked[0].said)
     assert float(weight[2].max()) < 1e-5
     assert float(weight[[0, 1, 3, 4]].sum(dim=0).min()) > 0.999
+
+
+def test_a_guess_bad_at_the_first_step_is_not_heard_there_though_it_is_the_best_later():
+    falling, rising = np.array([[1.5], [1.0], [0.5]]), np.array([[0.3], [1.0], [1.5]])
+    asked = asked_of(np.random.default_rng(6), (falling, rising, 1.9, 1.9), origins=8, nodes=40)
+    weight, _ = blend_weights(asked, asked[0].said)
+    assert float(weight[0, 0].max()) < 0.1
+    assert float(weight[0, 2].min()) > 0.6
