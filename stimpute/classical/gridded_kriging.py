@@ -17,6 +17,7 @@ from stimpute.classical import kriging_solver as solver
 from stimpute.classical.stack_covariance import Covariance, fit_covariance
 
 _MAX_NUMBERS = 9_500_000  # of the matrices of all wavenumbers: longer stacks are done in overlapping spells
+_OVERLAP = 0.25  # of two spells
 _LONG, _WORK = 64, 1500  # steps of a spell; the same times the side of the grid in cells, for small grids
 
 
@@ -94,17 +95,19 @@ def _solved(shown: Tensor, seen: Tensor, filled: Tensor, covariance: Covariance,
 
 
 def windows(steps: int, height: int, width: int) -> list[tuple[int, int]]:
-    """Spells of time (start, stop) that overlap by a quarter and together cover all steps, as long as memory and work allow.
+    """Spells of time (start, stop) of equal length, as few as memory and work allow; they overlap by a quarter and cover all steps.
 
     >>> windows(10, 48, 48), windows(100, 80, 80)
-    ([(0, 10)], [(0, 38), (29, 67), (58, 96), (62, 100)])
+    ([(0, 10)], [(0, 31), (23, 54), (46, 77), (69, 100)])
     """
     cells = height * width
     longest = max(8, min(math.isqrt(_MAX_NUMBERS // cells), max(_LONG, _WORK // math.isqrt(cells))))
-    if steps <= longest:
-        return [(0, steps)]
-    starts = [*range(0, steps - longest, longest - longest // 4), steps - longest]
-    return [(start, start + longest) for start in starts]
+    count, length = 1, steps
+    while length > longest:
+        count += 1
+        length = math.ceil(steps / (count - (count - 1) * _OVERLAP))
+    starts = (round(i * (steps - length) / max(count - 1, 1)) for i in range(count))
+    return [(start, start + length) for start in starts]
 
 
 def _taper(start: int, stop: int, steps: int) -> Tensor:
