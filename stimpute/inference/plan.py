@@ -22,7 +22,7 @@ OUTPUT_BYTES = (
     5  # per cell-step besides the variable itself: float32 standard error and a byte of flag, uncompressed
 )
 WRITE_SECONDS = 1.2e-7  # per cell-step: keeping, blending, deciding, packing and writing, uncompressed
-BASE_BYTES = 450 * 2**20  # the interpreter with its libraries
+BASE_BYTES = 400 * 2**20  # the interpreter with its libraries
 
 
 @dataclass(frozen=True)

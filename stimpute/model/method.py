@@ -39,7 +39,7 @@ class STMethod:
     name = "st"
     sees_whole = False
     min_tile, max_steps = 48, 365  # of a read, halo included
-    bytes_per_cell = 1500  # at the peak, candidates included
+    bytes_per_cell = 1600  # at the peak, candidates included
 
     def __init__(
         self,
