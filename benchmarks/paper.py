@@ -27,6 +27,7 @@ import numpy as np
 from scoring import paper_page, trained, worlds
 from scoring.paper_page import Errors, Findings, errors_of
 from scoring.runs import Key, Result, Store, code_digest
+from scoring.seen import training_of
 from scoring.trained import Budget, Course, Row
 
 from stimpute import __version__
@@ -343,7 +344,7 @@ def _about(task: Task, arguments: Sequence[str] | None) -> dict[str, object]:
     plan = trained.Plan("soil_moisture", task.rows[0], 0, task.budget, task.sizes)
     return {
         "command": " ".join(["python benchmarks/paper.py", *shown]),
-        "model": model.name, "sha256": model.sha256, "training": str(model.card.get("training", {}).get("data", "unknown")),
+        "model": model.name, "sha256": model.sha256, "training": training_of(model.card),
         "device": f"{threads} thread{'s' if threads != '1' else ''} of a CPU" if device.type == "cpu" else device.type,
         "versions": {"stimpute": __version__, "Python": platform.python_version()}
         | {n: importlib.metadata.version(n) for n in ("torch", "numpy", "scipy")},

@@ -301,7 +301,7 @@ def _about(plan: Plan, partial: str, figures: Sequence[str], arguments: Sequence
     shown = [Path(a).name if os.path.isabs(a) else a for a in given]  # paths of one machine stay there
     libraries = ("torch", "numpy", "rasterio")
     return pages.About(
-        model.name, model.sha256, str(model.card.get("training", {}).get("data", "unknown")), plan.seeds,
+        model.name, model.sha256, seen.training_of(model.card), plan.seeds,
         " ".join(["python benchmarks/skill.py", *shown]),
         {"stimpute": __version__, "Python": platform.python_version()} | {n: importlib.metadata.version(n) for n in libraries},
         partial, figures, plan.account.told,

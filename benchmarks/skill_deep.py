@@ -133,7 +133,7 @@ def report(
     model = load_model(options.model or DEFAULT_MODEL)
     shown = [Path(a).name if os.path.isabs(a) else a for a in given]
     about = pages.About(
-        model.name, model.sha256, str(model.card.get("training", {}).get("data", "unknown")), (0,),
+        model.name, model.sha256, seen.training_of(model.card), (0,),
         " ".join(["python benchmarks/skill_deep.py", *shown]),
         {"stimpute": __version__, "Python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("torch", "numpy", "pypots")},

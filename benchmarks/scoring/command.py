@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from scoring.pages import About
+from scoring.seen import training_of
 from stimpute import __version__
 from stimpute.errors import StimputeError, StimputeWarning
 from stimpute.inference.engine import fill_source
@@ -75,7 +76,7 @@ def about_run(
     shown = [Path(a).name if os.path.isabs(a) else a for a in given]
     versions = {"stimpute": __version__, "Python": platform.python_version()}
     return About(
-        loaded.name, loaded.sha256, str(loaded.card.get("training", {}).get("data", "unknown")), seeds,
+        loaded.name, loaded.sha256, training_of(loaded.card), seeds,
         " ".join([f"python benchmarks/{program}.py", *shown]),
         versions | {n: importlib.metadata.version(n) for n in LIBRARIES}, "; ".join(partial),
     )  # fmt: skip

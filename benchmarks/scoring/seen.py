@@ -27,6 +27,25 @@ def is_of(archive: str, stem: str) -> bool:
     return archive.startswith(stem) and not archive[len(stem) : len(stem) + 1].isalnum()
 
 
+def training_of(card: dict[str, Any]) -> str:
+    """The last training run that a card tells of, in words.
+
+    >>> training_of({"training": {"archives": [{}, {}], "world_share": 0.5, "steps": 1143, "from": {"name": "a", "sha256": "0123456789ab"}}})
+    '1,143 steps on 2 archives and simulated worlds (50% of the examples), from a (sha256 01234567…)'
+    >>> training_of({})
+    'unknown'
+    """
+    told = card.get("training", {})
+    if "steps" not in told:
+        return str(told.get("data", "unknown"))
+    archives, share = len(told.get("archives", ())), told.get("world_share", 0)
+    sources = [f"{archives} archive{'' if archives == 1 else 's'}"] if archives else []
+    sources += [f"simulated worlds ({share:.0%} of the examples)"] if share else []
+    origin = told.get("from")
+    start = f", from {origin['name']} (sha256 {origin['sha256'][:8]}…)" if origin else ""
+    return f"{told['steps']:,} steps on {' and '.join(sources)}{start}"
+
+
 @dataclass(frozen=True)
 class Account:
     """What weights were trained on.
