@@ -33,7 +33,7 @@ def cell_km(grid: Grid) -> float:
 
 
 def traits(
-    observed_per_cell: npt.NDArray[np.int64], steps: int, variogram: VariogramAnalysis | None, grid: Grid
+    observed_per_cell: npt.NDArray[np.integer], steps: int, variogram: VariogramAnalysis | None, grid: Grid
 ) -> dict[str, float]:
     """What a stack is like; what cannot be said of it is left out.
 

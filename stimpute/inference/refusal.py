@@ -81,9 +81,9 @@ def refused_gaps(
         found["beyond --max-distance"] = ~_near(survey, window, options.max_distance, ~valid)
     limit = extrapolation_limit(survey, options)
     if math.isfinite(limit):
-        first, last = (days[window.slices[1]] for days in survey.first_and_last)
-        past = (past_days(first, last, survey.times[window.slices[0]]) > limit) & ~valid
-        past &= np.isfinite(first)  # never observed cells have a rule of their own
+        first, last = (steps[window.slices[1]] for steps in survey.first_and_last)
+        days = past_days(survey.times[first], survey.times[last], survey.times[window.slices[0]])
+        past = (days > limit) & ~valid & (first >= 0)  # never observed cells have a rule of their own
         if past.any() and survey.range_km is not None:
             unit: Literal["km", "cells"] = "cells" if survey.grid.units == "cells" else "km"
             past &= ~_near(survey, window, Distance(survey.range_km, unit), past)

@@ -48,7 +48,7 @@ def layer_statistics(source: Source, index: int, memory: int | None = None) -> L
     t, ny, nx = layer.shape
     stack = scan.whole or scan.overview
     values = stack.values[stack.valid]
-    observed, ever = int(scan.per_cell.sum()), int((scan.per_cell > 0).sum())
+    observed, ever = int(scan.per_cell.sum(dtype=np.int64)), int((scan.per_cell > 0).sum())
     return LayerStatistics(
         name=layer.name, units=layer.units, shape=layer.shape, observed=observed, missing=1 - observed / (t * ny * nx),
         never_observed=1 - ever / (ny * nx), missing_where_ever_observed=1 - observed / (t * ever) if ever else 1.0,

@@ -32,13 +32,17 @@ STEP_BYTES = 40  # per cell of one step: what is kept of every cell whatever the
 ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself
 WHOLE_BYTES, TILE_BYTES = 120, 1600  # per cell-step inside a method that does not say: classical, network
 COVARIATE_BYTES = 45  # per cell-step and covariate
-MAP_BYTES, OVERVIEW_BYTES = 40, 24  # per cell of the grid, per cell-step of the overview
+MAP_BYTES, OVERVIEW_BYTES = 28, 24  # per cell of the grid, per cell-step of the overview
 BAND_SHARE, BAND_BYTES = (
     4,
     16,
 )  # share of the memory for rows of tiles read at once, bytes per cell-step of them
 FEW_STEPS = 5
 MAX_HALO, NETWORK_HALO, MANY_STEPS = 16, 8, 6  # cells, of networks where there are many steps (decision 4)
+
+
+# (y, x) each: the steps in which a cell was first and last observed; -1: never
+FirstAndLast = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +60,9 @@ class Survey:
     margin: int
     in_memory: bool
     overview: Stack
-    observed_per_cell: npt.NDArray[np.int64]
+    observed_per_cell: npt.NDArray[np.int32]
     observed_per_step: npt.NDArray[np.int64]
-    first_and_last: tuple[
-        npt.NDArray[np.float64], npt.NDArray[np.float64]
-    ]  # (y, x): days of a cell's; inf, -inf: none
+    first_and_last: FirstAndLast
     times: npt.NDArray[np.float64]  # days, of every step
     grid: Grid
     fillable: BoolArray  # (y, x): may be filled
@@ -78,7 +80,7 @@ class Survey:
     @property
     def observed(self) -> int:
         """Observed cell-steps."""
-        return int(self.observed_per_cell.sum())
+        return int(self.observed_per_cell.sum(dtype=np.int64))
 
     @property
     def cells(self) -> int:
@@ -171,11 +173,9 @@ class Scan:
     read: Read
     whole: Stack | None
     overview: Stack
-    per_cell: npt.NDArray[np.int64]
+    per_cell: npt.NDArray[np.int32]
     per_step: npt.NDArray[np.int64]
-    first_and_last: tuple[
-        npt.NDArray[np.float64], npt.NDArray[np.float64]
-    ]  # days; inf, -inf where nothing was observed
+    first_and_last: FirstAndLast
 
 
 def _where(source: Source, layer: Layer) -> str:
@@ -195,20 +195,19 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
     )
     in_memory = math.prod(shape) * ENGINE_BYTES <= budget
     every_step, every_cell = thinning(shape, OVERVIEW_CELLS)
-    per_cell = np.zeros(shape[1:], dtype=np.int64)
+    per_cell = np.zeros(shape[1:], dtype=np.int32)
     per_step = np.zeros(shape[0], dtype=np.int64)
-    seen_first, seen_last = np.full(shape[1:], np.inf), np.full(shape[1:], -np.inf)
+    first_seen, last_seen = (np.full(shape[1:], -1, dtype=np.int32) for _ in range(2))
     whole, thinned = None, []
     for start, stop in _slabs(
         shape, shape[0] if in_memory else budget // (ENGINE_BYTES * shape[1] * shape[2])
     ):
         slab = source.read(Window((start, stop), (0, shape[1]), (0, shape[2])), index)
-        per_cell += slab.valid.sum(axis=0)
-        ever, days = slab.valid.any(axis=0), source.times[start:stop]
-        first_days, last_days = days[slab.valid.argmax(axis=0)], days[::-1][slab.valid[::-1].argmax(axis=0)]
-        np.minimum(seen_first, np.where(ever, first_days, np.inf), out=seen_first)
-        np.maximum(seen_last, np.where(ever, last_days, -np.inf), out=seen_last)
-        per_step[start:stop] = slab.valid.sum(axis=(1, 2))
+        for step, seen in enumerate(slab.valid, start):
+            per_cell += seen
+            per_step[step] = seen.sum()
+            np.copyto(first_seen, step, where=seen & (first_seen < 0))
+            np.copyto(last_seen, step, where=seen)
         first = -start % every_step
         if first < stop - start:
             thinned.append(_thin(slab, slice(first, None, every_step), every_cell))
@@ -216,7 +215,7 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
         if progress:
             progress("survey", stop, shape[0])
     read = StackSource(whole).read if whole is not None else (lambda window: source.read(window, index))
-    return Scan(read, whole, _joined(thinned), per_cell, per_step, (seen_first, seen_last))
+    return Scan(read, whole, _joined(thinned), per_cell, per_step, (first_seen, last_seen))
 
 
 def thinning(shape: tuple[int, int, int], cells: int) -> tuple[int, int]:
