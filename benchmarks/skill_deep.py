@@ -138,7 +138,7 @@ def report(
         {"stimpute": __version__, "Python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("torch", "numpy", "pypots")},
         f"crops of {SIDE} x {SIDE} cells and at most {STEPS} steps, pattern {options.kind}; "
-        f"{', '.join(deep.NAMES)} trained on each crop for {options.minutes:g} minutes or until they stop improving",
+        f"{', '.join(n for n in options.methods.split(',') if n in deep.NAMES)} trained on each crop for {options.minutes:g} minutes or until they stop improving",
         seen=seen.account_of(model).told,
     )  # fmt: skip
     pages.write_json(options.out / "skill_deep.json", about, rows, [], cases)

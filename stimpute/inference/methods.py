@@ -61,7 +61,7 @@ def open_method(
     ----------
     name : one of :func:`method_names`.
     model : name or path of a model, for ``st``; None: the default one.
-    fast : of ``st``: fewer candidates, about 1.6 times as fast.
+    fast : of ``st``: fewer candidates, about 1.3 times as fast.
 
     Raises
     ------
