@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise StimputeError(f"--page-only: no run of these options is kept in {cache}")
         partial = [f"without {_named(p)}" for p, c in zip(plans, curves, strict=True) if c is None]
         partial += ["a try on tiny examples (--quick): the figures mean nothing"] if options.quick else []
-        about = about_run("compute", DEFAULT_MODEL, (options.seed,), partial, arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        told = [word for word in given if word != "--page-only"]  # writes what the command without it would
+        about = about_run("compute", DEFAULT_MODEL, (options.seed,), partial, told)
         report(compute_page.Findings(done, len(archives), about), options)
     except StimputeError as error:
         print(f"compute: {error}", file=sys.stderr)
