@@ -15,6 +15,7 @@ from stimpute.protocols import Method
 from stimpute.stack import Stack
 
 HERO = "st"
+FAST = "st-fast"  # `fill --fast`
 GDAL = "gdal-fillnodata"
 KRIGING_CELLS = 300_000
 
@@ -49,7 +50,7 @@ class GdalFillnodata:
 
 def names() -> tuple[str, ...]:
     """Every method, the pretrained model first."""
-    return (*method_names(), GDAL)
+    return (*method_names(), FAST, GDAL)
 
 
 def open_peer(name: str, model: str | None) -> Method:
@@ -61,9 +62,10 @@ def open_peer(name: str, model: str | None) -> Method:
     """
     if name == GDAL:
         return GdalFillnodata()
-    return open_method(
-        name, model if name == HERO else None, "cpu", threads=int(os.environ.get("OMP_NUM_THREADS", "1"))
-    )
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    if name == FAST:
+        return open_method(HERO, None, "cpu", threads=threads, fast=True)
+    return open_method(name, model if name == HERO else None, "cpu", threads=threads)
 
 
 def identity(name: str, model: str | None) -> str:

@@ -84,7 +84,7 @@ def fill(
     from stimpute.inference.memory import RecordingSink
 
     run, writing, reading = fill_options(options), sink_options(options), read_options(options)
-    budget = adapt_budget(options.get("adapt"), options.get("method", "st"))
+    budget = adapt_budget(options.get("adapt"), options.get("method", "st"), options.get("fast", False))
     inputs = as_inputs(x)
     plot = _picture(
         options.get("plot"),
@@ -134,7 +134,7 @@ def plan(
     from stimpute.inference.plan import plan_fill
 
     run, writing, reading = fill_options(options), sink_options(options), read_options(options)
-    budget = adapt_budget(options.get("adapt"), options.get("method", "st"))
+    budget = adapt_budget(options.get("adapt"), options.get("method", "st"), options.get("fast", False))
     inputs = as_inputs(x)
     _picture(
         options.get("plot"),
@@ -227,7 +227,7 @@ def evaluate(
     Parameters
     ----------
     holdout : pattern(s): pixel, gap, block, frames, swath, value.
-    fast : of ``st``: scored a second time, as ``st+fast``, with fewer candidates.
+    fast : of ``st``: scored a second time, as ``st+fast``, with fewer candidates and without the network.
     adapt : as of :func:`fill`: the network is scored a second time, as ``st+adapt``, adapted to what is not hidden.
     by : also score by ``distance`` to the nearest observation, or by gap ``length``.
     methods : names; None: all, the pretrained network included.
@@ -271,7 +271,7 @@ def evaluate(
     if fast:
         runs.insert(
             names.index("st") + 1,
-            ("st+fast", lambda _: open_method("st", model, device, threads=threads, fast=True)),
+            ("st+fast", lambda _: open_method("st", None, device, threads=threads, fast=True)),
         )
     boards = []
     with io.open_source(as_inputs(x), read_options(options)) as source:

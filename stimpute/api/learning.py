@@ -208,12 +208,14 @@ def _model_config(archives: Sequence[Archive], options: Mapping[str, Any]) -> An
 # --- adapting ---------------------------------------------------------------------------------------------------------
 
 
-def adapt_budget(adapt: float | str | None, method: str) -> tuple[float | None, int | None] | None:
+def adapt_budget(
+    adapt: float | str | None, method: str, fast: bool = False
+) -> tuple[float | None, int | None] | None:
     """(minutes, steps) of ``--adapt``, one of them None; None where nothing is to be adapted.
 
     Raises
     ------
-    UsageError : no budget, or a method that learns nothing.
+    UsageError : no budget, or a method that learns nothing, as ``st`` does if it is ``fast``.
 
     >>> adapt_budget(2, "st"), adapt_budget("300steps", "st"), adapt_budget(None, "linear")
     ((2.0, None), (None, 300), None)
@@ -224,6 +226,8 @@ def adapt_budget(adapt: float | str | None, method: str) -> tuple[float | None, 
         raise UsageError(
             f"--adapt {adapt}: method {method} has no model to adapt; leave --adapt out or use --method st"
         )
+    if fast:
+        raise UsageError(f"--adapt {adapt}: --fast leaves the network out; leave one of them out")
     steps = re.fullmatch(r"(\d+) ?steps?", str(adapt).strip())
     if steps and int(steps[1]) > 0:
         return None, int(steps[1])
@@ -273,7 +277,7 @@ def adapt_method(
     )  # fmt: skip
     if before is None:
         warnings.warn(adaptation.sentence, StimputeWarning, stacklevel=2)
-    return PretrainedMethod(done.model, method.device, method.precision, adaptation, method.fast)
+    return PretrainedMethod(done.model, method.device, method.precision, adaptation)
 
 
 def adapt_once(
@@ -289,7 +293,7 @@ def adapt_once(
         known = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
         adaptation = Adaptation(**known["adaptation"])
         model = load_model(folder / known["weights"]) if adaptation.kept else method.model
-        return PretrainedMethod(model, method.device, method.precision, adaptation, method.fast)
+        return PretrainedMethod(model, method.device, method.precision, adaptation)
     adapted = adapt_method(source, method, budget, **more)
     if folder is not None and adapted.adaptation is not None:
         folder.mkdir(exist_ok=True)

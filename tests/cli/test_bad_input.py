@@ -164,6 +164,10 @@ def test_a_picture_is_never_drawn_onto_an_input(refused: Callable, small: Path, 
 def test_fast_is_not_ignored_where_it_has_no_effect(refused: Callable, small: Path, tmp_path: Path) -> None:
     assert "--fast" in refused(2, "fill", small, tmp_path / "out.nc", "--method", "linear", "--fast")
     assert "--fast" in refused(2, "evaluate", small, "--methods", "linear", "--fast")
+    for more in (("--adapt", "1"), ("--model", "st-small"), ("--precision", "bf16")):
+        said = refused(2, "fill", small, tmp_path / "out.nc", "--fast", *more)
+        assert more[0] in said
+        assert "--fast leaves the network out" in said
 
 
 def test_half_precision_is_not_ignored_where_it_has_no_effect(
