@@ -11,7 +11,7 @@ from typing import Any
 
 from scoring.cases import SHARE, Case, mark, marks
 from scoring.figures import LEVELS, Row, Summary, plain, summarise
-from scoring.peers import HERO
+from scoring.peers import FAST, HERO
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,11 @@ def _summary_table(rows: Sequence[Row], title: str) -> str:
         "| method | MAE / best other (geometric mean) | rows <= 1.0 | worst | CRPS / best other | 90 % interval covers (median) | 87-93 % | 80-97 % | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    if FAST in {s.method for s in found}:
+        lines.insert(
+            1,
+            f"`{FAST}` is `fill --fast`: a setting of {HERO}, and as such none of the others that either is compared with.\n",
+        )
     best = min(s.ratio for s in found)
     for s in found:
         ratio = f"**{s.ratio:.3f}**" if s.ratio == best else f"{s.ratio:.3f}"
