@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from scoring.compute_figures import (
     by_mix,
     by_size,
     by_steps,
-    combined,
 )
 from scoring.figures import plain
 from scoring.leave_out_figures import Ratio
@@ -83,35 +82,27 @@ def _about_gain(findings: Findings) -> list[str]:
 def _about_steps(findings: Findings) -> list[str]:
     if len({c.steps for c in findings.curves}) < 2:
         return ["One budget only: what more steps buy was not measured."]
-    told = []
-    for on in ON:
-        effect = by_steps(findings.curves, on)
-        if math.isfinite(effect.value):
-            told.append(
-                f"More steps, {PLACE[on]}: a doubling of compute {_changes(effect)} (mean of all sizes and mixes)."
-            )
-    return told
+    return [
+        f"More steps, {PLACE[on]}: a doubling of compute {_changes(effect)} (mean of all sizes and mixes)."
+        for on, effect in _measured(lambda on: by_steps(findings.curves, on))
+    ]
 
 
 def _about_size(findings: Findings) -> list[str]:
-    told = []
-    for on in ON:
-        whole, doubling = by_size(findings.curves, on, per_doubling=False), by_size(findings.curves, on)
-        if math.isfinite(whole.value):
-            told.append(
-                f"A larger network, {PLACE[on]}: base in place of small at equal steps {_changes(whole)}; per doubling of compute the factor is"
-                f" {doubling.ratio}."
-            )
+    told = [
+        f"A larger network, {PLACE[on]}: base in place of small at equal steps {_changes(whole)}; per doubling of compute the factor is"
+        f" {by_size(findings.curves, on).ratio}."
+        for on, whole in _measured(lambda on: by_size(findings.curves, on, per_doubling=False))
+    ]
     pair = at_equal_compute(findings.curves)
     if pair is None:
         told.append(f"No small and base runs have operations within a factor of {ALIKE:g}.")
         return told
     small, base = pair
-    where = []
-    for on in ON:
-        effect = combined(base, [(base.end.errors, 1.0), (small.end.errors, -1.0)], on)
-        if math.isfinite(effect.value):
-            where.append(f"{PLACE[on]} {effect.ratio}, {_better(effect, 'base', 'small')}")
+    where = [
+        f"{PLACE[on]} {effect.ratio}, {_better(effect, 'base', 'small')}"
+        for on, effect in _measured(lambda on: against(base, small.end.errors, on))
+    ]
     told.append(
         f"At about equal compute ({MIX[base.mix]}: base {base.steps:,} steps, {_tera(base.end.flop)}; small {small.steps:,} steps,"
         f" {_tera(small.end.flop)} TFLOP), error of base / small: {'; '.join(where)}."
@@ -120,14 +111,10 @@ def _about_size(findings: Findings) -> list[str]:
 
 
 def _about_mix(findings: Findings) -> list[str]:
-    told = []
-    for on in ON:
-        effect = by_mix(findings.curves, on)
-        if math.isfinite(effect.value):
-            told.append(
-                f"Real data, {PLACE[on]}: half archives in place of worlds only, at equal steps, {_changes(effect)}."
-            )
-    return told
+    return [
+        f"Real data, {PLACE[on]}: half archives in place of worlds only, at equal steps, {_changes(effect)}."
+        for on, effect in _measured(lambda on: by_mix(findings.curves, on))
+    ]
 
 
 def _about_cost(findings: Findings) -> list[str]:
@@ -142,6 +129,11 @@ def _about_cost(findings: Findings) -> list[str]:
                 f" {batches / steps:.2f} CPU seconds of examples and candidates: {batches / (network + batches):.0%} of the whole."
             )
     return told
+
+
+def _measured(effect_on: Callable[[str], Effect]) -> list[tuple[str, Effect]]:
+    """An effect on archives and on worlds, where there is one."""
+    return [(on, effect) for on in ON if math.isfinite((effect := effect_on(on)).value)]
 
 
 def _changes(effect: Effect) -> str:

@@ -145,8 +145,7 @@ class LocalExecutor:
         self, survey: Survey, imputer: Imputer, questions: Iterable[Question]
     ) -> Iterator[Hidden]:
         """What the method says about hidden cells."""
-        asked = ((survey.read(question.window).contiguous(), question.hidden) for question in questions)
-        return at_once(lambda pair: predict_hidden(*pair, imputer), asked, survey.workers)
+        return at_once(lambda q: predict_hidden(q.stack, q.hidden, imputer), questions, survey.workers)
 
 
 def answer_tile(read: Read, fillable: BoolArray, prepare: Prepare, trust: Trust, tile: Tile) -> Answer:

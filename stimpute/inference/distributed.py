@@ -114,10 +114,10 @@ def _answer(work: _LayerWork, tile: Tile, fillable: BoolArray) -> Answer:
     return answer_tile(work.read, fillable, lambda: work.imputer, work.trust, tile)
 
 
-def _predict(work: _LayerWork, question: Question) -> Hidden:
+def _predict(work: _LayerWork, window: Window, hidden: BoolArray) -> Hidden:
     """What is hidden in one window, on a worker."""
     work.take_threads()
-    return predict_hidden(work.read(question.window).contiguous(), question.hidden, work.imputer)
+    return predict_hidden(work.read(window).contiguous(), hidden, work.imputer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ class Cluster:
         ------
         ClusterError : as for :meth:`answers`.
         """
-        jobs = ((number, _predict, (question,)) for number, question in enumerate(questions))
+        jobs = ((number, _predict, (q.window, q.hidden)) for number, q in enumerate(questions))
         early: dict[int, Hidden] = {}
         turn = 0
         for number, found in self._tasks("calibrate", survey, imputer, Trust(), jobs):

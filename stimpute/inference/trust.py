@@ -88,9 +88,10 @@ class Trust:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What a method is to predict from the rest of a window of the extended grid: ``hidden``, bool (time, y, x)."""
+    """What a method is to predict from the rest of a window of the extended grid: ``hidden``, bool (time, y, x), of its ``stack``."""
 
     window: Window
+    stack: Stack
     hidden: BoolArray
 
 
@@ -139,14 +140,15 @@ def earn_trust(survey: Survey, predict: Predict, seed: int, progress: Progress |
     def questions() -> Iterator[Question]:
         everywhere = _hidden_everywhere(survey, seed, len(windows)) if survey.in_memory else None
         for number, window in enumerate(windows):
+            stack = survey.read(window).contiguous()
             if everywhere is None:
-                patterns = _patterns(survey.read(window), int(rng.integers(2**31)), len(windows))
+                patterns = _patterns(stack, int(rng.integers(2**31)), len(windows))
             else:
                 patterns = [hidden[window.slices] for hidden in everywhere]
             for hidden in patterns:
                 if hidden.any():
                     asked.append(number)
-                    yield Question(window, hidden)
+                    yield Question(window, stack, hidden)
 
     parts: list[Hidden] = []
     steps = 0
