@@ -34,9 +34,9 @@ from stimpute.cli import options as o
 from stimpute.errors import StimputeError
 
 INTERRUPTED = 130
-# Threads that are not waited for after an error: a library that goes round in circles in a damaged file (unloading it would crash),
-# and tiles whose answers nobody wants any more.
-_NOT_WAITED_FOR = ("stimpute-open", "stimpute-tile")
+# Names of our own threads begin so. One that still runs at the end is not waited for: a library goes round in circles in a damaged
+# file (unloading it would crash), or nobody wants a tile's answer any more.
+OWN_THREADS = "stimpute-"
 _SPINS = "3000"  # the default, 300000, is no faster on free cores and many times slower beside a busy process
 
 app = typer.Typer(
@@ -135,7 +135,7 @@ def main() -> NoReturn:
     _wait_briefly()
     signal.signal(signal.SIGTERM, _terminate)
     code = run()
-    if any(thread.name.startswith(_NOT_WAITED_FOR) for thread in threading.enumerate()):
+    if any(thread.name.startswith(OWN_THREADS) for thread in threading.enumerate()):
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from stimpute.cli import OWN_THREADS
 from stimpute.inference.at_once import THREAD_NAME, at_once
 from stimpute.inference.engine import fill_source
 from stimpute.inference.memory import ArraySink, StackSource
 from stimpute.inference.options import FillOptions
 from stimpute.inference.survey import survey_layer
 from stimpute.inference.watch import Watch
+from stimpute.io.patience import THREAD
 from stimpute.model.config import ModelConfig
 from stimpute.model.method import STMethod
 from stimpute.model.st_transformer import STTransformer
@@ -106,6 +108,11 @@ def test_giving_up_does_not_wait_for_what_has_begun(two_threads: None):
         assert time.perf_counter() - started < 5
     finally:
         release.set()
+
+
+def test_the_command_does_not_wait_for_threads_of_ours_at_its_end():
+    assert THREAD_NAME.startswith(OWN_THREADS)
+    assert THREAD.startswith(OWN_THREADS)
 
 
 def test_a_watch_counts_time_once_however_many_are_at_work():
