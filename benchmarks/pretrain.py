@@ -181,6 +181,7 @@ def train(arguments: argparse.Namespace) -> None:
         arguments.out,
         ModelConfig.base() if arguments.size == "base" else ModelConfig.small(),
         start=arguments.start,
+        all_candidates=True,
         minutes=arguments.minutes,
         feed=FeedOptions(world_share=recipe["world_share"], shapes=tuple(tuple(s) for s in recipe["shapes"])),
         lr=recipe["lr"] if arguments.lr is None else arguments.lr,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stimpute.classical.refinement import block_mean, finer_detail, refined
 from stimpute.model.batch import Batch
-from stimpute.model.candidates import FEATURES, compute_candidates
+from stimpute.model.candidates import CANDIDATES, FEATURES, compute_candidates
 from stimpute.model.st_transformer import STTransformer
 
 MAE_TO_SD = math.sqrt(math.pi / 2)  # of a Gaussian
@@ -71,7 +71,8 @@ class FineGuess:
 @torch.no_grad()
 def coarse_guess(batch: Batch, filler: STTransformer | None = None) -> CoarseGuess:
     """What ``filler`` says of a batch in normalised units; without it, the blend of candidates."""
-    found = compute_candidates(batch)
+    names = CANDIDATES if filler is None else filler.config.candidates
+    found = compute_candidates(batch, names=names)
     if filler is None:
         prior, scale = found.prior, found.prior_error * MAE_TO_SD
     else:

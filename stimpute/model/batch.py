@@ -102,6 +102,10 @@ class Batch:
         b, t, h, w = self.values.shape
         return b, t, h, w
 
+    def sample(self, number: int) -> Batch:
+        """One sample alone, as a batch of one."""
+        return Batch(**{f.name: getattr(self, f.name)[number : number + 1] for f in fields(self)})
+
     def hide(self, held_out: Tensor) -> Batch:
         """The same batch with the observed cells of ``held_out`` (B, T, H, W) turned into gaps."""
         return replace(self, valid=self.valid & ~held_out)

@@ -8,7 +8,6 @@ these errors is the prior which the network reweighs and corrects. Knows nothing
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -20,12 +19,15 @@ from stimpute.classical import (
     eof,
     frame_regression,
     gridded_kriging,
+    power_transform,
     spline,
     temporal,
+    temporal_patterns,
 )
 from stimpute.layers.positions import median_step
 from stimpute.model.batch import Batch
 
+TRANSFORMED, PATTERNS = "kriging of transformed values", "regression on patterns"
 CANDIDATES = (
     "cell mean",
     "linear",
@@ -38,18 +40,21 @@ CANDIDATES = (
     "frame regression + kriging",
     "covariate regression",
     "covariate regression + kriging",
+    TRANSFORMED,
+    PATTERNS,
 )
 SPLINE_ITERATIONS = 32
 EOF_RANK = 2
 EOF_ITERATIONS = 6
 HIDDEN_SHARE = 0.25
 EVERY_FRAME = 3  # is hidden wholly, where there are empty ones
-PRIOR_POWER = 6.0
+PRIOR_POWER = 9.0
 KNOTS = 8
 ERROR_FLOOR = 2e-3
 CLIP = 8.0
 CLIMATE_CELLS, CLIMATE_FLOOR = 1.5, 0.25
 EVENNESS = 0.15  # decision 17
+SKEWED = 0.1  # nats that a power transform must gain on each value before it pays to krige what it gives
 
 FEATURES = (
     "prior",
@@ -78,6 +83,7 @@ class Candidates:
     prior : (B, T, H, W), the estimates weighted by ``error ** -PRIOR_POWER``.
     prior_error : (B, T, H, W), local mean absolute error of ``prior``, > 0.
     features : (B, F, T, H, W), in the order of ``FEATURES``, bounded.
+    names : of the estimates, in their order.
     """
 
     estimates: Tensor
@@ -85,24 +91,27 @@ class Candidates:
     prior: Tensor
     prior_error: Tensor
     features: Tensor
-
-    names: ClassVar[tuple[str, ...]] = CANDIDATES
+    names: tuple[str, ...] = CANDIDATES
 
     def to(self, device: torch.device | str) -> Candidates:
         """All tensors on ``device``."""
-        return Candidates(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "names"}
+        return Candidates(**moved, names=self.names)
 
 
 @torch.no_grad()
-def compute_candidates(batch: Batch, fast: bool = False) -> Candidates:
+def compute_candidates(batch: Batch, fast: bool = False, names: tuple[str, ...] = CANDIDATES) -> Candidates:
     """All candidates, their errors and the features that go with them, for a batch in normalised units.
 
-    ``fast``: kriging once for each view; the candidates that krige something else first become this one.
+    ``fast``: kriging once for each view; the candidates that krige something else first become this one. ``names``: those of
+    ``CANDIDATES`` to give, in this order.
     """
     held_out = inner_hold_out(batch.valid)
     empty = empty_frames(batch.valid)
     hidden = [held_out, hidden_frames(batch.valid)] if bool(empty.any()) else [held_out]
-    (estimates, densities), (blind, blind_densities), *frames = estimate_candidates(batch, hidden, fast)
+    (estimates, densities), (blind, blind_densities), *frames = estimate_candidates(
+        batch, hidden, fast, names
+    )
     there, here = proximity(blind_densities), proximity(densities)
     error = local_error((blind - batch.values[:, None]).abs(), held_out, there, here)
     if frames:
@@ -131,17 +140,19 @@ def compute_candidates(batch: Batch, fast: bool = False) -> Candidates:
         ),
         dim=1,
     )
-    return Candidates(estimates, log_error, prior, prior_error, features.clamp(-CLIP, CLIP))
+    return Candidates(estimates, log_error, prior, prior_error, features.clamp(-CLIP, CLIP), names)
 
 
 Estimated = tuple[Tensor, tuple[Tensor, ...]]
 
 
-def estimate_candidates(batch: Batch, hidden: list[Tensor], fast: bool = False) -> list[Estimated]:
+def estimate_candidates(
+    batch: Batch, hidden: list[Tensor], fast: bool = False, names: tuple[str, ...] = CANDIDATES
+) -> list[Estimated]:
     """The classical estimates (B, K, T, H, W), with densities near and far and steps to the neighbours, each (B, T, H, W).
 
-    First from all that was observed, then without the cells of each entry of ``hidden`` (B, T, H, W). ``fast`` as in
-    :func:`compute_candidates`.
+    First from all that was observed, then without the cells of each entry of ``hidden`` (B, T, H, W). ``fast`` and ``names`` as
+    in :func:`compute_candidates`.
     """
     views = [batch, *(batch.hide(cells) for cells in hidden)]
     kriged = krige(views, [v.values for v in views])
@@ -151,14 +162,15 @@ def estimate_candidates(batch: Batch, hidden: list[Tensor], fast: bool = False) 
     ]
     drawn = [regress_on_covariates(v) for v in views]
     if fast:
-        anomalous = framed = drifted = kriged
+        anomalous = framed = drifted = transformed = kriged
     else:
         anomalous = krige_anomalies(views)
+        transformed = krige_transformed(views, kriged) if TRANSFORMED in names else kriged
         framed = krige_rest(views, regressed)
         drifts = [d for d in drawn if d is not None]
         drifted = krige_rest(views, drifts) if drifts else kriged
-    fields = zip(kriged, anomalous, regressed, framed, drawn, drifted, strict=True)
-    return [_all_estimates(view, *found) for view, found in zip(views, fields, strict=True)]
+    fields = zip(kriged, anomalous, regressed, framed, drawn, drifted, transformed, strict=True)
+    return [_all_estimates(view, names, *found) for view, found in zip(views, fields, strict=True)]
 
 
 def krige_anomalies(views: list[Batch]) -> list[Tensor]:
@@ -166,6 +178,21 @@ def krige_anomalies(views: list[Batch]) -> list[Tensor]:
     usual = [local_climate(v) for v in views]
     unusual = krige(views, [(views[0].values - m) / s for m, s in usual])
     return [m + s * z for (m, s), z in zip(usual, unusual, strict=True)]
+
+
+def krige_transformed(views: list[Batch], kriged: list[Tensor]) -> list[Tensor]:
+    """Kriging of values made about normal, back in their units; ``kriged`` itself of samples that are not skewed."""
+    first = views[0]
+    found = [field.clone() for field in kriged]
+    for b in range(len(first.values)):
+        transform = power_transform.PowerTransform.fit(first.values[b][first.valid[b]])
+        if transform.gain < SKEWED:
+            continue
+        alone = [view.sample(b) for view in views]
+        answers = krige(alone, [transform.forward(first.values[b : b + 1])] * len(views))
+        for field, one in zip(found, answers, strict=True):
+            field[b] = transform.backward(one)[0]
+    return found
 
 
 def krige_rest(views: list[Batch], fitted: list[Tensor]) -> list[Tensor]:
@@ -203,12 +230,14 @@ def regress_on_covariates(batch: Batch) -> Tensor | None:
 
 def _all_estimates(
     batch: Batch,
+    names: tuple[str, ...],
     kriged: Tensor,
     anomalous: Tensor,
     regressed: Tensor,
     framed: Tensor,
     drawn: Tensor | None,
     drifted: Tensor,
+    transformed: Tensor,
 ) -> Estimated:
     values, valid = batch.values, batch.valid
     linear, previous, following = temporal.linear(values, valid, batch.times)
@@ -221,22 +250,23 @@ def _all_estimates(
     (eofs,) = eof.soft_impute(
         values, valid, ranks=(EOF_RANK,), iterations=EOF_ITERATIONS, times=batch.times
     ).unbind(1)
-    estimates = torch.stack(
-        (
-            mean,
-            linear,
-            near,
-            splined,
-            eofs,
-            kriged,
-            anomalous,
-            frame_regression.with_residual(regressed, values, valid),
-            framed,
-            mean if drawn is None else drawn,
-            drifted,
-        ),
-        dim=1,
-    )
+    found = {
+        "cell mean": mean,
+        "linear": linear,
+        "convolution": near,
+        "spline": splined,
+        "eof": eofs,
+        "kriging": kriged,
+        "kriging of anomalies": anomalous,
+        "frame regression + residual": frame_regression.with_residual(regressed, values, valid),
+        "frame regression + kriging": framed,
+        "covariate regression": mean if drawn is None else drawn,
+        "covariate regression + kriging": drifted,
+        TRANSFORMED: transformed,
+    }
+    if PATTERNS in names:
+        found[PATTERNS] = temporal_patterns.regress_on_patterns(values, valid, kriged)
+    estimates = torch.stack([found[name] for name in names], dim=1)
     step = median_step(batch.times)[:, :, None, None]
     distances = [(d / step).nan_to_num(posinf=1e3).clamp(0, 1e3) for d in (previous, following)]
     return bound(estimates, values, valid), (near_density, far_density, *distances)

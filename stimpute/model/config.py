@@ -8,8 +8,10 @@ from typing import Any, Literal, get_args
 
 from stimpute.errors import ModelError
 from stimpute.layers.attention import AttentionKind
+from stimpute.model.candidates import CANDIDATES
 
 Head = Literal["blend", "direct"]
+FIRST_CANDIDATES = CANDIDATES[:11]  # of models whose configuration does not name theirs
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ModelConfig:
     join_layers : the head sees the outputs of all layers, not of the last one only.
     rotary_time : turn queries and keys of temporal attention by the real time.
     head : ``blend`` weighs classical candidates and corrects the blend; ``direct`` predicts the value itself (the paper).
+    candidates : names of the estimates that a blending head weighs, of :data:`~stimpute.model.candidates.CANDIDATES`.
     covariates : names of a fixed list, all required (the paper); empty: any number, whatever they are.
     spatial_embedding : (ny, nx) of a learned embedding per cell, for a fixed grid only.
 
@@ -50,6 +53,7 @@ class ModelConfig:
     join_layers: bool = True
     rotary_time: bool = True
     head: Head = "blend"
+    candidates: tuple[str, ...] = CANDIDATES
     covariates: tuple[str, ...] = ()
     spatial_embedding: tuple[int, int] | None = None
 
@@ -60,6 +64,9 @@ class ModelConfig:
             raise ModelError(
                 f"width {self.embed_dim} does not split into {self.num_heads} heads of even width"
             )
+        if self.head == "blend" and (not self.candidates or not set(self.candidates) <= set(CANDIDATES)):
+            unknown = ", ".join(sorted(set(self.candidates) - set(CANDIDATES))) or "none at all"
+            raise ModelError(f"the model blends candidates that this version does not have: {unknown}")
         if not 0 <= self.shift_size < self.window_size:
             raise ModelError(f"shift {self.shift_size} must be smaller than the window {self.window_size}")
         if min(self.depth, self.patch_size, self.cell_dim) < 1:
@@ -100,7 +107,8 @@ class ModelConfig:
         unknown = sorted(set(stored) - known)
         if unknown:
             raise ModelError(f"the model's configuration has unknown fields: {', '.join(unknown)}")
-        values = dict(stored)
+        values = {"candidates": FIRST_CANDIDATES, **stored}
+        values["candidates"] = tuple(values["candidates"])
         if values.get("covariates") is not None:
             values["covariates"] = tuple(values.get("covariates", ()))
         if values.get("spatial_embedding") is not None:

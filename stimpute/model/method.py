@@ -151,7 +151,8 @@ def predict(
 
     ``fast``: fewer candidates, blended by what they miss on the internal hold-out; the network is left out.
     """
-    candidates = compute_candidates(batch, fast) if network.config.head == "blend" else None
+    config = network.config
+    candidates = compute_candidates(batch, fast, config.candidates) if config.head == "blend" else None
     if fast and candidates is not None:
         return Prediction(candidates.prior, candidates.prior_error * _SPREAD)
     with torch.autocast(batch.values.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):

@@ -5,6 +5,8 @@ Pure mathematics on a :class:`~stimpute.model.batch.Batch` in normalised units; 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ from stimpute.layers.embeddings import (
 from stimpute.layers.positions import median_step, space_encoding, time_encoding
 from stimpute.layers.prediction import Prediction
 from stimpute.model.batch import Batch
-from stimpute.model.candidates import CANDIDATES, CLIP, FEATURES, PRIOR_POWER, Candidates
+from stimpute.model.candidates import CLIP, FEATURES, PRIOR_POWER, Candidates
 from stimpute.model.config import ModelConfig
 
 RELATIONS = 2  # what a covariate is described by: its correlation with the target, overall and within frames
@@ -57,7 +59,7 @@ class STTransformer(nn.Module):
             self.covariates = JointCovariates(len(config.covariates), config.cell_dim)
         else:
             self.covariates = SetCovariates(RELATIONS, config.cell_dim)
-        self.guess = perceptron(cell_features(), config.cell_dim, config.cell_dim) if blend else None
+        self.guess = perceptron(cell_features(config), config.cell_dim, config.cell_dim) if blend else None
         self.patches = PatchEmbedding(config.cell_dim, config.embed_dim, config.patch_size)
         self.time = nn.Linear(config.embed_dim, config.embed_dim)
         self.space = nn.Linear(config.embed_dim, config.embed_dim)
@@ -81,10 +83,11 @@ class STTransformer(nn.Module):
 
         Raises
         ------
-        ValueError : no candidates for a blending head, or a learned spatial embedding for another grid.
+        ValueError : no candidates for a blending head, or other ones; a learned spatial embedding for another grid.
         """
-        if self.config.head == "blend" and candidates is None:
-            raise ValueError("this network blends candidates and was given none")
+        if self.config.head == "blend" and (candidates is None or candidates.names != self.config.candidates):
+            given = "none" if candidates is None else ", ".join(candidates.names)
+            raise ValueError(f"this network blends {', '.join(self.config.candidates)} and was given {given}")
         used = candidates if self.config.head == "blend" else None
         bond = relations(batch) if self.config.covariates == () and count_covariates(batch) else None
         parts = steps_in_parts(batch)
@@ -195,8 +198,8 @@ class Head(nn.Module):
         self.blends = config.head == "blend"
         if self.blends:
             self.first, self.last = (
-                nn.Linear(HEAD_DIM + cell_features(), 64),
-                nn.Linear(64, len(CANDIDATES) + 2),
+                nn.Linear(HEAD_DIM + cell_features(config), 64),
+                nn.Linear(64, len(config.candidates) + 2),
             )
             self.power = nn.Parameter(torch.tensor(PRIOR_POWER))
         else:
@@ -218,9 +221,9 @@ class Head(nn.Module):
         return Prediction(mean, scale)
 
 
-def cell_features() -> int:
+def cell_features(config: ModelConfig) -> int:
     """How many numbers :func:`describe_cells` gives per cell."""
-    return 2 * len(CANDIDATES) + len(FEATURES)
+    return 2 * len(config.candidates) + len(FEATURES)
 
 
 def describe_cells(candidates: Candidates, part: slice) -> Tensor:
@@ -233,6 +236,41 @@ def describe_cells(candidates: Candidates, part: slice) -> Tensor:
     error = candidates.log_error[:, :, part] - unit.log()
     joined = torch.cat((offset, error, candidates.features[:, :, part]), dim=1).clamp(-CLIP, CLIP)
     return joined.movedim(1, -1)
+
+
+@torch.no_grad()
+def with_candidates(network: STTransformer, names: tuple[str, ...]) -> STTransformer:
+    """A blending network for other candidates: what it knows of those it has it keeps, new ones count like the mean of these.
+
+    >>> from stimpute.model.config import FIRST_CANDIDATES
+    >>> from stimpute.model.candidates import CANDIDATES
+    >>> few = STTransformer(ModelConfig(embed_dim=16, depth=1, num_heads=1, candidates=FIRST_CANDIDATES))
+    >>> with_candidates(few, CANDIDATES).head.last.weight.shape[0] - few.head.last.weight.shape[0]
+    2
+    """
+    known = network.config.candidates
+    if network.config.head != "blend" or known == names:
+        return network
+    wider = STTransformer(replace(network.config, candidates=names)).to(next(network.parameters()).device)
+    old, shared = network.state_dict(), [(names.index(n), known.index(n)) for n in names if n in known]
+    for name, tensor in wider.state_dict().items():
+        if tensor.shape == old[name].shape:
+            tensor.copy_(old[name])
+        elif tensor.shape[0] == len(names) + 2:
+            tensor[:-2], tensor[-2:] = old[name][:-2].mean(dim=0), old[name][-2:]
+            for new, before in shared:
+                tensor[new] = old[name][before]
+        else:  # columns: what comes before, offsets, errors, features
+            lead = tensor.shape[1] - 2 * len(names) - len(FEATURES)
+            tensor.zero_()
+            tensor[:, :lead], tensor[:, -len(FEATURES) :] = (
+                old[name][:, :lead],
+                old[name][:, -len(FEATURES) :],
+            )
+            for new, before in shared:
+                tensor[:, lead + new] = old[name][:, lead + before]
+                tensor[:, lead + len(names) + new] = old[name][:, lead + len(known) + before]
+    return wider
 
 
 def steps_in_parts(batch: Batch) -> list[slice]:

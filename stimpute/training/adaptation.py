@@ -150,7 +150,7 @@ def gain_where_trained(
         seen, FeedOptions(fitted_shapes(options.shapes, archives), world_share=0.0), seed=options.seed + 1,
         covariates=start.config.covariates, whole_grid=start.config.spatial_embedding,
     )  # fmt: skip
-    judged = validation_set(asked, [], feed, EXAMPLES, device)
+    judged = validation_set(asked, [], feed, EXAMPLES, device, start.config.candidates)
     if not judged:
         return 1.0
     before, after = (judge(m.network.to(device), judged).mae for m in (start, adapted))

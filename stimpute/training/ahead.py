@@ -16,7 +16,7 @@ from stimpute.training.feed import Example, Feed
 Material = tuple[Example, Candidates | None]
 
 _feed: Feed | None = None
-_blends = True
+_names: tuple[str, ...] | None = None
 
 
 class Ahead:
@@ -25,13 +25,13 @@ class Ahead:
     Parameters
     ----------
     feed : what they draw from.
-    blends : whether candidates are wanted.
+    names : of the candidates wanted; None: none.
     workers : processes.
     """
 
-    def __init__(self, feed: Feed, blends: bool, workers: int) -> None:
+    def __init__(self, feed: Feed, names: tuple[str, ...] | None, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(workers, context, _take_feed, (feed, blends))
+        self._pool = ProcessPoolExecutor(workers, context, _take_feed, (feed, names))
         self._asked: dict[int, Future[Material]] = {}
 
     def ask(self, numbers: Iterable[int]) -> None:
@@ -49,9 +49,9 @@ class Ahead:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _take_feed(feed: Feed, blends: bool) -> None:
-    global _feed, _blends
-    _feed, _blends = feed, blends
+def _take_feed(feed: Feed, names: tuple[str, ...] | None) -> None:
+    global _feed, _names
+    _feed, _names = feed, names
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -68,4 +68,4 @@ def _make(number: int) -> Material:
     if _feed is None:
         raise RuntimeError("the worker was given nothing to draw from")
     example = _feed.example(number)
-    return example, compute_candidates(example.given) if _blends else None
+    return example, None if _names is None else compute_candidates(example.given, names=_names)

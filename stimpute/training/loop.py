@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from stimpute.errors import DivergenceError, OutputError
-from stimpute.model.candidates import compute_candidates
-from stimpute.model.st_transformer import STTransformer
+from stimpute.model.candidates import CANDIDATES, compute_candidates
+from stimpute.model.st_transformer import STTransformer, with_candidates
 from stimpute.pretrained.checkpoint import save_checkpoint
 from stimpute.pretrained.registry import load_model
 from stimpute.training.ahead import Ahead
@@ -130,16 +130,19 @@ class Run:
         self, aside: list[tuple[Archive, Any]], validation: list[Archive], feed: Feed
     ) -> list[Judged]:
         """What is validated on, from archives with the cells set aside in them and archives never trained on."""
-        return validation_set(aside, validation, feed, self.options.val_examples, self.ranks.device)
+        options, names = self.options, self.network.config.candidates
+        return validation_set(aside, validation, feed, options.val_examples, self.ranks.device, names)
 
     def made_ahead(self) -> Ahead | None:
         """Processes that make batches, if any are wanted."""
-        blends = self.network.config.head == "blend"
-        return Ahead(self.feed, blends, self.options.workers) if self.options.workers else None
+        config = self.network.config
+        names = config.candidates if config.head == "blend" else None
+        return Ahead(self.feed, names, self.options.workers) if self.options.workers else None
 
     def guesses(self, example: Any) -> Any:
         """The candidates of an example, or None where the network needs none."""
-        return compute_candidates(example.given) if self.network.config.head == "blend" else None
+        config = self.network.config
+        return compute_candidates(example.given, names=config.candidates) if config.head == "blend" else None
 
     def arguments(self, example: Any, candidates: Any) -> tuple[Any, ...]:
         """What the network is called with."""
@@ -400,7 +403,8 @@ def starting_network(options: TrainOptions) -> tuple[STTransformer, dict[str, st
     """The network to train, and the name and SHA-256 of the model it comes from, if any."""
     if options.start is not None:
         loaded = load_model(options.start)
-        return loaded.network, {"name": loaded.name, "sha256": loaded.sha256}
+        network = with_candidates(loaded.network, CANDIDATES) if options.all_candidates else loaded.network
+        return network, {"name": loaded.name, "sha256": loaded.sha256}
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(options.seed)
         return STTransformer(options.model), None

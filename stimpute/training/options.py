@@ -31,6 +31,7 @@ class TrainOptions:
     out : the model to write (``.safetensors``; its card and ``.log.jsonl`` beside it).
     model : the architecture, of the task's config; ignored with ``start``.
     start : name or path of a model to go on from. The result is never worse than it on validation.
+    all_candidates : a start that knows fewer candidates learns to weigh all.
     steps, minutes : the budget, set-up apart; at least one. With both, whichever ends first.
     seed : of weights, examples, validation.
     feed, loss : how examples are drawn, how errors are weighed.
@@ -53,6 +54,7 @@ class TrainOptions:
     out: Path
     model: Any = field(default_factory=ModelConfig.small)
     start: str | Path | None = None
+    all_candidates: bool = False
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0

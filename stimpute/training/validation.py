@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stimpute.layers.prediction import Prediction
-from stimpute.model.candidates import Candidates, compute_candidates
+from stimpute.model.candidates import CANDIDATES, Candidates, compute_candidates
 from stimpute.model.st_transformer import STTransformer
 from stimpute.training.archive import Archive
 from stimpute.training.feed import Example, Feed, FeedOptions, Shape4, filled, validation_example
@@ -122,6 +122,7 @@ def validation_set(
     feed: Feed,
     count: int,
     device: torch.device,
+    names: tuple[str, ...] = CANDIDATES,
 ) -> list[Judged]:
     """Fixed examples with their group's name and their candidates.
 
@@ -132,6 +133,7 @@ def validation_set(
     feed : the training's, for its shapes, covariates and whether it has worlds.
     count : batches of each origin (``archives`` gives more where there are more archives).
     device : where they are judged.
+    names : of the candidates.
     """
     generator = np.random.default_rng([feed.seed, _SEED])
     examples = [
@@ -142,7 +144,7 @@ def validation_set(
         worlds = Feed([], FeedOptions(feed.options.shapes), seed=_SEED)
         examples += [("worlds", worlds.example(i)) for i in range(count)]
     moved = [(name, example.to(device)) for name, example in examples if bool(countable(example).any())]
-    return [(name, example, compute_candidates(example.given)) for name, example in moved]
+    return [(name, example, compute_candidates(example.given, names=names)) for name, example in moved]
 
 
 def _aside_examples(

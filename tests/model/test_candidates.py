@@ -5,7 +5,13 @@ import torch
 
 from stimpute.classical import gridded_kriging
 from stimpute.model.batch import Batch
-from stimpute.model.candidates import CANDIDATES, compute_candidates, empty_frames, hidden_frames
+from stimpute.model.candidates import (
+    CANDIDATES,
+    TRANSFORMED,
+    compute_candidates,
+    empty_frames,
+    hidden_frames,
+)
 
 
 def test_empty_frames_are_judged_on_frames_hidden_wholly() -> None:
@@ -58,3 +64,38 @@ def test_fast_kriges_once_for_each_view(monkeypatch: pytest.MonkeyPatch) -> None
     )
     assert torch.equal(plain, anomalous)
     assert torch.equal(plain, framed)
+
+
+def lognormal(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    rough = torch.randn(1, 12, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(rough, (24, 24), mode="bicubic")
+    values = (1.5 * smooth + 0.1 * torch.randn(smooth.shape, generator=generator)).exp()
+    return values, torch.rand(values.shape, generator=generator) < 0.4
+
+
+def test_skewed_values_are_kriged_transformed() -> None:
+    values, valid = lognormal(torch.Generator().manual_seed(7))
+    batch, center, scale = Batch.plain(torch.where(valid, values, 0.0), valid).renormalised()
+    found, truth = compute_candidates(batch), (values - center) / scale
+    plain, transformed = (
+        (found.estimates[:, CANDIDATES.index(name)] - truth)[~valid].abs().mean()
+        for name in ("kriging", TRANSFORMED)
+    )
+    assert transformed < 0.8 * plain
+
+
+def test_values_that_are_not_skewed_are_kriged_once_less() -> None:
+    generator = torch.Generator().manual_seed(8)
+    values = torch.randn(1, 6, 8, 8, generator=generator)
+    found = compute_candidates(Batch.plain(values, torch.rand(values.shape, generator=generator) < 0.6))
+    plain, transformed = (found.estimates[:, CANDIDATES.index(name)] for name in ("kriging", TRANSFORMED))
+    assert torch.equal(plain, transformed)
+
+
+def test_a_list_of_candidates_gives_these_and_their_prior() -> None:
+    values, valid = lognormal(torch.Generator().manual_seed(9))
+    batch, _, _ = Batch.plain(torch.where(valid, values, 0.0), valid).renormalised()
+    everything, one = compute_candidates(batch), compute_candidates(batch, names=("linear",))
+    assert one.names == ("linear",)
+    torch.testing.assert_close(one.estimates[:, 0], everything.estimates[:, CANDIDATES.index("linear")])
+    torch.testing.assert_close(one.prior, one.estimates[:, 0])

@@ -12,7 +12,7 @@ from stimpute.model.batch import Batch, covariate_moments
 from stimpute.model.candidates import CANDIDATES, FEATURES, compute_candidates, inner_hold_out
 from stimpute.model.config import ModelConfig
 from stimpute.model.method import STMethod, predict
-from stimpute.model.st_transformer import STTransformer, use_fused_attention
+from stimpute.model.st_transformer import STTransformer, use_fused_attention, with_candidates
 from stimpute.stack import Stack
 
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "cell_dim": 8}
@@ -187,3 +187,34 @@ def test_working_in_parts_changes_nothing(attention: str, monkeypatch: pytest.Mo
         (parts.mean - whole.mean).abs().max().item(), (parts.scale - whole.scale).abs().max().item()
     )
     assert difference < 1e-5, f"largest difference {difference}"
+
+
+def test_models_that_do_not_name_their_candidates_have_the_first_eleven() -> None:
+    stored = {k: v for k, v in ModelConfig(**TINY).to_dict().items() if k != "candidates"}  # type: ignore[arg-type]
+    config = ModelConfig.from_dict(stored)
+    assert config.candidates == CANDIDATES[:11]
+    assert torch.isfinite(predict(STTransformer(config), batch()).mean).all()
+    with pytest.raises(ModelError, match="crystal ball"):
+        ModelConfig(candidates=("crystal ball",))
+
+
+def test_other_candidates_than_the_networks_are_refused() -> None:
+    stack = batch()
+    with pytest.raises(ValueError, match="was given linear"):
+        network()(stack, compute_candidates(stack, names=("linear",)))
+
+
+def test_a_network_given_more_candidates_keeps_what_it_knows() -> None:
+    few = network(candidates=("kriging", "linear", "eof"))
+    torch.nn.init.normal_(few.head.last.weight, std=0.1)
+    wide = with_candidates(few, ("linear", "spline", "kriging", "eof"))
+    stack = batch()
+    given = compute_candidates(stack, names=few.config.candidates)
+    more = compute_candidates(stack, names=wide.config.candidates)
+    never = torch.full_like(more.log_error[:, 1], 30.0)  # the new one errs beyond measure
+    muted = dataclasses.replace(
+        more,
+        **{name: getattr(given, name) for name in ("prior", "prior_error", "features")},
+        log_error=torch.stack((more.log_error[:, 0], never, *more.log_error[:, 2:].unbind(1)), dim=1),
+    )
+    torch.testing.assert_close(wide(stack, muted).mean, few(stack, given).mean)
