@@ -389,7 +389,7 @@ def frame_error(error: Tensor, hidden: Tensor, otherwise: Tensor) -> Tensor:
 def inner_hold_out(valid: Tensor) -> Tensor:
     """Observed cells to hide so that each candidate can be judged: gaps of other frames laid over each frame.
 
-    Deterministic, the same for equal samples at any place of a batch. At most ``HIDDEN_SHARE`` (about) of the observed cells
+    Frames of which nothing was observed lend no gap: a frame hidden wholly says nothing about cells that have neighbours. Deterministic, the same for equal samples at any place of a batch. At most ``HIDDEN_SHARE`` (about) of the observed cells
     are hidden, in frames chosen at random where it would be more; where frames have too few gaps, blobs are added. A single
     frame gets its own gaps, turned by 180 degrees.
 
@@ -406,14 +406,13 @@ def inner_hold_out(valid: Tensor) -> Tensor:
     shift = torch.randint(1, max(t, 2), (t,), generator=generator)
     lot = torch.rand(t, generator=generator).to(valid.device)
     blobs = blob_field(t, h, w, generator).to(valid.device)
-    other = ((torch.arange(t) + shift) % t).to(valid.device)
     observed = valid.flatten(1).sum(dim=1).clamp_min(1).float()
     if t == 1:
         transplanted = valid & ~valid.flip((2, 3))
         columns = transplanted.sum(dim=(1, 2)).cumsum(dim=1)
         kept = (columns <= HIDDEN_SHARE * observed[:, None])[:, None, None]
     else:
-        transplanted = valid & ~valid[:, other]
+        transplanted = valid & ~torch.stack([sample[donors(sample, shift)] for sample in valid])
         share = transplanted.flatten(1).sum(dim=1) / observed
         kept = (lot[None] < (HIDDEN_SHARE / share.clamp_min(1e-6))[:, None])[:, :, None, None]
     transplanted = transplanted & kept
@@ -421,6 +420,22 @@ def inner_hold_out(valid: Tensor) -> Tensor:
     missing = (HIDDEN_SHARE / 2 - share).clamp_min(0.03)
     blobs = valid & (blobs[None] < missing.view(-1, 1, 1, 1))
     return transplanted | blobs
+
+
+def donors(valid: Tensor, shift: Tensor) -> Tensor:
+    """For each frame (T,) another one that holds observations, ``shift`` (T,) of these later; itself where there is no other.
+
+    >>> valid = torch.tensor([True, False, True, True])[:, None, None]
+    >>> donors(valid, torch.tensor([1, 1, 1, 1])).tolist()
+    [2, 2, 3, 0]
+    """
+    seen = valid.flatten(1).any(dim=1)
+    holding = seen.nonzero()[:, 0]
+    if len(holding) < 2:
+        return torch.arange(len(valid), device=valid.device)
+    number = (seen.cumsum(dim=0) - 1).clamp_min(0)
+    later = (shift.to(valid.device) - 1) % (len(holding) - 1) + 1
+    return holding[(number + later) % len(holding)]
 
 
 def blob_field(t: int, h: int, w: int, generator: torch.Generator) -> Tensor:

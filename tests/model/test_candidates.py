@@ -11,6 +11,7 @@ from stimpute.model.candidates import (
     compute_candidates,
     empty_frames,
     hidden_frames,
+    inner_hold_out,
 )
 
 
@@ -99,3 +100,12 @@ def test_a_list_of_candidates_gives_these_and_their_prior() -> None:
     assert one.names == ("linear",)
     torch.testing.assert_close(one.estimates[:, 0], everything.estimates[:, CANDIDATES.index("linear")])
     torch.testing.assert_close(one.prior, one.estimates[:, 0])
+
+
+def test_frames_that_hold_nothing_lend_no_gaps() -> None:
+    valid = torch.rand(2, 24, 12, 12, generator=torch.Generator().manual_seed(2)) < 0.7
+    valid[0, ::2] = False
+    held_out = inner_hold_out(valid)
+    share = held_out.flatten(2).sum(dim=2) / valid.flatten(2).sum(dim=2).clamp_min(1)
+    assert share.max() < 0.6, "a frame was hidden wholly"
+    assert share[0, 1::2].mean() > 0.1
