@@ -106,12 +106,28 @@ def compute_candidates(batch: Batch, fast: bool = False, names: tuple[str, ...] 
     ``fast``: kriging once for each view; the candidates that krige something else first become this one. ``names``: those of
     ``CANDIDATES`` to give, in this order.
     """
-    held_out = inner_hold_out(batch.valid)
+    hidden = hidden_by_turns(batch.valid)
+    return blend(batch, estimate_candidates(batch, hidden, fast, names), hidden, names)
+
+
+Estimated = tuple[Tensor, tuple[Tensor, ...]]
+
+
+@torch.no_grad()
+def blend(
+    batch: Batch, views: list[Estimated], hidden: list[Tensor], names: tuple[str, ...] = CANDIDATES
+) -> Candidates:
+    """The errors of candidates that are at hand, their prior and its features: the second half of :func:`compute_candidates`.
+
+    Parameters
+    ----------
+    batch : what was estimated.
+    views, hidden : what :func:`estimate_candidates` gave for :func:`hidden_by_turns`; of the estimates, those of ``names``.
+    names : of the estimates, in their order.
+    """
+    (estimates, densities), (blind, blind_densities), *frames = views
+    held_out = hidden[0]
     empty = empty_frames(batch.valid)
-    hidden = [held_out, hidden_frames(batch.valid)] if bool(empty.any()) else [held_out]
-    (estimates, densities), (blind, blind_densities), *frames = estimate_candidates(
-        batch, hidden, fast, names
-    )
     there, here = proximity(blind_densities), proximity(densities)
     error = local_error((blind - batch.values[:, None]).abs(), held_out, there, here)
     if frames:
@@ -141,9 +157,6 @@ def compute_candidates(batch: Batch, fast: bool = False, names: tuple[str, ...] 
         dim=1,
     )
     return Candidates(estimates, log_error, prior, prior_error, features.clamp(-CLIP, CLIP), names)
-
-
-Estimated = tuple[Tensor, tuple[Tensor, ...]]
 
 
 def estimate_candidates(
@@ -357,6 +370,12 @@ def hats(where: Tensor) -> Tensor:
     """Weights (..., KNOTS) of linear interpolation between evenly spaced knots on [0, 1]."""
     knots = torch.linspace(0, 1, KNOTS, device=where.device)
     return (1 - (where.clamp(0, 1)[..., None] - knots).abs() * (KNOTS - 1)).clamp_min(0)
+
+
+def hidden_by_turns(valid: Tensor) -> list[Tensor]:
+    """What the candidates must do without, view by view, to be judged, each (B, T, H, W) bool: cells; where frames are empty, frames too."""
+    held_out = inner_hold_out(valid)
+    return [held_out, hidden_frames(valid)] if bool(empty_frames(valid).any()) else [held_out]
 
 
 def empty_frames(valid: Tensor) -> Tensor:

@@ -8,8 +8,11 @@ from stimpute.model.batch import Batch
 from stimpute.model.candidates import (
     CANDIDATES,
     TRANSFORMED,
+    blend,
     compute_candidates,
     empty_frames,
+    estimate_candidates,
+    hidden_by_turns,
     hidden_frames,
     inner_hold_out,
 )
@@ -100,6 +103,22 @@ def test_a_list_of_candidates_gives_these_and_their_prior() -> None:
     assert one.names == ("linear",)
     torch.testing.assert_close(one.estimates[:, 0], everything.estimates[:, CANDIDATES.index("linear")])
     torch.testing.assert_close(one.prior, one.estimates[:, 0])
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_views_of_all_candidates_blend_to_the_prior_of_some(empty: bool) -> None:
+    values, valid = lognormal(torch.Generator().manual_seed(10))
+    valid[:, 5] &= not empty
+    batch, _, _ = Batch.plain(torch.where(valid, values, 0.0), valid).renormalised()
+    names = tuple(name for name in CANDIDATES if name != "kriging")
+    kept = [CANDIDATES.index(name) for name in names]
+    hidden = hidden_by_turns(batch.valid)
+    assert len(hidden) == 1 + empty
+    views = [(estimates[:, kept], densities) for estimates, densities in estimate_candidates(batch, hidden)]
+    some, expected = blend(batch, views, hidden, names), compute_candidates(batch, names=names)
+    assert some.names == names
+    for field in ("prior", "prior_error", "log_error", "features"):
+        assert torch.equal(getattr(some, field), getattr(expected, field))
 
 
 def test_frames_that_hold_nothing_lend_no_gaps() -> None:
