@@ -120,16 +120,28 @@ def combined(curve: Curve, parts: Iterable[tuple[Sequence[float], float]], on: s
     total = np.zeros(int(chosen.sum()))
     for errors, weight in parts:
         total += weight * np.log(np.asarray(errors, dtype=np.float64)[chosen] + NOISE)
-    if not total.size:
-        return Effect()
     names = [name for name, here in zip(curve.groups, chosen, strict=True) if here]
-    files = [f"{name} {i}" if name == WORLDS else file_of(name) for i, name in enumerate(names)]
-    _, index = np.unique(files, return_inverse=True)
-    sums, counts = np.bincount(index, total), np.bincount(index)
+    return drawn_again(
+        total, [f"{name} {i}" if name == WORLDS else file_of(name) for i, name in enumerate(names)]
+    )
+
+
+def drawn_again(logs: Float64Array, groups: Sequence[str]) -> Effect:
+    """The geometric mean of factors given by their logarithms, and that of every draw of whole groups with replacement.
+
+    No draws from a single group; NaN of nothing.
+
+    >>> print(drawn_again(np.log([2.0, 2.0, 0.5]), ["a", "a", "b"]).ratio)
+    1.260 (0.500-2.000)
+    """
+    if not logs.size:
+        return Effect()
+    _, index = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(index, logs), np.bincount(index)
     several = len(counts)
     weights = np.random.default_rng(SEED).multinomial(several, np.full(several, 1 / several), size=DRAWS)
     drawn = np.exp((weights @ sums) / (weights @ counts)) if several > 1 else None
-    return Effect(float(np.exp(total.mean())), drawn)
+    return Effect(float(np.exp(logs.mean())), drawn)
 
 
 def file_of(archive: str) -> str:
