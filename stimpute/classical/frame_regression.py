@@ -1,8 +1,8 @@
 """Regression of each frame on the other frames: what a place looked like at other times says how it looks now.
 
-Each frame is regressed, over its observed cells, on the other (gap-filled) frames and on smooth functions of the
-coordinates, with a ridge that stands for the spatial covariance seen in the other frames; the fit is evaluated
-everywhere. Related to SSGP (Sarafanov et al. 2020, Remote Sens. 12, 3865), which regresses cell on cell. Knows nothing
+What each frame has beyond the mean of the others is regressed, over its observed cells, on the other (gap-filled) frames
+and on smooth functions of the coordinates; the fit is evaluated everywhere, and believed as far as the observed cells speak
+for the place. Related to SSGP (Sarafanov et al. 2020, Remote Sens. 12, 3865), which regresses cell on cell. Knows nothing
 about how the gaps were filled.
 """
 
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from stimpute.classical.convolution import normalized
-from stimpute.classical.mean import observed
 
 _FEW_CELLS = 8  # fewer observed cells than this in a frame do not place a fit
-_MAX_BLOCK = 32_000_000  # numbers held at a time
+_MAX_BLOCK = 16_000_000  # numbers held at a time
 _SPREAD_FLOOR = 0.1  # of the unit variance of a frame
 _NEARNESS_BONUS = 0.02  # of a squared correlation
 
@@ -26,10 +25,14 @@ def regress_frames(
     filled: Tensor,
     coords: Tensor | None = None,
     *,
-    ridge: float = 3.0,
+    ridge: tuple[float, float] = (0.1, 10.0),
+    leverage: float = 0.3,
     max_predictors: int = 32,
 ) -> Tensor:
     """Ridge regression of each frame on the others and on coordinates, trained on its observed cells.
+
+    What is regressed is the difference from the mean of the other frames: a frame of which a few cells are seen, all of them unusual, is
+    expected to look like the others, not like these cells.
 
     Parameters
     ----------
@@ -37,37 +40,45 @@ def regress_frames(
     valid : bool (B, T, H, W), True = observed.
     filled : (B, T, H, W) without NaN, made from the observed cells only (EOFs, or linear in time); read only in the gaps.
     coords : (P, H, W) or (B, P, H, W) further predictors; if None x, y, x^2, xy, y^2.
-    ridge : penalty on the standardised predictors, in units of cells per predictor: with n observed cells and P predictors
-        the fit is shrunk as by ``ridge * P`` further cells on which nothing was seen.
+    ridge : penalty on the standardised frames, and on the coordinates, in units of cells per predictor: with n observed cells
+        and P predictors the fit is shrunk as by ``ridge * P`` further cells on which nothing was seen. Coordinates extrapolate: they
+        are held tighter.
+    leverage : a fit whose error variance at a place is so many times that of an observation counts half there, the filled
+        frame the other half; one of a third as much counts nine tenths.
     max_predictors : frames taken into each regression: those most correlated with the frame where it was observed,
         among equals the nearest ones.
 
     Returns
     -------
     (B, T, H, W), without NaN; the filled frame itself where a frame has no observation, and drawn towards it where a
-    frame has only a handful of observed cells.
+    frame has only a handful of observed cells, or cells unlike the place.
     """
     batch, steps, height, width = values.shape
     ground = _coordinates(values) if coords is None else coords.to(values.dtype)
     if ground.ndim == 3:
         ground = ground.expand(batch, -1, -1, -1)
     ground = _standardised(ground.flatten(2))
-    frames = _standardised(torch.where(valid, values, filled).flatten(2))
+    complete = torch.where(valid, values, filled).flatten(2)
+    usual = (complete.sum(dim=1, keepdim=True) - complete) / max(steps - 1, 1)
+    frames = _standardised(complete)
     weight = valid.flatten(2).to(values.dtype)
-    target = observed(values, valid).flatten(2)
+    target = (complete - usual) * weight
     chosen = _choose(frames, target, weight, min(steps - 1, max_predictors))
-    fitted = torch.empty_like(target)
+    fitted, spread = torch.empty_like(target), torch.empty_like(target)
     width_of_one = batch * (chosen.shape[-1] + ground.shape[1]) * height * width
     block = max(1, _MAX_BLOCK // width_of_one)
     rows = torch.arange(batch, device=values.device)[:, None, None]
+    counts = torch.tensor((chosen.shape[-1], ground.shape[1]), device=values.device)
+    penalty = counts.sum() * torch.tensor(ridge, device=values.device).double().repeat_interleave(counts)
     for start in range(0, steps, block):
         part = slice(start, start + block)
         others = frames[rows, chosen[:, part]]
         places = ground[:, None].expand(-1, others.shape[1], -1, -1)
-        fitted[:, part] = _ridge(torch.cat((others, places), dim=2), target[:, part], weight[:, part], ridge)
+        predictors = torch.cat((others, places), dim=2)
+        fitted[:, part], spread[:, part] = _ridge(predictors, target[:, part], weight[:, part], penalty)
     cells = weight.sum(dim=2, keepdim=True)
-    believed = (cells / _FEW_CELLS).clamp(max=1).square()
-    return torch.lerp(filled.flatten(2), fitted, believed).reshape(values.shape)
+    believed = (cells / _FEW_CELLS).clamp(max=1).square() / (1 + (spread / leverage).square())
+    return torch.lerp(filled.flatten(2), usual + fitted, believed).reshape(values.shape)
 
 
 def with_residual(
@@ -89,8 +100,11 @@ def with_residual(
     return fitted
 
 
-def _ridge(predictors: Tensor, target: Tensor, weight: Tensor, ridge: float) -> Tensor:
-    """Fit (B, t, N) targets on (B, t, P, N) predictors with an unpenalised constant; (B, t, N) everywhere."""
+def _ridge(predictors: Tensor, target: Tensor, weight: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
+    """Fit (B, t, N) targets on (B, t, P, N) predictors, each with its ``penalty`` (P,) float64, and an unpenalised constant.
+
+    Returns the fit everywhere, and its variance in units of that of an observation's error, each (B, t, N).
+    """
     count = weight.sum(dim=2, keepdim=True).clamp(min=1)
     level = (target * weight).sum(dim=2, keepdim=True) / count
     center = (predictors @ weight[..., None]) / count[..., None]
@@ -98,11 +112,10 @@ def _ridge(predictors: Tensor, target: Tensor, weight: Tensor, ridge: float) -> 
     seen = apart * weight[:, :, None]
     gram = (seen @ apart.mT).to(torch.float64)
     moment = (seen @ (target - level)[..., None]).to(torch.float64)
-    size = gram.shape[-1]
-    gram = gram + ridge * size * torch.eye(size, dtype=torch.float64, device=gram.device)
-    factor = torch.linalg.cholesky(gram)
+    factor = torch.linalg.cholesky(gram + torch.diag(penalty))
     slope: Tensor = torch.cholesky_solve(moment, factor).to(target.dtype)
-    return level + (slope.mT @ apart)[:, :, 0]
+    whitened = torch.linalg.solve_triangular(factor.to(target.dtype), apart, upper=False)
+    return level + (slope.mT @ apart)[:, :, 0], whitened.square().sum(dim=2) + 1 / count
 
 
 def _choose(frames: Tensor, target: Tensor, weight: Tensor, count: int) -> Tensor:

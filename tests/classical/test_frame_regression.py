@@ -11,15 +11,24 @@ def test_equals_the_ridge_written_out():
     frames, seen = rng.normal(size=(4, 6, 7)), rng.random((4, 6, 7)) > 0.3
     filled = np.where(seen, frames, rng.normal(size=frames.shape))
     got = regress_frames(
-        *(torch.tensor(a)[None] for a in (frames, seen, filled)), torch.zeros(0, 6, 7), ridge=2.0
+        *(torch.tensor(a)[None] for a in (frames, seen, filled)),
+        torch.zeros(1, 6, 7),
+        ridge=(2.0, 9.0),
+        leverage=0.4,
     )
-    rows = filled.reshape(4, -1)
-    rows = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
+    raw = filled.reshape(4, -1)
+    rows = (raw - raw.mean(1, keepdims=True)) / raw.std(1, keepdims=True)
     for t in range(4):
-        x, w, y = np.delete(rows, t, axis=0), seen[t].ravel(), frames[t].ravel()
+        x, w, usual = np.delete(rows, t, axis=0), seen[t].ravel(), np.delete(raw, t, axis=0).mean(0)
+        y = frames[t].ravel() - usual
         apart, level = x - x[:, w].mean(1, keepdims=True), y[w].mean()
-        gram = apart[:, w] @ apart[:, w].T + 2.0 * 3 * np.eye(3)
-        expected = level + np.linalg.solve(gram, apart[:, w] @ (y[w] - level)) @ apart
+        gram = apart[:, w] @ apart[:, w].T + 2.0 * 4 * np.eye(
+            3
+        )  # a constant coordinate is the fourth predictor
+        fit = usual + level + np.linalg.solve(gram, apart[:, w] @ (y[w] - level)) @ apart
+        spread = np.einsum("pn,pn->n", apart, np.linalg.solve(gram, apart)) + 1 / w.sum()
+        believed = 1 / (1 + (spread / 0.4) ** 2)
+        expected = believed * fit + (1 - believed) * raw[t]
         np.testing.assert_allclose(got[0, t].numpy().ravel(), expected, atol=1e-8)
 
 
@@ -45,9 +54,20 @@ def test_a_pattern_seen_at_other_times_fills_a_cloud():
 def test_the_frame_itself_and_its_gaps_are_no_predictors():
     truth, valid = scene()
     filled = truth.clone()
-    base = regress_frames(truth, valid, filled)[:, 3]
+    base = regress_frames(truth, valid, filled, leverage=1e9)[:, 3]
     filled[0, 3] = 1e3
-    assert torch.equal(regress_frames(truth, valid, filled)[:, 3], base)
+    torch.testing.assert_close(
+        regress_frames(truth, valid, filled, leverage=1e9)[:, 3], base, atol=1e-3, rtol=1e-4
+    )
+
+
+def test_a_frame_seen_in_its_oddest_cells_looks_like_the_others():
+    truth, _ = scene(steps=12)
+    usual = truth.mean(dim=1, keepdim=True)
+    valid = torch.ones_like(truth, dtype=torch.bool)
+    valid[0, 3] = usual[0, 0] > usual.flatten().quantile(0.95)
+    error = (regress_frames(truth, valid, usual.expand_as(truth)) - truth)[~valid].abs().mean()
+    assert error < 1.1 * (usual - truth)[~valid].abs().mean()
 
 
 def test_an_empty_frame_stays_as_it_was_filled():
