@@ -281,11 +281,12 @@ def save_batch(path: Path, example: Example, candidates: Candidates, seconds: fl
     """A batch with its candidates and what making it cost, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = {"given": example.given, "candidates": candidates}
-    tensors = {f"{p}/{f.name}": getattr(held, f.name) for p, held in parts.items() for f in fields(held)}
-    tensors |= {"target": example.target, "wanted": example.wanted}
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    held = {f"{p}/{f.name}": getattr(part, f.name) for p, part in parts.items() for f in fields(part)}
+    held |= {"target": example.target, "wanted": example.wanted}
+    whole = {name: tensor.contiguous() for name, tensor in held.items() if name != "candidates/names"}
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    safetensors.torch.save_file(whole, partial, {"seconds": repr(seconds)})
+    about = {"seconds": repr(seconds), "names": json.dumps(candidates.names)}
+    safetensors.torch.save_file(whole, partial, about)
     partial.replace(path)
 
 
@@ -294,14 +295,14 @@ def load_batch(path: Path) -> tuple[Example, Candidates, float] | None:
     if not path.exists():
         return None
     with safetensors.safe_open(path, framework="pt") as file:
-        seconds = float(file.metadata()["seconds"])
+        seconds, names = float(file.metadata()["seconds"]), tuple(json.loads(file.metadata()["names"]))
         held: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 
     def part(prefix: str) -> dict[str, Any]:
         return {k.removeprefix(prefix): v for k, v in held.items() if k.startswith(prefix)}
 
     example = Example(Batch(**part("given/")), held["target"], held["wanted"])
-    return example, Candidates(**part("candidates/")), seconds
+    return example, Candidates(**part("candidates/"), names=names), seconds
 
 
 def _digest(told: Any) -> str:

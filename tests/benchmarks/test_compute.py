@@ -199,6 +199,9 @@ def test_a_batch_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     assert seconds == 1.5
     for one, other in ((example.given, again.given), (candidates, guesses)):
         for field in dataclasses.fields(one):
+            if field.name == "names":
+                assert candidates.names == guesses.names
+                continue
             torch.testing.assert_close(getattr(one, field.name), getattr(other, field.name), rtol=0, atol=0)
     torch.testing.assert_close(example.target, again.target, rtol=0, atol=0)
     assert compute_runs.load_batch(tmp_path / "none.safetensors") is None
@@ -256,7 +259,8 @@ def test_a_tiny_run_writes_the_page_and_is_not_repeated(tmp_path: Path, archives
         assert compute.main([*command, "--page-only"]) == 0
     assert len(runs) == 8
     curves = [Curve.from_json(json.loads(path.read_text())) for path in runs[1:]]
-    assert {c.parameters for c in curves} == {359726, 1956830}
+    sizes = (STTransformer(config) for config in (ModelConfig.small(), ModelConfig.base()))
+    assert {c.parameters for c in curves} == {sum(p.numel() for p in net.parameters()) for net in sizes}
     page = (tmp_path / "out" / "compute.md").read_text()
     assert "without base on half simulated worlds for 1 steps" in page
     assert "the figures mean nothing" in page
