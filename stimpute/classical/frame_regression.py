@@ -114,8 +114,9 @@ def _ridge(predictors: Tensor, target: Tensor, weight: Tensor, penalty: Tensor) 
     moment = (seen @ (target - level)[..., None]).to(torch.float64)
     factor = torch.linalg.cholesky(gram + torch.diag(penalty))
     slope: Tensor = torch.cholesky_solve(moment, factor).to(target.dtype)
-    whitened = torch.linalg.solve_triangular(factor.to(target.dtype), apart, upper=False)
-    return level + (slope.mT @ apart)[:, :, 0], whitened.square().sum(dim=2) + 1 / count
+    identity = torch.eye(len(penalty), dtype=torch.float64, device=gram.device)
+    root = torch.linalg.solve_triangular(factor, identity.expand_as(gram), upper=False).to(target.dtype)
+    return level + (slope.mT @ apart)[:, :, 0], (root @ apart).square_().sum(dim=2) + 1 / count
 
 
 def _choose(frames: Tensor, target: Tensor, weight: Tensor, count: int) -> Tensor:
