@@ -66,7 +66,9 @@ class ModelConfig:
             )
         if self.head == "blend" and (not self.candidates or not set(self.candidates) <= set(CANDIDATES)):
             unknown = ", ".join(sorted(set(self.candidates) - set(CANDIDATES))) or "none at all"
-            raise ModelError(f"the model blends candidates that this version does not have: {unknown}")
+            raise ModelError(
+                f"the model blends candidates that this version does not have ({unknown}); use the version that trained it, or train it again"
+            )
         if not 0 <= self.shift_size < self.window_size:
             raise ModelError(f"shift {self.shift_size} must be smaller than the window {self.window_size}")
         if min(self.depth, self.patch_size, self.cell_dim) < 1:
