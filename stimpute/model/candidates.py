@@ -103,7 +103,7 @@ class Candidates:
 def compute_candidates(batch: Batch, fast: bool = False, names: tuple[str, ...] = CANDIDATES) -> Candidates:
     """All candidates, their errors and the features that go with them, for a batch in normalised units.
 
-    ``fast``: kriging once for each view; the candidates that krige something else first become this one. ``names``: those of
+    ``fast``: kriging once for each view; the candidates that krige something else first, or regress on patterns, become this one. ``names``: those of
     ``CANDIDATES`` to give, in this order.
     """
     hidden = hidden_by_turns(batch.valid)
@@ -175,14 +175,18 @@ def estimate_candidates(
     ]
     drawn = [regress_on_covariates(v) for v in views]
     if fast:
-        anomalous = framed = drifted = transformed = kriged
+        anomalous = framed = drifted = transformed = patterned = kriged
     else:
         anomalous = krige_anomalies(views)
         transformed = krige_transformed(views, kriged) if TRANSFORMED in names else kriged
+        patterned = [
+            temporal_patterns.regress_on_patterns(v.values, v.valid, field)
+            for v, field in zip(views, kriged, strict=True)
+        ]
         framed = krige_rest(views, regressed)
         drifts = [d for d in drawn if d is not None]
         drifted = krige_rest(views, drifts) if drifts else kriged
-    fields = zip(kriged, anomalous, regressed, framed, drawn, drifted, transformed, strict=True)
+    fields = zip(kriged, anomalous, regressed, framed, drawn, drifted, transformed, patterned, strict=True)
     return [_all_estimates(view, names, *found) for view, found in zip(views, fields, strict=True)]
 
 
@@ -251,6 +255,7 @@ def _all_estimates(
     drawn: Tensor | None,
     drifted: Tensor,
     transformed: Tensor,
+    patterned: Tensor,
 ) -> Estimated:
     values, valid = batch.values, batch.valid
     linear, previous, following = temporal.linear(values, valid, batch.times)
@@ -276,9 +281,8 @@ def _all_estimates(
         "covariate regression": mean if drawn is None else drawn,
         "covariate regression + kriging": drifted,
         TRANSFORMED: transformed,
+        PATTERNS: patterned,
     }
-    if PATTERNS in names:
-        found[PATTERNS] = temporal_patterns.regress_on_patterns(values, valid, kriged)
     estimates = torch.stack([found[name] for name in names], dim=1)
     step = median_step(batch.times)[:, :, None, None]
     distances = [(d / step).nan_to_num(posinf=1e3).clamp(0, 1e3) for d in (previous, following)]
