@@ -26,7 +26,8 @@ from scoring.runs import code_digest
 from stimpute.errors import InputError
 from stimpute.holdout import Kind, hold_out
 from stimpute.model.batch import Batch, observed_moments
-from stimpute.model.candidates import CANDIDATES, Estimated, blend, estimate_candidates, hidden_by_turns
+from stimpute.model.candidates import CANDIDATES, Estimated, blend, estimate_candidates
+from stimpute.model.inner_hold_out import hidden_by_turns
 from stimpute.pretrained.registry import LoadedModel
 from stimpute.stack import BoolArray, Stack
 from stimpute.training import read_npz

@@ -110,7 +110,6 @@ class ModelConfig:
         if unknown:
             raise ModelError(f"the model's configuration has unknown fields: {', '.join(unknown)}")
         values = {"candidates": FIRST_CANDIDATES, **stored}
-        values["candidates"] = tuple(values["candidates"])
         if values.get("covariates") is not None:
             values["covariates"] = tuple(values.get("covariates", ()))
         if values.get("spatial_embedding") is not None:

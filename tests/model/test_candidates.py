@@ -10,8 +10,10 @@ from stimpute.model.candidates import (
     TRANSFORMED,
     blend,
     compute_candidates,
-    empty_frames,
     estimate_candidates,
+)
+from stimpute.model.inner_hold_out import (
+    empty_frames,
     hidden_by_turns,
     hidden_frames,
     inner_hold_out,

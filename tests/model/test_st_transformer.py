@@ -9,8 +9,9 @@ import torch
 from stimpute.errors import ModelError
 from stimpute.layers.attention import WindowAttention
 from stimpute.model.batch import Batch, covariate_moments
-from stimpute.model.candidates import CANDIDATES, FEATURES, compute_candidates, inner_hold_out
+from stimpute.model.candidates import CANDIDATES, FEATURES, compute_candidates
 from stimpute.model.config import ModelConfig
+from stimpute.model.inner_hold_out import inner_hold_out
 from stimpute.model.method import STMethod, predict
 from stimpute.model.st_transformer import STTransformer, use_fused_attention, with_candidates
 from stimpute.stack import Stack

@@ -1,0 +1,94 @@
+"""Hiding some of what a batch shows, so that candidates can be judged on it: gaps of other frames, and whole frames.
+
+Knows nothing about candidates. What is hidden to score a method from outside is drawn in :mod:`stimpute.holdout`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+HIDDEN_SHARE = 0.25
+EVERY_FRAME = 3  # is hidden wholly, where there are empty ones
+
+
+def hidden_by_turns(valid: Tensor) -> list[Tensor]:
+    """What the candidates must do without, view by view, to be judged, each (B, T, H, W) bool: cells; where frames are empty, frames too."""
+    held_out = inner_hold_out(valid)
+    return [held_out, hidden_frames(valid)] if bool(empty_frames(valid).any()) else [held_out]
+
+
+def empty_frames(valid: Tensor) -> Tensor:
+    """Frames (B, T) bool of which nothing was observed, of stacks of which something was."""
+    seen = valid.flatten(2).any(dim=2)
+    return ~seen & seen.any(dim=1, keepdim=True)
+
+
+def hidden_frames(valid: Tensor) -> Tensor:
+    """Every third frame that holds observations, wholly (B, T, H, W) bool: how candidates do without a frame."""
+    seen = valid.flatten(2).any(dim=2)
+    number = seen.cumsum(dim=1)
+    return valid & (seen & (number % EVERY_FRAME == EVERY_FRAME // 2 + 1))[:, :, None, None]
+
+
+def inner_hold_out(valid: Tensor) -> Tensor:
+    """Observed cells to hide so that each candidate can be judged: gaps of other frames laid over each frame.
+
+    Frames of which nothing was observed lend no gap: a frame hidden wholly says nothing about cells that have neighbours.
+    Deterministic, the same for equal samples at any place of a batch. At most ``HIDDEN_SHARE`` (about) of the observed cells
+    are hidden, in frames chosen at random where it would be more; where frames have too few gaps, blobs are added. A single
+    frame gets its own gaps, turned by 180 degrees.
+
+    Parameters
+    ----------
+    valid : (B, T, H, W) bool.
+
+    Returns
+    -------
+    (B, T, H, W) bool, a subset of ``valid``.
+    """
+    _, t, h, w = valid.shape
+    generator = torch.Generator().manual_seed(20231200963)
+    shift = torch.randint(1, max(t, 2), (t,), generator=generator)
+    lot = torch.rand(t, generator=generator).to(valid.device)
+    blobs = blob_field(t, h, w, generator).to(valid.device)
+    observed = valid.flatten(1).sum(dim=1).clamp_min(1).float()
+    if t == 1:
+        transplanted = valid & ~valid.flip((2, 3))
+        columns = transplanted.sum(dim=(1, 2)).cumsum(dim=1)
+        kept = (columns <= HIDDEN_SHARE * observed[:, None])[:, None, None]
+    else:
+        transplanted = valid & ~torch.stack([sample[donors(sample, shift)] for sample in valid])
+        share = transplanted.flatten(1).sum(dim=1) / observed
+        kept = (lot[None] < (HIDDEN_SHARE / share.clamp_min(1e-6))[:, None])[:, :, None, None]
+    transplanted = transplanted & kept
+    share = transplanted.flatten(1).sum(dim=1) / observed
+    missing = (HIDDEN_SHARE / 2 - share).clamp_min(0.03)
+    blobs = valid & (blobs[None] < missing.view(-1, 1, 1, 1))
+    return transplanted | blobs
+
+
+def donors(valid: Tensor, shift: Tensor) -> Tensor:
+    """For each frame (T,) another one that holds observations, ``shift`` (T,) of these later; itself where there is no other.
+
+    >>> valid = torch.tensor([True, False, True, True])[:, None, None]
+    >>> donors(valid, torch.tensor([1, 1, 1, 1])).tolist()
+    [2, 2, 3, 0]
+    """
+    seen = valid.flatten(1).any(dim=1)
+    holding = seen.nonzero()[:, 0]
+    if len(holding) < 2:
+        return torch.arange(len(valid), device=valid.device)
+    number = (seen.cumsum(dim=0) - 1).clamp_min(0)
+    later = (shift.to(valid.device) - 1) % (len(holding) - 1) + 1
+    return holding[(number + later) % len(holding)]
+
+
+def blob_field(t: int, h: int, w: int, generator: torch.Generator) -> Tensor:
+    """A smooth random field (t, h, w) whose values are uniform ranks in [0, 1) within each frame."""
+    coarse = torch.randn(t, 1, max(h // 4, 1) + 2, max(w // 4, 1) + 2, generator=generator)
+    smooth = F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=True)[:, 0]
+    rough = smooth + 0.3 * torch.randn(t, h, w, generator=generator)
+    ranks = rough.flatten(1).argsort(dim=1).argsort(dim=1)
+    return (ranks.float() / (h * w)).view(t, h, w)
