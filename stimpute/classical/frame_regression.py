@@ -69,7 +69,9 @@ def regress_frames(
     block = max(1, _MAX_BLOCK // width_of_one)
     rows = torch.arange(batch, device=values.device)[:, None, None]
     counts = torch.tensor((chosen.shape[-1], ground.shape[1]), device=values.device)
-    penalty = counts.sum() * torch.tensor(ridge, device=values.device).double().repeat_interleave(counts)
+    penalty = counts.sum() * torch.tensor(ridge, dtype=torch.float64, device=values.device).repeat_interleave(
+        counts
+    )
     for start in range(0, steps, block):
         part = slice(start, start + block)
         others = frames[rows, chosen[:, part]]

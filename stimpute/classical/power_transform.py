@@ -62,7 +62,7 @@ class PowerTransform:
         return _raised((values - self.center) / self.unit, self.power)
 
     def backward(self, transformed: Tensor) -> Tensor:
-        """The inverse of :meth:`forward`; beyond what it can give, its nearest limit."""
+        """The inverse of :meth:`forward`: powers in [0, 2] reach every number, so it is defined everywhere."""
         return _lowered(transformed, self.power) * self.unit + self.center
 
 

@@ -42,13 +42,14 @@ def regress_on_patterns(values: Tensor, valid: Tensor, filled: Tensor, *, count:
     patterns = (vectors[:, :, -kept.shape[1] :] * kept.sqrt()[:, None]).float()  # loadings have unit variance
     loadings = (patterns / kept.float()[:, None]).mT @ apart
     fitted = level + patterns @ loadings
-    seen = valid.flatten(2).to(fitted.dtype)
+    seen = valid.flatten(2).double()
     missed = torch.where(valid.flatten(2), values.flatten(2) - fitted, fitted.new_zeros(()))
     size = patterns.shape[2]
-    pairs = (patterns[..., :, None] * patterns[..., None, :]).flatten(2)  # (B, T, K * K)
-    precision = (seen.mT @ pairs).unflatten(2, (size, size)) / rest.float()[:, None, None, None]
+    exact = patterns.double()  # where patterns leave nothing over, the 1 below is lost in single precision
+    pairs = (exact[..., :, None] * exact[..., None, :]).flatten(2)  # (B, T, K * K)
+    precision = (seen.mT @ pairs).unflatten(2, (size, size)) / rest[:, None, None, None]
     precision.diagonal(dim1=2, dim2=3).add_(1)
-    moment = missed.mT @ patterns / rest.float()[:, None, None]
+    moment = missed.double().mT @ exact / rest[:, None, None]
     moved: Tensor = torch.cholesky_solve(moment[..., None], torch.linalg.cholesky(precision))[..., 0]
-    answer: Tensor = (fitted + patterns @ moved.mT).reshape(values.shape)
+    answer: Tensor = (fitted + patterns @ moved.mT.to(fitted.dtype)).reshape(values.shape)
     return answer

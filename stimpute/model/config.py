@@ -116,6 +116,7 @@ class ModelConfig:
             ny, nx = values["spatial_embedding"]
             values["spatial_embedding"] = (int(ny), int(nx))
         try:
+            values["candidates"] = tuple(values["candidates"])
             return cls(**values)
         except TypeError as error:
             raise ModelError(f"the model's configuration cannot be read: {error}") from error

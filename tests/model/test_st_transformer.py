@@ -195,6 +195,10 @@ def test_models_that_do_not_name_their_candidates_have_the_first_eleven() -> Non
     config = ModelConfig.from_dict(stored)
     assert config.candidates == CANDIDATES[:11]
     assert torch.isfinite(predict(STTransformer(config), batch()).mean).all()
+    for hostile in (5, None, [1], [["kriging"]]):
+        with pytest.raises(ModelError, match="cannot be read"):
+            ModelConfig.from_dict({"candidates": hostile})
+    assert ModelConfig.from_dict({"candidates": list(CANDIDATES)}) == ModelConfig()
     with pytest.raises(ModelError, match="crystal ball"):
         ModelConfig(candidates=("crystal ball",))
 
