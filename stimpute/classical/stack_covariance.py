@@ -1,8 +1,9 @@
 """A covariance between all cells and steps of a stack, fitted to the stack itself.
 
 It is nested: a sum of products of a spatial and a temporal part, each from a small dictionary (Matern functions of several
-ranges, "the same everywhere", "the same at all times", cycles of the year and the day), with weights >= 0 that fit the stack's
-own semi-variances (Cressie 1993, weighted least squares). In the cosine basis the spatial parts are diagonal.
+ranges, as long along y as along x or stretched along one of them, "the same everywhere", "the same at all times", cycles of the
+year and the day), with weights >= 0 that fit the stack's own semi-variances (Cressie 1993, weighted least squares). In the
+cosine basis the spatial parts are diagonal.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from torch import Tensor
 LAGS = (0, 1, 2, 3, 4, 6, 9, 13, 19, 28)  # cells, along y and along x
 STEPS = (0.1, 1.3, 2.5, 4.5, 8.5, 16.5, 32.0, 64.0, 128.0)  # edges of the bins of time, in median steps
 PHASES = (0.06, 0.15, 0.3)  # and of the distance in phase, where there is a cycle
+STRETCHES = (0.4, 1.0, 2.5)  # distance along y over distance along x at which a spatial part falls alike
 NUGGET_FLOOR = 2e-3  # of the total variance
-_UPDATES, _SPREAD = 400, 0.02
+_DIRECTED = 0.4  # weight of what one direction says against both together: noisier
+_UPDATES, _SPREAD = 50, 0.02
 _MIN_PAIRS, _MIN_CELLS = 20, 8
 _YEAR = 365.2425
 
@@ -66,42 +69,62 @@ def fit_covariance(
     _, height, width = values.shape
     if int(valid.sum()) < _MIN_CELLS:
         return None
-    values, valid, steps = values[filled], valid[filled], len(filled)
+    values, valid = values[filled], valid[filled]
     known = filled.cpu().numpy()
     days, *phases = (x.double().cpu().numpy() for x in (times, year_phase, day_phase))
     between = temporal_parts(days, phases[0], phases[1], known)
-    ranges = spatial_ranges(height, width)
-    bins, apart = _bins(days[known], phases[0][known], phases[1][known], between)
-    rows, gammas, weights = [], [], []
+    ranges = spatial_parts(height, width)
     whole = np.stack(list(between.values()))
-    stacked = whole[:, known[:, None], known]
+    bins, apart = _bins(days[known], phases[0][known], phases[1][known], between)
+    rows, gammas, weights = _equations(values, valid, ranges, whole[:, known[:, None], known], bins, apart)
+    shares = _shares(rows * weights[:, None], gammas * weights, evenness)
+    return _assemble(shares, ranges, whole, height, width, values.device)
+
+
+def _equations(
+    values: Tensor,
+    valid: Tensor,
+    parts: list[SpatialPart],
+    between: Float64Array,
+    bins: npt.NDArray[np.int64],
+    apart: Float64Array,
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """What the shares of the parts, and the nugget, should satisfy: coefficients (n, J + 1), semi-variances (n,), weights (n,).
+
+    One for each lag and bin of time, from all pairs of cells, and with less weight for each direction.
+    """
+    rows, gammas, weights = [], [], []
     for lag in LAGS:
-        found = semi_variances(values, valid, lag)
-        if found is None:
-            continue
-        total, count = found
-        near = np.array([_matern(kind, length, float(lag)) for kind, length in ranges])
+        directions = semi_variances(values, valid, lag)
+        near = [np.array([part.at(*step) for part in parts]) for _, _, step in directions]
         for index in np.unique(bins):
             chosen = bins == index
             if lag == 0:
-                chosen = chosen & ~np.eye(steps, dtype=bool)
-            pairs = count[chosen]
-            n = float(pairs.sum())
-            if n < _MIN_PAIRS:
+                chosen = chosen & ~np.eye(len(bins), dtype=bool)
+            pairs = [count[chosen] for _, count, _ in directions]
+            numbers = [float(n.sum()) for n in pairs]
+            if (number := sum(numbers)) < _MIN_PAIRS:
                 continue
-            shared = (stacked[:, chosen] * pairs).sum(axis=1) / n
-            gamma = float(total[chosen].sum()) / n
-            steps_apart = float((apart[chosen] * pairs).sum()) / n
-            rows.append(np.append(1 - np.outer(near, shared).ravel(), 1.0))
+            shared = [between[:, chosen] @ n for n in pairs]
+            row = [n - np.outer(c, s).ravel() for n, c, s in zip(numbers, near, shared, strict=True)]
+            total = [float(sums[chosen].sum()) for sums, _, _ in directions]
+            steps_apart = sum(float(apart[chosen] @ n) for n in pairs) / number
+            gamma = sum(total) / number
+            weight = number**0.15 / max(gamma, 1e-4) / (1 + 0.1 * lag + 0.1 * steps_apart)
+            rows.append(np.append(sum(row) / number, 1.0))
             gammas.append(gamma)
-            weights.append(n**0.15 / max(gamma, 1e-4) / (1 + 0.1 * lag + 0.1 * steps_apart))
-    size = len(ranges) * len(between) + 1
-    rows.append(np.ones(size))  # all of the variance
+            weights.append(weight)
+            if len(directions) < 2:
+                continue
+            for one, halves, n in zip(row, total, numbers, strict=True):
+                if n >= _MIN_PAIRS:
+                    rows.append(np.append(one / n, 1.0))
+                    gammas.append(halves / n)
+                    weights.append(_DIRECTED * weight)
+    rows.append(np.ones(len(parts) * len(between) + 1))  # all of the variance
     gammas.append(1.0)
     weights.append(float(np.median(weights)) if weights else 1.0)
-    weight = np.array(weights) / np.median(weights)
-    shares = _shares(np.array(rows) * weight[:, None], np.array(gammas) * weight, evenness)
-    return _assemble(shares, ranges, whole, height, width, values.device)
+    return np.array(rows), np.array(gammas), np.array(weights) / np.median(weights)
 
 
 def _shares(rows: Float64Array, gammas: Float64Array, evenness: float) -> Float64Array:
@@ -127,7 +150,7 @@ def _shares(rows: Float64Array, gammas: Float64Array, evenness: float) -> Float6
 
 def _assemble(
     shares: Float64Array,
-    ranges: list[tuple[str, float]],
+    ranges: list[SpatialPart],
     between: Float64Array,
     height: int,
     width: int,
@@ -135,15 +158,10 @@ def _assemble(
 ) -> Covariance:
     table = shares[:-1].reshape(len(ranges), len(between))
     spectra, parts = [], []
-    for (kind, length), row in zip(ranges, table, strict=True):
+    for part, row in zip(ranges, table, strict=True):
         if row.sum() <= 1e-6:
             continue
-        if kind == "everywhere":
-            spectrum = torch.zeros(height, width, dtype=torch.float64)
-            spectrum[0, 0] = height * width
-        else:
-            spectrum = spatial_spectrum(kind, length, height, width)
-        spectra.append(spectrum.to(device))
+        spectra.append(spatial_spectrum(part, height, width).to(device))
         parts.append(torch.from_numpy(np.tensordot(row, between, axes=1)).to(device))
     nugget = max(float(shares[-1]), NUGGET_FLOOR * float(shares.sum()))
     if not parts:
@@ -180,12 +198,39 @@ def temporal_parts(
     return parts
 
 
-def spatial_ranges(height: int, width: int) -> list[tuple[str, float]]:
-    """Kind and length in cells of the spatial parts: as long as the grid can tell apart."""
+@dataclass(frozen=True)
+class SpatialPart:
+    """A correlation between cells.
+
+    Parameters
+    ----------
+    kind : Matern functions at both ends, of order 1/2 (rough) and infinity (bell), and of infinite range (everywhere).
+    length : in cells, geometric mean of those along y and x.
+    stretch : length along x over length along y.
+    """
+
+    kind: str
+    length: float
+    stretch: float = 1.0
+
+    def at(self, y: float, x: float) -> float:
+        """The correlation of cells so many rows and columns apart."""
+        return float(self.of(np.array(y, dtype=float), np.array(x, dtype=float)))
+
+    def of(self, y: Float64Array, x: Float64Array) -> Float64Array:
+        """The correlation at distances in cells, broadcast."""
+        distance = np.hypot(y * math.sqrt(self.stretch), x / math.sqrt(self.stretch)) / self.length
+        return np.asarray(np.exp(-distance) if self.kind == "rough" else np.exp(-0.5 * distance**2))
+
+
+def spatial_parts(height: int, width: int) -> list[SpatialPart]:
+    """Spatial parts as long as the grid can tell apart; grids of one row or column have no stretched ones."""
     largest = max(height, width)
-    rough = [("rough", length) for length in (1.0, 2.5, 6.0, 15.0, 40.0, 100.0) if length < 2 * largest]
-    bell = [("bell", length) for length in (2.0, 5.0, 12.0) if length < largest]
-    return [*rough, *bell, ("everywhere", math.inf)]
+    stretches = STRETCHES if min(height, width) > 1 else (1.0,)
+    lengths = [("rough", length) for length in (1.0, 2.5, 6.0, 15.0, 40.0, 100.0) if length < 2 * largest]
+    lengths += [("bell", length) for length in (2.0, 5.0, 12.0) if length < largest]
+    parts = [SpatialPart(kind, length, stretch) for kind, length in lengths for stretch in stretches]
+    return [*parts, SpatialPart("everywhere", math.inf)]
 
 
 def _smooth(distance: Float64Array) -> Float64Array:
@@ -194,30 +239,34 @@ def _smooth(distance: Float64Array) -> Float64Array:
     return np.asarray((1 + z + z * z / 3) * np.exp(-z))
 
 
-def _matern(kind: str, length: float, distance: float) -> float:
-    """Matern functions at both ends: order 1/2 (rough), infinity (bell), and range infinity (everywhere)."""
-    if kind == "everywhere":
-        return 1.0
-    z = distance / length
-    return math.exp(-z) if kind == "rough" else math.exp(-0.5 * z * z)
-
-
 @lru_cache(maxsize=256)
-def spatial_spectrum(kind: str, length: float, height: int, width: int) -> Tensor:
-    """Eigenvalues (height, width), float64, of an isotropic covariance with mirrored edges in the cosine basis; mean 1."""
+def spatial_spectrum(part: SpatialPart, height: int, width: int) -> Tensor:
+    """Eigenvalues (height, width), float64, of a spatial part with mirrored edges in the cosine basis.
+
+    Between cells far from the edges it is the part itself; near them the mirror adds to it, up to four times in corners.
+    """
+    if part.kind == "everywhere":
+        same = torch.zeros(height, width, dtype=torch.float64)
+        same[0, 0] = height * width
+        return same
     rows, columns = 4 * height, 4 * width
     y = np.minimum(np.arange(rows), rows - np.arange(rows))
     x = np.minimum(np.arange(columns), columns - np.arange(columns))
-    distance = np.hypot(y[:, None], x[None]) / length
-    field = np.exp(-distance) if kind == "rough" else np.exp(-0.5 * distance**2)
+    field = part.of(y[:, None], x[None])
     spectrum = np.fft.fft2(field).real.clip(min=0)[0 : 2 * height : 2, 0 : 2 * width : 2]
-    return torch.from_numpy(spectrum / spectrum.mean())
+    return torch.from_numpy(np.ascontiguousarray(spectrum))
 
 
-def semi_variances(values: Tensor, valid: Tensor, lag: int) -> tuple[Float64Array, Float64Array] | None:
-    """Sums of half squared differences between steps at a spatial lag, and pairs, each (T, T); None: the lag is too long."""
+Lagged = tuple[Float64Array, Float64Array, tuple[int, int]]
+
+
+def semi_variances(values: Tensor, valid: Tensor, lag: int) -> list[Lagged]:
+    """Sums of half squared differences between steps at a spatial lag, and pairs, each (T, T), with the lag in rows and columns.
+
+    Once along y and once along x, where the grid is long enough for the lag; once altogether for lag 0.
+    """
     _, height, width = values.shape
-    total, count = None, None
+    found: list[Lagged] = []
     for along, size in ((1, height), (2, width)):
         if lag > 0.6 * size or (lag == 0 and along == 2):
             continue
@@ -228,11 +277,9 @@ def semi_variances(values: Tensor, valid: Tensor, lag: int) -> tuple[Float64Arra
         )
         pairs = m @ n.mT
         halves = ((a * a * m) @ n.mT + m @ (b * b * n).mT) / 2 - (a * m) @ (b * n).mT
-        total = halves + halves.mT if total is None else total + halves + halves.mT
-        count = pairs + pairs.mT if count is None else count + pairs + pairs.mT
-    if total is None or count is None:
-        return None
-    return total.double().cpu().numpy(), count.double().cpu().numpy()
+        total, count = ((both + both.mT).double().cpu().numpy() for both in (halves, pairs))
+        found.append((total, count, (lag, 0) if along == 1 else (0, lag)))
+    return found
 
 
 def _bins(

@@ -46,12 +46,13 @@ CANDIDATES = (
 SPLINE_ITERATIONS = 32
 EOF_RANK = 2
 EOF_ITERATIONS = 6
-PRIOR_POWER = 9.0
+PRIOR_POWER = 12.0
 KNOTS = 8
 ERROR_FLOOR = 2e-3
 CLIP = 8.0
 CLIMATE_CELLS, CLIMATE_FLOOR = 1.5, 0.25
 EVENNESS = 0.15  # decision 17
+COMPARED = 1000  # cells in which candidates must agree to be the same
 SKEWED = 0.1  # nats that a power transform must gain on each value before it pays to krige what it gives
 
 FEATURES = (
@@ -77,7 +78,8 @@ class Candidates:
     Parameters
     ----------
     estimates : (B, K, T, H, W), finite everywhere, in the order of ``CANDIDATES``.
-    log_error : (B, K, T, H, W), log of the local mean absolute error on the internal hold-out.
+    log_error : (B, K, T, H, W), log of the local mean absolute error on the internal hold-out; a little more for candidates that say
+        the same as others, so that all of these weigh as one.
     prior : (B, T, H, W), the estimates weighted by ``error ** -PRIOR_POWER``.
     prior_error : (B, T, H, W), local mean absolute error of ``prior``, > 0.
     features : (B, F, T, H, W), in the order of ``FEATURES``, bounded.
@@ -131,13 +133,14 @@ def blend(
     if frames:
         in_frames = frame_error((frames[0][0] - batch.values[:, None]).abs(), hidden[1], error)
         error = torch.where(empty[:, None, :, None, None], in_frames, error)
-    log_error = error.log()
+    shared = (copies(estimates).log() / PRIOR_POWER)[:, :, None, None, None]
+    log_error = error.log() + shared
     weight = (-PRIOR_POWER * log_error).softmax(dim=1)
     prior = (weight * estimates).sum(dim=1)
     residual = torch.where(held_out, batch.values - (weight * blind).sum(dim=1), batch.values.new_zeros(()))
     prior_error = local_error(residual.abs()[:, None], held_out, there, here)
     if frames:
-        like_empty = (-PRIOR_POWER * in_frames.log()).softmax(dim=1)
+        like_empty = (-PRIOR_POWER * (in_frames.log() + shared)).softmax(dim=1)
         apart = (batch.values - (like_empty * frames[0][0]).sum(dim=1)).abs()[:, None]
         in_prior = frame_error(apart, hidden[1], prior_error)
         prior_error = torch.where(empty[:, None, :, None, None], in_prior, prior_error)
@@ -288,6 +291,16 @@ def _all_estimates(
     step = median_step(batch.times)[:, :, None, None]
     distances = [(d / step).nan_to_num(posinf=1e3).clamp(0, 1e3) for d in (previous, following)]
     return bound(estimates, values, valid), (near_density, far_density, *distances)
+
+
+def copies(estimates: Tensor) -> Tensor:
+    """How many candidates say the same as each of them, itself included, (B, K); looked at in a thousand cells or so.
+
+    Without covariates a regression on them is the cell mean, and of what is not skewed, transformed kriging is kriging.
+    """
+    said = estimates.flatten(2)
+    said = said[:, :, :: max(1, said.shape[2] // COMPARED)]
+    return (said[:, :, None] == said[:, None]).all(dim=3).sum(dim=2)
 
 
 def bound(estimates: Tensor, values: Tensor, valid: Tensor) -> Tensor:

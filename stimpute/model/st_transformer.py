@@ -273,6 +273,19 @@ def with_candidates(network: STTransformer, names: tuple[str, ...]) -> STTransfo
     return wider
 
 
+def sharpened(network: STTransformer) -> STTransformer:
+    """The network itself, whose blend now follows the candidates' errors no less sharply than the prior does.
+
+    >>> dull = STTransformer(ModelConfig(embed_dim=16, depth=1, num_heads=1))
+    >>> _ = dull.head.power.data.fill_(6.0)
+    >>> sharpened(dull).head.power.item() == PRIOR_POWER
+    True
+    """
+    if network.config.head == "blend":
+        network.head.power.data.clamp_(min=PRIOR_POWER)
+    return network
+
+
 def steps_in_parts(batch: Batch) -> list[slice]:
     """Slices of time: all of it with gradients, else ``PART_CELLS`` cells at a time (less memory, the same answer)."""
     t = batch.shape[1]

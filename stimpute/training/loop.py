@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stimpute.errors import DivergenceError, OutputError
 from stimpute.model.candidates import CANDIDATES, compute_candidates
-from stimpute.model.st_transformer import STTransformer, with_candidates
+from stimpute.model.st_transformer import STTransformer, sharpened, with_candidates
 from stimpute.pretrained.checkpoint import save_checkpoint
 from stimpute.pretrained.registry import load_model
 from stimpute.training.ahead import Ahead
@@ -403,7 +403,9 @@ def starting_network(options: TrainOptions) -> tuple[STTransformer, dict[str, st
     """The network to train, and the name and SHA-256 of the model it comes from, if any."""
     if options.start is not None:
         loaded = load_model(options.start)
-        network = with_candidates(loaded.network, CANDIDATES) if options.all_candidates else loaded.network
+        network = loaded.network
+        if options.all_candidates:
+            network = sharpened(with_candidates(network, CANDIDATES))
         return network, {"name": loaded.name, "sha256": loaded.sha256}
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(options.seed)

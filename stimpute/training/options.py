@@ -31,7 +31,7 @@ class TrainOptions:
     out : the model to write (``.safetensors``; its card and ``.log.jsonl`` beside it).
     model : the architecture, of the task's config; ignored with ``start``.
     start : name or path of a model to go on from. The result is never worse than it on validation.
-    all_candidates : a start that knows fewer candidates learns to weigh all.
+    all_candidates : a start that knows fewer candidates learns to weigh all, and begins as sharp as the prior.
     steps, minutes : the budget, set-up apart; at least one. With both, whichever ends first.
     seed : of weights, examples, validation.
     feed, loss : how examples are drawn, how errors are weighed.

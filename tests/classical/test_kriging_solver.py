@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stimpute.classical import kriging_solver as solver
-from stimpute.classical.stack_covariance import spatial_spectrum
+from stimpute.classical.stack_covariance import SpatialPart, spatial_spectrum
 
 STEPS, HEIGHT, WIDTH = 2, 24, 56
 
@@ -13,7 +13,7 @@ def problem(width: int = WIDTH) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     """A field drawn from the covariance (1, T, H, W), what of it is observed, roots and whitened waves of the field."""
     generator = torch.Generator().manual_seed(3)
     between = torch.tensor([[1.0, 0.7], [0.7, 1.0]], dtype=torch.float64)
-    spectrum = spatial_spectrum("rough", 15.0, HEIGHT, width)
+    spectrum = spatial_spectrum(SpatialPart("rough", 15.0), HEIGHT, width)
     roots = solver.roots_of(spectrum[:, :, None, None] * between)
     z = torch.randn(STEPS, 1, HEIGHT, width, generator=generator)
     truth = solver.fields(solver.lower(solver.by_steps(roots, torch.float32), z))
