@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.fill import fillnodata
 
+from scoring.runs import code_digest
 from stimpute.estimate import Estimate
 from stimpute.inference.methods import method_names, open_method
 from stimpute.pretrained.registry import DEFAULT_MODEL, load_model
@@ -16,6 +17,7 @@ from stimpute.stack import Stack
 
 HERO = "st"
 FAST = "st-fast"  # `fill --fast`
+ROOMS = ("classical", "inference", "layers", "model")  # whose code both of them are
 GDAL = "gdal-fillnodata"
 KRIGING_CELLS = 300_000
 
@@ -69,8 +71,11 @@ def open_peer(name: str, model: str | None) -> Method:
 
 
 def identity(name: str, model: str | None) -> str:
-    """What a cached result of the method depends on: the model's hash for ``st``, else nothing."""
-    return load_model(model or DEFAULT_MODEL).sha256[:12] if name == HERO else "-"
+    """What a cached result of the method depends on: the code for ``st`` and ``st-fast``, for ``st`` the model's hash too, else nothing."""
+    if name not in (HERO, FAST):
+        return "-"
+    code = code_digest(*ROOMS)
+    return f"{load_model(model or DEFAULT_MODEL).sha256[:12]}-{code}" if name == HERO else code
 
 
 def why_not(name: str, stack: Stack, kriging_cells: int = KRIGING_CELLS) -> str:
