@@ -21,7 +21,7 @@ from torch import Tensor
 LAGS = (0, 1, 2, 3, 4, 6, 9, 13, 19, 28)  # cells, along y and along x
 STEPS = (0.1, 1.3, 2.5, 4.5, 8.5, 16.5, 32.0, 64.0, 128.0)  # edges of the bins of time, in median steps
 PHASES = (0.06, 0.15, 0.3)  # and of the distance in phase, where there is a cycle
-STRETCHES = (0.4, 1.0, 2.5)  # distance along y over distance along x at which a spatial part falls alike
+STRETCHES = (0.4, 1.0, 2.5)  # length along x over length along y
 NUGGET_FLOOR = 2e-3  # of the total variance
 _DIRECTED = 0.4  # weight of what one direction says against both together: noisier
 _UPDATES, _SPREAD = 50, 0.02

@@ -285,3 +285,12 @@ def test_the_page_says_which_cases_judge_though_their_files_train(tmp_path: Path
 
 def test_marks_do_not_make_kept_results_others() -> None:
     assert dataclasses.replace(CASE, judges=False, spared=True).digest == CASE.digest
+
+
+def test_what_is_kept_of_our_method_is_forgotten_when_its_code_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = {name: peers.identity(name, None) for name in (peers.HERO, peers.FAST, "linear")}
+    monkeypatch.setattr(peers, "code_digest", lambda *rooms: "another")
+    after = {name: peers.identity(name, None) for name in before}
+    assert [name for name in before if before[name] == after[name]] == ["linear"]

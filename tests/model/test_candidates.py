@@ -10,6 +10,7 @@ from stimpute.model.candidates import (
     TRANSFORMED,
     blend,
     compute_candidates,
+    copies,
     estimate_candidates,
 )
 from stimpute.model.inner_hold_out import (
@@ -121,6 +122,22 @@ def test_views_of_all_candidates_blend_to_the_prior_of_some(empty: bool) -> None
     assert some.names == names
     for field in ("prior", "prior_error", "log_error", "features"):
         assert torch.equal(getattr(some, field), getattr(expected, field))
+
+
+def test_candidates_that_say_the_same_weigh_as_one() -> None:
+    generator = torch.Generator().manual_seed(11)
+    valid = torch.rand(1, 8, 12, 12, generator=generator) < 0.7
+    batch, _, _ = Batch.plain(
+        torch.where(valid, torch.randn(1, 8, 12, 12, generator=generator), 0.0), valid
+    ).renormalised()
+    hidden = hidden_by_turns(batch.valid)
+    names = ("linear", "kriging", "covariate regression + kriging")
+    views = estimate_candidates(batch, hidden, names=names)
+    assert copies(views[0][0]).tolist() == [[1, 2, 2]]
+    once = [(estimates[:, :2], densities) for estimates, densities in views]
+    torch.testing.assert_close(
+        blend(batch, views, hidden, names).prior, blend(batch, once, hidden, names[:2]).prior
+    )
 
 
 def test_frames_that_hold_nothing_lend_no_gaps() -> None:
