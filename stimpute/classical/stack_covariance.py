@@ -73,12 +73,12 @@ def fit_covariance(
     known = filled.cpu().numpy()
     days, *phases = (x.double().cpu().numpy() for x in (times, year_phase, day_phase))
     between = temporal_parts(days, phases[0], phases[1], known)
-    ranges = spatial_parts(height, width)
+    spatial = spatial_parts(height, width)
     whole = np.stack(list(between.values()))
     bins, apart = _bins(days[known], phases[0][known], phases[1][known], between)
-    rows, gammas, weights = _equations(values, valid, ranges, whole[:, known[:, None], known], bins, apart)
+    rows, gammas, weights = _equations(values, valid, spatial, whole[:, known[:, None], known], bins, apart)
     shares = _shares(rows * weights[:, None], gammas * weights, evenness)
-    return _assemble(shares, ranges, whole, height, width, values.device)
+    return _assemble(shares, spatial, whole, height, width, values.device)
 
 
 def _equations(
@@ -150,15 +150,15 @@ def _shares(rows: Float64Array, gammas: Float64Array, evenness: float) -> Float6
 
 def _assemble(
     shares: Float64Array,
-    ranges: list[SpatialPart],
+    spatial: list[SpatialPart],
     between: Float64Array,
     height: int,
     width: int,
     device: torch.device,
 ) -> Covariance:
-    table = shares[:-1].reshape(len(ranges), len(between))
+    table = shares[:-1].reshape(len(spatial), len(between))
     spectra, parts = [], []
-    for part, row in zip(ranges, table, strict=True):
+    for part, row in zip(spatial, table, strict=True):
         if row.sum() <= 1e-6:
             continue
         spectra.append(spatial_spectrum(part, height, width).to(device))
