@@ -29,7 +29,7 @@ def krige(
     day_phase: Tensor,
     *,
     evenness: float = 0.5,
-    iterations: int = 100,
+    iterations: int = 400,
 ) -> list[Tensor]:
     """Simple kriging of every cell from all observed cells of its stack, under one covariance fitted to the first target.
 

@@ -22,6 +22,8 @@ COARSEST, SHORTEST = (
     8,
 )  # cells of the longer and the shorter side from which on a coarser grid comes first
 REFINING = (2, 5)  # of the iterations are made on all grids but the coarsest
+TOLERANCE = 1e-4  # of the residuals
+EVEN = 0.25  # power of a frame's cover: at 1 as if what it observed were spread evenly, at 0 as if it were complete
 _JITTER = 1e-5
 
 
@@ -80,7 +82,7 @@ def solve(
     nugget: float,
     roots: Tensor,
     iterations: int,
-    tolerance: float = 3e-4,
+    tolerance: float = TOLERANCE,
 ) -> Tensor:
     """The kriged fields of K targets (K, T, H, W) with mean 0, whitened in the cosine basis: ``z`` (T, K, H, W).
 
@@ -182,8 +184,8 @@ def _conjugate_gradients(
 class Preconditioner:
     """An approximate inverse of the normal equations of stacks whose observations have ``weight`` (T, K, H, W).
 
-    The longest waves are solved with all their couplings through the gaps, the others each by itself as if what a frame
-    observed were spread evenly over it. Exact where every frame is either complete or empty.
+    The longest waves are solved with all their couplings through the gaps, the others each by itself, nearly as if frames were
+    complete: gaps are mostly wide, and what is observed lies together (decision 33). Exact where every frame is complete or empty.
     """
 
     def __init__(self, roots: Tensor, nugget: float, weight: Tensor) -> None:
@@ -194,7 +196,7 @@ class Preconditioner:
         a, b = self.size
         single = roots.float()
         single[:a, :b] = 0  # solved with their couplings
-        cover = weight.mean(dim=(1, 2, 3))
+        cover = weight.mean(dim=(1, 2, 3)) ** EVEN
         inner = single.mT @ (cover[:, None] * single)
         inner.diagonal(dim1=2, dim2=3).add_(nugget)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))

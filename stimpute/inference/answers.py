@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
+from stimpute.estimate import Estimate
 from stimpute.inference.at_once import at_once
 from stimpute.inference.memory import Read
 from stimpute.inference.options import Progress
@@ -121,12 +123,22 @@ def keep_all(
 
 
 class LocalExecutor:
-    """Computes in this process, ``survey.workers`` tiles at once; files are read in the calling thread."""
+    """Computes in this process, ``survey.workers`` tiles at once; files are read in the calling thread.
+
+    Where there is a single tile, it is computed beside what it is calibrated on, and waits until it is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, Estimate] = {}  # by layer
 
     def answers(
         self, survey: Survey, prepare: Prepare, trust: Trust, numbers: Sequence[int]
     ) -> Iterator[tuple[int, Answer]]:
         """What tiles say, in the order of ``numbers``."""
+        waiting = self._waiting.pop(survey.index, None)
+        if waiting is not None:
+            stack = survey.read(survey.tiles[0].read).contiguous()
+            return iter([(number, _calibrated(stack, waiting, trust)) for number in numbers])
         fillable = survey.fillable[:, survey.extended_columns]
 
         def asked() -> Iterator[tuple[int, Stack, Imputer | None]]:
@@ -145,7 +157,18 @@ class LocalExecutor:
         self, survey: Survey, imputer: Imputer, questions: Iterable[Question]
     ) -> Iterator[Hidden]:
         """What the method says about hidden cells."""
-        return at_once(lambda q: predict_hidden(q.stack, q.hidden, imputer), questions, survey.workers)
+
+        def tasks() -> Iterator[Callable[[], Hidden | Estimate]]:
+            if len(survey.tiles) == 1 and survey.workers > 1:
+                yield partial(imputer.impute, survey.read(survey.tiles[0].read).contiguous())
+            for question in questions:
+                yield partial(predict_hidden, question.stack, question.hidden, imputer)
+
+        for found in at_once(lambda task: task(), tasks(), survey.workers):
+            if isinstance(found, Hidden):
+                yield found
+            else:
+                self._waiting[survey.index] = found
 
 
 def answer_tile(read: Read, fillable: BoolArray, prepare: Prepare, trust: Trust, tile: Tile) -> Answer:
@@ -169,7 +192,10 @@ def _ask(read: Read, fillable: BoolArray, tile: Tile) -> tuple[Stack, bool]:
 def _answer(stack: Stack, imputer: Imputer | None, trust: Trust) -> Answer:
     if imputer is None:
         return Answer(np.full(stack.shape, np.nan, dtype=np.float32), None, stack.valid)
-    estimate = imputer.impute(stack)
+    return _calibrated(stack, imputer.impute(stack), trust)
+
+
+def _calibrated(stack: Stack, estimate: Estimate, trust: Trust) -> Answer:
     return Answer(estimate.mean, trust.standard_error(estimate.scale, stack), stack.valid)
 
 

@@ -386,15 +386,20 @@ def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOpt
         survey, **_margin(survey, min(plan.core, survey.shape[2] // 4) if margin else 0), plan=plan
     )
     survey = replace(survey, tiles=tuple(sorted(tiles(survey.extended, plan), key=_order)))
-    return replace(survey, workers=_workers(survey, budget) if getattr(method, "threadable", False) else 1)
+    if not getattr(method, "threadable", False):
+        return survey
+    return replace(survey, workers=_workers(survey, budget, options.uncertainty))
 
 
-def _workers(survey: Survey, budget: int) -> int:
-    """Tiles to compute at once: one for each CPU thread, as far as there are tiles and memory for them."""
+def _workers(survey: Survey, budget: int, calibrated: bool) -> int:
+    """Tiles to compute at once: one for each CPU thread, as far as there are tiles and memory for them.
+
+    A single tile is computed beside the same tile as it is ``calibrated`` on.
+    """
     from stimpute.inference.devices import thread_count
 
     room = _tile_cells(survey, budget) // max(math.prod(tile.read.shape) for tile in survey.tiles)
-    return max(1, min(thread_count(), len(survey.tiles), room))
+    return max(1, min(thread_count(), max(len(survey.tiles), 1 + calibrated), room))
 
 
 def _tile_cells(survey: Survey, budget: int) -> int:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stimpute.cli import OWN_THREADS
+from stimpute.estimate import Estimate
 from stimpute.inference.at_once import THREAD_NAME, at_once
 from stimpute.inference.engine import fill_source
 from stimpute.inference.memory import ArraySink, StackSource
@@ -161,6 +162,43 @@ def test_a_fill_with_two_threads_is_that_with_one_to_the_last_bit(gappy: Stack, 
     assert np.isfinite(found[1].standard_error).any()
     for name in ("values", "standard_error", "flag"):
         np.testing.assert_array_equal(getattr(found[1], name), getattr(found[2], name))
+
+
+@pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
+def test_a_single_tile_is_computed_beside_its_calibration_to_the_same_bits(gappy: Stack, two_threads: None):
+    class Meeting:
+        """Waits, on the CPU threads asked for, until as many calls are at work."""
+
+        threadable, multiple, sees_whole, name = True, 2, False, "meeting"
+        bytes_per_cell = 100
+
+        def __init__(self, threads: int) -> None:
+            self.barrier = threading.Barrier(threads, timeout=20)
+            self.inner = network()
+
+        def prepare(self, overview: Stack) -> Meeting:
+            self.prepared = self.inner.prepare(overview)
+            return self
+
+        def impute(self, stack: Stack) -> Estimate:
+            self.barrier.wait()
+            assert torch.get_num_threads() == 1
+            return self.prepared.impute(stack)
+
+    found = {}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        sink = ArraySink(gappy.shape)
+        fill_source(StackSource(gappy), sink, Meeting(threads), FillOptions(memory=2**30))
+        found[threads] = sink
+    for name in ("values", "standard_error", "flag"):
+        np.testing.assert_array_equal(getattr(found[1], name), getattr(found[2], name))
+
+
+@pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
+def test_a_single_tile_without_a_calibration_has_all_threads(gappy: Stack, two_threads: None):
+    options = FillOptions(memory=2**30, uncertainty=False)
+    assert survey_layer(StackSource(gappy), 0, network(), options).workers == 1
 
 
 @pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
