@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from stimpute.errors import ModelError
+from stimpute.forecasting.guesses import GUESSES
 
 TASK = "forecast"
+FIRST_GUESSES = 12  # that models know whose file does not say how many
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class ForecastConfig:
     history : steps before the origin that a token sees as they are; what is older comes in through the guesses.
     sides : one block each: parts of about ``side ** 2`` nodes, windows of that side where the grid is full.
     positions : Laplacian eigenvectors that say where a node is.
+    guesses : how many of the guesses, the first ones, the network knows; it leaves the weights of later ones as they are.
     task : tells the weights from those of other tasks.
 
     Raises
@@ -34,6 +37,7 @@ class ForecastConfig:
     history: int = 48
     sides: tuple[int, ...] = (4, 8, 16)
     positions: int = 8
+    guesses: int = len(GUESSES)
     task: str = TASK
 
     def __post_init__(self) -> None:
@@ -45,6 +49,8 @@ class ForecastConfig:
             )
         if self.history < 1 or not self.sides or min(self.sides) < 2 or self.positions < 1:
             raise ModelError("history and positions must be at least 1, sides at least 2")
+        if not 1 <= self.guesses <= len(GUESSES):
+            raise ModelError(f"the model knows {self.guesses} guesses, this version makes {len(GUESSES)}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -61,6 +67,8 @@ class ForecastConfig:
         if unknown:
             raise ModelError(f"the model's configuration has unknown fields: {', '.join(unknown)}")
         try:
-            return cls(**{**stored, "sides": tuple(int(s) for s in stored["sides"])})
+            return cls(
+                **{"guesses": FIRST_GUESSES, **stored, "sides": tuple(int(s) for s in stored["sides"])}
+            )
         except (TypeError, KeyError) as error:
             raise ModelError(f"the model's configuration cannot be read: {error}") from error

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from stimpute.forecasting.config import ForecastConfig
-from stimpute.forecasting.guesses import GUESSES, Guesses
+from stimpute.forecasting.guesses import Guesses
 from stimpute.forecasting.series import History, target_phases
 from stimpute.layers.attention import BalancedAttention, Division
 from stimpute.layers.embeddings import perceptron
@@ -55,9 +55,9 @@ class SBATransformer(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dim)
         self.token = nn.Linear(config.embed_dim, HEAD)
         self.lead = nn.Linear(LEAD + 4, HEAD)
-        self.guess = nn.Linear(2 * len(GUESSES) + 2, HEAD)
+        self.guess = nn.Linear(2 * config.guesses + 2, HEAD)
         self.hidden = nn.Linear(HEAD, HEAD)
-        self.out = nn.Linear(HEAD, len(GUESSES) + 2)
+        self.out = nn.Linear(HEAD, config.guesses + 2)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -103,14 +103,15 @@ class SBATransformer(nn.Module):
             for t in (guesses.estimates, guesses.log_error, guesses.log_weight)
         )
         prior, error = guesses.prior[:, :, 0], guesses.prior_error[:, :, 0]
-        unit = error[..., None]
+        unit, known = error[..., None], self.config.guesses
         beside = torch.cat(
-            (((estimates - prior[..., None]) / unit).clamp(-CLIP, CLIP), log_error - error.log()[..., None],
+            (((estimates - prior[..., None]) / unit)[..., :known].clamp(-CLIP, CLIP), log_error[..., :known] - error.log()[..., None],
              prior[..., None].clamp(-CLIP, CLIP), error.log()[..., None]), dim=-1,
         )  # fmt: skip
         hidden = F.gelu(self.token(tokens)[:, None] + self.lead(when)[:, :, None] + self.guess(beside))
         out = self.out(F.gelu(self.hidden(hidden)) + hidden)
-        weight = (log_weight + out[..., : len(GUESSES)]).softmax(dim=-1)
+        turned = F.pad(out[..., :known], (0, estimates.shape[-1] - known))
+        weight = (log_weight + turned).softmax(dim=-1)
         mean = (weight * estimates).sum(dim=-1) + out[..., -2] * error
         scale = 1.25 * error * torch.exp(out[..., -1].clamp(-4, 4))
         return Prediction(mean[:, :, None], scale[:, :, None])

@@ -12,7 +12,7 @@ from stimpute.errors import InputError, ModelError
 from stimpute.forecasting import method
 from stimpute.forecasting.config import ForecastConfig
 from stimpute.forecasting.graph import adjacency, divisions_of, graph_of, laplacian_positions, members
-from stimpute.forecasting.guesses import make_guesses
+from stimpute.forecasting.guesses import GUESSES, make_guesses
 from stimpute.forecasting.method import SBAForecaster
 from stimpute.forecasting.network import SBATransformer, Surroundings
 from stimpute.forecasting.series import History
@@ -231,6 +231,21 @@ def test_what_cannot_be_forecast_is_refused(shape, message):
 def test_a_model_that_fills_is_refused():
     with pytest.raises(ModelError, match="fill gaps"):
         ForecastConfig.from_dict({"embed_dim": 64})
+
+
+def test_a_model_from_before_a_guess_was_added_still_speaks():
+    stored = {k: v for k, v in SMALL.to_dict().items() if k != "guesses"}
+    before = ForecastConfig.from_dict(stored)
+    assert before.guesses == len(GUESSES) - 1
+    given = stack(Grid.from_shape(9, 8))
+    blend, said = (SBAForecaster(n, always=True).forecast(given, 4).mean for n in (None, woken(before)))
+    assert np.isfinite(said).all()
+    assert np.abs(said - blend).max() > 1e-3
+
+
+def test_a_model_of_more_guesses_than_are_made_is_refused():
+    with pytest.raises(ModelError, match="knows 99 guesses"):
+        ForecastConfig.from_dict({**SMALL.to_dict(), "guesses": 99})
 
 
 def test_scales_cover_what_they_claim_on_a_stationary_field():
