@@ -321,7 +321,7 @@ def _changes(values: Tensor, valid: Tensor, period: int, steps: int) -> list[Ten
             said.append(shown[-1].expand(steps, -1))
             continue
         changed = []
-        for some in torch.arange(nodes, device=values.device).split(FIELD_NODES):
+        for some in torch.split(torch.arange(nodes, device=values.device), FIELD_NODES):
             own = shown[:, some]
             apart = [shown[:, leader[some]] - own for leader in theirs]
             beside = [
@@ -349,7 +349,7 @@ def _followed(shown: Tensor, count: int) -> Tensor:
     change = change - change.mean(dim=0)
     change = change / change.square().mean(dim=0).sqrt().clamp_min(1e-6)
     found = []
-    for some in torch.arange(nodes, device=shown.device).split(FIELD_NODES):
+    for some in torch.split(torch.arange(nodes, device=shown.device), FIELD_NODES):
         tells = (change[:-1, among].T @ change[1:, some]).abs()
         tells = tells.masked_fill(among[:, None] == some, -1.0)
         found.append(among[tells.topk(count, dim=0).indices])
