@@ -160,7 +160,9 @@ class LocalExecutor:
 
         def tasks() -> Iterator[Callable[[], Hidden | Estimate]]:
             if len(survey.tiles) == 1 and survey.workers > 1:
-                yield partial(imputer.impute, survey.read(survey.tiles[0].read).contiguous())
+                stack, gaps = _ask(survey.read, survey.fillable[:, survey.extended_columns], survey.tiles[0])
+                if gaps:
+                    yield partial(imputer.impute, stack)
             for question in questions:
                 yield partial(predict_hidden, question.stack, question.hidden, imputer)
 
