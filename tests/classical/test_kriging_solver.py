@@ -1,4 +1,4 @@
-"""Conjugate gradients begun on a coarser grid: the same answer, sooner."""
+"""Conjugate gradients: begun on a coarser grid they find the same answer sooner, and they end near the solution."""
 
 import math
 
