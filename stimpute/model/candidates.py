@@ -131,7 +131,8 @@ def blend(
     there, here = proximity(blind_densities), proximity(densities)
     error = local_error((blind - batch.values[:, None]).abs(), held_out, there, here)
     if frames:
-        in_frames = frame_error((frames[0][0] - batch.values[:, None]).abs(), hidden[1], error)
+        whole, unseen = by_turns([said for said, _ in frames], hidden[1:])
+        in_frames = frame_error((whole - batch.values[:, None]).abs(), unseen, error)
         error = torch.where(empty[:, None, :, None, None], in_frames, error)
     shared = (copies(estimates).log() / PRIOR_POWER)[:, :, None, None, None]
     log_error = error.log() + shared
@@ -141,8 +142,8 @@ def blend(
     prior_error = local_error(residual.abs()[:, None], held_out, there, here)
     if frames:
         like_empty = (-PRIOR_POWER * (in_frames.log() + shared)).softmax(dim=1)
-        apart = (batch.values - (like_empty * frames[0][0]).sum(dim=1)).abs()[:, None]
-        in_prior = frame_error(apart, hidden[1], prior_error)
+        apart = (batch.values - (like_empty * whole).sum(dim=1)).abs()[:, None]
+        in_prior = frame_error(apart, unseen, prior_error)
         prior_error = torch.where(empty[:, None, :, None, None], in_prior, prior_error)
     prior_error = prior_error[:, 0]
     features = torch.stack(
@@ -390,15 +391,34 @@ def hats(where: Tensor) -> Tensor:
     return (1 - (where.clamp(0, 1)[..., None] - knots).abs() * (KNOTS - 1)).clamp_min(0)
 
 
+def by_turns(said: list[Tensor], hidden: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """What was said (B, K, T, H, W) of each cell at the turn in which it was hidden, and which were at any (B, T, H, W); no cell at two."""
+    whole, unseen = said[0], hidden[0]
+    for estimates, cells in zip(said[1:], hidden[1:], strict=True):
+        whole = torch.where(cells[:, None], estimates, whole)
+        unseen = unseen | cells
+    return whole, unseen
+
+
 def frame_error(error: Tensor, hidden: Tensor, otherwise: Tensor) -> Tensor:
-    """Mean error (B, K, 1, 1, 1) on frames that were hidden wholly; drawn towards the mean of ``otherwise`` by a cell's weight.
+    """Error to expect (B, K, 1, 1, 1) on frames that are hidden wholly, drawn towards the mean of ``otherwise`` by a cell's weight.
+
+    How candidates compare follows from the geometric mean of their errors over frames, each with the weight of its cells, so that a
+    frame that none can foresee does not decide; how large they are, from the mean error of all.
 
     Parameters
     ----------
     error, otherwise : (B, K, T, H, W).
     hidden : (B, T, H, W) bool.
     """
-    total = torch.where(hidden[:, None], error, error.new_zeros(())).flatten(2).sum(dim=2)
-    count = hidden.flatten(1).sum(dim=1)[:, None]
-    mean = (total + otherwise.flatten(2).mean(dim=2)) / (count + 1)
-    return mean.clamp_min(ERROR_FLOOR)[:, :, None, None, None]
+    cells = hidden.flatten(2).sum(dim=2)[:, None]
+    of_frame = torch.where(hidden[:, None], error, error.new_zeros(())).flatten(3).sum(
+        dim=3
+    ) / cells.clamp_min(1)
+    usual = otherwise.flatten(2).mean(dim=2)[..., None]
+    errors = torch.cat((of_frame, usual), dim=2).clamp_min(ERROR_FLOOR)
+    weight = torch.cat((cells, torch.ones_like(cells[..., :1])), dim=2).to(error.dtype)
+    weight = weight / weight.sum(dim=2, keepdim=True)
+    typical = (weight * errors.log()).sum(dim=2).exp()
+    level = (weight * errors).sum(dim=2).mean(dim=1, keepdim=True) / typical.mean(dim=1, keepdim=True)
+    return (typical * level)[:, :, None, None, None]

@@ -10,13 +10,35 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 HIDDEN_SHARE = 0.25
-EVERY_FRAME = 3  # is hidden wholly, where there are empty ones
+EVERY_FRAME, JUDGED = (
+    3,
+    16,
+)  # is hidden wholly, where there are empty ones; by turns, until so many frames were
 
 
 def hidden_by_turns(valid: Tensor) -> list[Tensor]:
-    """What the candidates must do without, view by view, to be judged, each (B, T, H, W) bool: cells; where frames are empty, frames too."""
+    """What the candidates must do without, view by view, to be judged, each (B, T, H, W) bool: cells; where frames are empty, frames too.
+
+    Of few frames one view after another hides a third, until enough of them were hidden or all.
+    """
     held_out = inner_hold_out(valid)
-    return [held_out, hidden_frames(valid)] if bool(empty_frames(valid).any()) else [held_out]
+    turns = turns_for(valid)
+    frames = [
+        hidden_frames(valid, turn) & (turn < turns)[:, None, None, None] for turn in range(int(turns.max()))
+    ]
+    return [held_out, *(hidden for hidden in frames if bool(hidden.any()))]
+
+
+def turns_for(valid: Tensor) -> Tensor:
+    """In how many turns frames are hidden, (B,): none where no frame is empty.
+
+    >>> valid = torch.ones(1, 20, 1, 1, dtype=torch.bool)
+    >>> turns_for(valid).tolist(), turns_for(valid & (torch.arange(20) > 0)[:, None, None]).tolist()
+    ([0], [3])
+    """
+    seen = valid.flatten(2).any(dim=2).sum(dim=1)
+    turns = -(-JUDGED * EVERY_FRAME // seen.clamp_min(1))
+    return torch.where(empty_frames(valid).any(dim=1), turns.clamp_max(EVERY_FRAME), 0)
 
 
 def empty_frames(valid: Tensor) -> Tensor:
@@ -25,11 +47,17 @@ def empty_frames(valid: Tensor) -> Tensor:
     return ~seen & seen.any(dim=1, keepdim=True)
 
 
-def hidden_frames(valid: Tensor) -> Tensor:
-    """Every third frame that holds observations, wholly (B, T, H, W) bool: how candidates do without a frame."""
+def hidden_frames(valid: Tensor, turn: int = 0) -> Tensor:
+    """Every third frame that holds observations, wholly (B, T, H, W) bool: how candidates do without a frame. Others at the next ``turn``.
+
+    Never the only one.
+    """
     seen = valid.flatten(2).any(dim=2)
     number = seen.cumsum(dim=1)
-    return valid & (seen & (number % EVERY_FRAME == EVERY_FRAME // 2 + 1))[:, :, None, None]
+    chosen = (
+        seen & (number % EVERY_FRAME == (EVERY_FRAME // 2 + 1 + turn) % EVERY_FRAME) & (number[:, -1:] > 1)
+    )
+    return valid & chosen[:, :, None, None]
 
 
 def inner_hold_out(valid: Tensor) -> Tensor:

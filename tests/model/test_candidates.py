@@ -12,6 +12,7 @@ from stimpute.model.candidates import (
     compute_candidates,
     copies,
     estimate_candidates,
+    frame_error,
 )
 from stimpute.model.inner_hold_out import (
     empty_frames,
@@ -46,6 +47,41 @@ def test_hidden_frames_are_whole_and_leave_most() -> None:
     assert touched.sum(dim=1).tolist() == [5, 7]
     assert torch.equal(empty_frames(valid)[0], ~valid[0].flatten(1).any(dim=1))
     assert not bool(empty_frames(torch.zeros_like(valid)).any())
+
+
+def test_few_frames_are_hidden_by_turns_each_once() -> None:
+    valid = torch.rand(3, 16, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.5
+    valid[0, 3:5] = False
+    valid[1, 1:] = False  # one frame is left
+    held_out, *frames = hidden_by_turns(valid)
+    assert len(frames) == 3
+    assert torch.equal(held_out, inner_hold_out(valid))
+    times = torch.stack(frames).sum(dim=0)
+    assert torch.equal(times[0], valid[0].long()), "every observed frame once"
+    assert not bool(times[1:].any()), "neither the only frame nor those of a stack without empty ones"
+    assert [int(f[0].flatten(1).any(dim=1).sum()) for f in frames] == [5, 4, 5]
+    alone = hidden_by_turns(valid[:1])
+    assert all(torch.equal(one[0], many[0]) for one, many in zip(alone, (held_out, *frames), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("frames", "turns"), [(2, 2), (15, 3), (16, 3), (17, 3), (24, 2), (47, 2), (48, 1), (200, 1)]
+)
+def test_more_frames_take_fewer_turns(frames: int, turns: int) -> None:
+    valid = torch.ones(1, frames + 1, 2, 2, dtype=torch.bool)
+    valid[:, 0] = False
+    hidden = hidden_by_turns(valid)[1:]
+    assert len(hidden) == turns
+    assert all(0 < int(h.flatten(2).any(dim=2).sum()) < frames for h in hidden)
+
+
+def test_a_frame_none_can_foresee_does_not_decide_between_candidates() -> None:
+    error = torch.tensor([0.1, 0.1, 0.1, 4.0]), torch.tensor([0.3, 0.3, 0.3, 3.0])
+    cells = torch.stack(error)[None, :, :, None, None].expand(1, 2, 4, 5, 5)
+    hidden = torch.ones(1, 4, 5, 5, dtype=torch.bool)
+    first, second = frame_error(cells, hidden, cells).flatten().tolist()
+    assert first < 0.6 * second
+    assert (first + second) / 2 == pytest.approx(cells.mean().item(), rel=1e-3)
 
 
 def test_fast_kriges_once_for_each_view(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +152,7 @@ def test_views_of_all_candidates_blend_to_the_prior_of_some(empty: bool) -> None
     names = tuple(name for name in CANDIDATES if name != "kriging")
     kept = [CANDIDATES.index(name) for name in names]
     hidden = hidden_by_turns(batch.valid)
-    assert len(hidden) == 1 + empty
+    assert len(hidden) == 1 + 3 * empty
     views = [(estimates[:, kept], densities) for estimates, densities in estimate_candidates(batch, hidden)]
     some, expected = blend(batch, views, hidden, names), compute_candidates(batch, names=names)
     assert some.names == names
