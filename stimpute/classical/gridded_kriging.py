@@ -1,8 +1,7 @@
 """Kriging of whole space-time grids: every gap from every observed cell at once, under a covariance fitted to the stack.
 
-A stack without gaps is filtered wavenumber by wavenumber; gaps are dealt with by conjugate gradients on the penalised least
-squares problem, preconditioned with what each frame observed. Stopped early it is smoother, never wild. Steps without any
-observation are left out of the system and follow from the others.
+A stack without gaps is filtered mode by mode; gaps are dealt with by conjugate gradients on the penalised least squares
+problem. Stopped early it is smoother, never wild. Long series are done in overlapping spells.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from stimpute.classical import kriging_solver as solver
 from stimpute.classical.stack_covariance import Covariance, fit_covariance
+from stimpute.classical.wave_classes import WaveClasses
 
-_MAX_NUMBERS = 9_500_000  # of the matrices of all wavenumbers: longer stacks are done in overlapping spells
 _OVERLAP = 0.25  # of two spells
-_LONG, _WORK = 64, 1500  # steps of a spell; the same times the side of the grid in cells, for small grids
+_LONG, _WORK = 192, 800  # steps of a spell; the same times the side of the grid in cells, for small grids
+_FEWEST = 8  # steps of a spell, whatever it spans
 
 
 def krige(
@@ -55,7 +55,7 @@ def krige(
         answer = torch.zeros_like(shown)
         weight = shown.new_zeros(steps, 1, 1)
         filled = seen.flatten(2).any(dim=2).any(dim=0).nonzero()[:, 0]
-        for first, last in windows(len(filled), height, width) if len(filled) else ():
+        for first, last in windows(filled.tolist(), height, width) if len(filled) else ():
             start = 0 if first == 0 else int(filled[first])
             stop = steps if last == len(filled) else int(filled[last - 1]) + 1
             part, inside = slice(start, stop), filled[first:last] - start
@@ -80,34 +80,31 @@ def krige(
 
 
 def _solved(shown: Tensor, seen: Tensor, filled: Tensor, covariance: Covariance, iterations: int) -> Tensor:
-    """The kriged fields (K, T, H, W): solved at the steps ``filled``, the others from these."""
-    roots = solver.roots_of(covariance.among(filled))
-    whitened = solver.solve(shown[:, filled], seen[:, filled], covariance.nugget, roots, iterations)
-    if len(filled) == shown.shape[1]:
-        return solver.fields(solver.lower(solver.by_steps(roots, whitened.dtype), whitened))
-    z = whitened.double().permute(2, 3, 0, 1)  # (H, W, t, K)
-    weights = torch.linalg.solve_triangular(roots.mT, z, upper=True).permute(2, 3, 0, 1)
-    waves = weights.new_zeros(shown.shape[1], *weights.shape[1:])
-    for spectrum, between in zip(covariance.spectra, covariance.between, strict=True):
-        waves += torch.tensordot(between[:, filled], spectrum * weights, dims=1)
-    waves[filled] = (roots @ z).permute(2, 3, 0, 1)
-    return solver.fields(waves.to(whitened.dtype))
+    """The kriged fields (K, T, H, W), from what was observed at the steps ``filled``."""
+    waves = WaveClasses.of(covariance, filled, shown.dtype)
+    found = solver.solve(shown[:, filled], seen[:, filled], covariance.nugget, waves, iterations)
+    return waves.fields(found, everywhere=True)
 
 
-def windows(steps: int, height: int, width: int) -> list[tuple[int, int]]:
-    """Spells of time (start, stop) of equal length, as few as memory and work allow; they overlap by a quarter and cover all steps.
+def windows(observed: Sequence[int], height: int, width: int) -> list[tuple[int, int]]:
+    """Spells (start, stop) of the ``observed`` steps, which increase: of equal length, few enough, overlapping by a quarter.
 
-    >>> windows(10, 48, 48), windows(100, 80, 80)
-    ([(0, 10)], [(0, 31), (23, 54), (46, 77), (69, 100)])
+    A spell is the longer the smaller the grid, and spans at most twice as many steps, unobserved ones included, as it may hold.
+
+    >>> windows(range(10), 48, 48), windows(range(400), 80, 80)
+    ([(0, 10)], [(0, 160), (120, 280), (240, 400)])
+    >>> windows(range(0, 1000, 10), 80, 80)
+    [(0, 31), (23, 54), (46, 77), (69, 100)]
     """
-    cells = height * width
-    longest = max(8, min(math.isqrt(_MAX_NUMBERS // cells), max(_LONG, _WORK // math.isqrt(cells))))
-    count, length = 1, steps
-    while length > longest:
-        count += 1
+    longest = max(_LONG, _WORK // math.isqrt(height * width))
+    steps, count = len(observed), 1
+    while True:
         length = math.ceil(steps / (count - (count - 1) * _OVERLAP))
-    starts = (round(i * (steps - length) / max(count - 1, 1)) for i in range(count))
-    return [(start, start + length) for start in starts]
+        starts = [round(i * (steps - length) / max(count - 1, 1)) for i in range(count)]
+        spans = [observed[start + length - 1] - observed[start] + 1 for start in starts]
+        if length <= _FEWEST or (length <= longest and max(spans) <= 2 * longest):
+            return [(start, start + length) for start in starts]
+        count += 1
 
 
 def _taper(start: int, stop: int, steps: int) -> Tensor:

@@ -46,11 +46,6 @@ class Covariance:
     between: Tensor
     nugget: float
 
-    def among(self, steps: Tensor) -> Tensor:
-        """Covariance (H, W, t, t) float64 between ``steps`` (indices) at each wavenumber."""
-        between = self.between[:, steps[:, None], steps]
-        return torch.einsum("jyx,jst->yxst", self.spectra, between)
-
 
 def fit_covariance(
     values: Tensor,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stimpute.classical import gridded_kriging as kriging
-from stimpute.classical import kriging_solver
+from stimpute.classical import kriging_solver, wave_classes
 from stimpute.classical.cosine import cosines
 from stimpute.classical.stack_covariance import Covariance, fit_covariance
 
@@ -36,14 +36,17 @@ def dense(covariance: Covariance, h: int, w: int) -> np.ndarray:
     """The covariance between all cell-steps (t, h, w), written out."""
     rows, columns = (cosines(n, torch.float64, torch.device("cpu")).numpy() for n in (h, w))
     t = covariance.between.shape[-1]
-    spectrum = covariance.among(torch.arange(t)).numpy()
+    spectrum = torch.einsum("jyx,jst->yxst", covariance.spectra, covariance.between).numpy()
     between = np.einsum("ky,lx,klst,kv,lu->syxtvu", rows, columns, spectrum, rows, columns)
     cells = t * h * w
     return between.reshape(cells, cells)
 
 
 @pytest.mark.parametrize("empty", [None, 0, 1])
-def test_it_is_the_textbook_solution(empty: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("classes", "off"), [(30, 5e-3), (wave_classes.CLASSES, 3e-2)])
+def test_it_is_the_textbook_solution(
+    empty: int | None, classes: int, off: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     t, h, w = 4, 5, 6
     truth = field(1, t, h, w)
     valid = torch.from_numpy(np.random.default_rng(2).random((t, h, w)) < 0.6)
@@ -54,11 +57,12 @@ def test_it_is_the_textbook_solution(empty: int | None, monkeypatch: pytest.Monk
     covariance = fit_covariance(truth, valid, filled, *days(t))
     assert covariance is not None
     monkeypatch.setattr(kriging_solver, "solve", partial(kriging_solver.solve, tolerance=1e-6))
+    monkeypatch.setattr(wave_classes, "CLASSES", classes)
     (found,) = kriging._solved((truth * valid)[None], valid[None], filled, covariance, 5000)
     whole, seen = dense(covariance, h, w), valid.flatten().numpy()
     system = whole[np.ix_(seen, seen)] + covariance.nugget * np.eye(seen.sum())
     expected = whole[:, seen] @ np.linalg.solve(system, truth.flatten().numpy()[seen])
-    np.testing.assert_allclose(found.flatten().numpy(), expected, atol=5e-3)
+    np.testing.assert_allclose(found.flatten().numpy(), expected, atol=off)
 
 
 def test_gaps_of_a_smooth_field_are_found_again() -> None:
@@ -136,16 +140,33 @@ def test_long_stacks_are_done_in_spells_that_join(monkeypatch: pytest.MonkeyPatc
     truth = field(15, 40, 8, 8)
     valid = torch.from_numpy(np.random.default_rng(16).random(truth.shape) < 0.6)
     whole = krige_one(truth, valid)
-    monkeypatch.setattr(kriging, "_MAX_NUMBERS", 64 * 16**2)
-    assert len(kriging.windows(40, 8, 8)) > 1
+    monkeypatch.setattr(kriging, "_LONG", 16)
+    monkeypatch.setattr(kriging, "_WORK", 0)
+    assert len(kriging.windows(range(40), 8, 8)) > 1
     pieces = krige_one(truth, valid)
     error, apart = ((x - truth)[~valid].abs().mean() for x in (whole, pieces))
     assert apart < 1.3 * error
 
 
-def test_spells_cover_everything() -> None:
-    for steps in (1, 7, 8, 9, 100, 365):
-        spells = kriging.windows(steps, 400, 400)
+@pytest.mark.parametrize("apart", [1, 3, 16, 400])
+def test_spells_cover_everything_and_span_no_more_than_they_may(apart: int) -> None:
+    for steps in (1, 7, 8, 9, 100, 365, 1000):
+        observed = range(5, 5 + apart * steps, apart)
+        spells = kriging.windows(observed, 400, 400)
         assert spells[0][0] == 0
         assert spells[-1][1] == steps
         assert all(b[0] < a[1] for a, b in pairwise(spells))
+        lengths = [stop - start for start, stop in spells]
+        assert len(set(lengths)) == 1
+        assert lengths[0] <= kriging._LONG
+        assert lengths[0] <= kriging._FEWEST or apart * (lengths[0] - 1) < 2 * kriging._LONG
+
+
+def test_few_steps_among_many_empty_ones_are_kriged() -> None:
+    truth = field(17, 30, 10, 10)
+    valid = torch.zeros_like(truth, dtype=torch.bool)
+    valid[::6] = torch.from_numpy(np.random.default_rng(18).random((5, 10, 10)) < 0.7)
+    found = krige_one(truth, valid)
+    gaps = ~valid[::6]
+    assert (found - truth)[::6][gaps].abs().mean() < 0.3 * truth[::6][gaps].abs().mean()
+    assert bool(torch.isfinite(found).all())

@@ -6,7 +6,6 @@ import torch
 
 from stimpute.classical import stack_covariance as covariance
 from stimpute.classical.cosine import cosines
-from stimpute.classical.kriging_solver import fields
 from stimpute.model.candidates import EVENNESS
 
 
@@ -58,7 +57,8 @@ def layered(turned: bool) -> torch.Tensor:
     waves = spectrum.sqrt().float()[:, None] * torch.randn(
         40, 6, 40, generator=torch.Generator().manual_seed(5)
     )
-    drawn = fields(waves.transpose(0, 1)[:, None])[0]
+    basis = cosines(40, waves.dtype, waves.device)
+    drawn = basis.mT @ waves.transpose(0, 1) @ basis
     drawn = (drawn - drawn.mean()) / drawn.std()
     return drawn.mT.contiguous() if turned else drawn
 

@@ -1,0 +1,194 @@
+"""A stack's covariance in the cosine basis, its waves sorted into classes that change alike in time. Knows nothing about solving.
+
+One covariance between steps for every wave would take a matrix for each. Waves of a class share a basis of time instead, the
+eigenvectors of the class's mean covariance between steps; each wave keeps its own variance along each of them, and what it says
+of two of them together is left out. That is exact where the waves' covariances have the same eigenvectors, and nearly so for the
+smooth functions of time that covariances are made of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from stimpute.classical.cosine import cosines
+from stimpute.classical.stack_covariance import Covariance
+
+CLASSES = 8
+_ROUNDS = 12  # of sorting
+_JITTER = 1e-5
+_ALIKE = 1e-6  # squared distance of covariances between steps, over their size, that makes no other class
+
+
+@dataclass(frozen=True, eq=False)
+class WaveClasses:
+    """Fields (K, S, H, W) of S observed steps as modes (K, T, N) of unit variance, independent a priori: N waves, T modes of each.
+
+    Parameters
+    ----------
+    shape : (H, W).
+    order : (N,) int64, numbers of the waves in the flattened cosine basis, class by class.
+    ends : where in ``order`` each class ends.
+    bases : of each class, (T, T), steps x modes, orthonormal.
+    shown : their rows at the observed steps, (S, T).
+    root : (T, N), standard deviation of every mode of every wave.
+    """
+
+    shape: tuple[int, int]
+    order: Tensor
+    ends: tuple[int, ...]
+    bases: tuple[Tensor, ...]
+    shown: tuple[Tensor, ...]
+    root: Tensor
+
+    @classmethod
+    def of(cls, covariance: Covariance, filled: Tensor, dtype: torch.dtype) -> WaveClasses:
+        """Sort the waves of a covariance between all steps, of which ``filled`` (S,) are observed; ``dtype`` of bases and roots."""
+        spectra = covariance.spectra.flatten(1)
+        label, mixtures = _sorted(covariance)
+        order = label.argsort(stable=True)
+        jitter = _JITTER * _variances(covariance).mean() / covariance.between.shape[1] + 1e-12
+        bases, roots = [], []
+        ends: list[int] = []
+        for number, mixture in enumerate(mixtures):
+            waves = order[label[order] == number]
+            if not len(waves):
+                continue
+            _, basis = torch.linalg.eigh(torch.tensordot(mixture, covariance.between, dims=1))
+            along = (basis * (covariance.between @ basis)).sum(dim=1)  # J x modes
+            roots.append((along.T @ spectra[:, waves]).clamp_min(0).add_(jitter).sqrt_())
+            bases.append(basis.to(dtype))
+            ends.append((ends[-1] if ends else 0) + len(waves))
+        height, width = covariance.spectra.shape[1:]
+        shown = tuple(basis[filled] for basis in bases)
+        return cls(
+            (height, width), order, tuple(ends), tuple(bases), shown, torch.cat(roots, dim=1).to(dtype)
+        )
+
+    @property
+    def columns(self) -> Iterator[slice]:
+        """Of each class, in ``order``."""
+        start = 0
+        for end in self.ends:
+            yield slice(start, end)
+            start = end
+
+    @cached_property
+    def place(self) -> Tensor:
+        """(N,) int64, where in ``order`` each wave stands."""
+        return self.order.argsort()
+
+    def fields(self, modes: Tensor, everywhere: bool = False) -> Tensor:
+        """(K, T, N) -> (K, S, H, W); ``everywhere``: at all T steps."""
+        waves = self._turned(modes * self.root, self.bases if everywhere else self.shown)
+        if len(self.ends) > 1:
+            waves = waves.index_select(2, self.place)
+        rows, columns = self._cosines(modes.dtype)
+        fields: Tensor = rows.mT @ (waves.view(*waves.shape[:2], *self.shape) @ columns)
+        return fields
+
+    def modes(self, fields: Tensor) -> Tensor:
+        """(K, S, H, W) -> (K, T, N): what is adjoint to :meth:`fields`."""
+        rows, columns = self._cosines(fields.dtype)
+        waves = (rows @ (fields @ columns.mT)).flatten(2)
+        if len(self.ends) > 1:
+            waves = waves.index_select(2, self.order)
+        return self._turned(waves, [basis.mT for basis in self.shown]).mul_(self.root)
+
+    def _turned(self, waves: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        """The columns of each class times its matrix, (K, ., N) -> (K, ., N)."""
+        turned = waves.new_empty(len(waves), len(matrices[0]), waves.shape[2])
+        for matrix, columns in zip(matrices, self.columns, strict=True):
+            for one, answer in zip(waves, turned, strict=True):
+                torch.mm(matrix, one[:, columns], out=answer[:, columns])
+        return turned
+
+    def _cosines(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        rows, columns = (cosines(n, dtype, self.root.device) for n in self.shape)
+        return rows, columns
+
+    def wavenumbers(self) -> tuple[Tensor, Tensor]:
+        """Along y and along x, each (N,), in ``order``."""
+        return torch.div(self.order, self.shape[1], rounding_mode="floor"), self.order % self.shape[1]
+
+    def loadings(self, mode: Tensor, wave: Tensor) -> Tensor:
+        """What single modes are at the observed steps, (n, S) float64: of the waves at places ``wave`` (n,) in ``order``."""
+        number = torch.bucketize(wave, torch.tensor(self.ends, device=wave.device), right=True)
+        bases = torch.stack(self.shown).double()
+        return bases[number, :, mode] * self.root[mode, wave].double()[:, None]
+
+    def coarser(self) -> tuple[WaveClasses, Tensor, Tensor]:
+        """The long half of the waves on means of 2 x 2 cells; which they are, (N,) bool; and what the others vary at each step, (S,).
+
+        Their modes are those of the fine grid: the roots become smaller by what means leave of a wave.
+        """
+        sides = [-(-n // 2) for n in self.shape]
+        y, x = self.wavenumbers()
+        kept = (y < sides[0]) & (x < sides[1])
+        left = [
+            math.sqrt(m / n)
+            * torch.cos(math.pi / (2 * n) * torch.arange(m, dtype=torch.float64, device=self.root.device))
+            for n, m in zip(self.shape, sides, strict=True)
+        ]
+        scale = (left[0][y[kept]] * left[1][x[kept]]).to(self.root.dtype)
+        short = self.root.new_zeros(len(self.shown[0]))
+        for basis, columns in zip(self.shown, self.columns, strict=True):
+            short += basis.square() @ self.root[:, columns][:, ~kept[columns]].square().sum(dim=1)
+        number = kept.cumsum(dim=0)
+        fewer = WaveClasses(
+            (sides[0], sides[1]),
+            y[kept] * sides[1] + x[kept],
+            tuple(int(number[end - 1]) for end in self.ends),
+            self.bases,
+            self.shown,
+            self.root[:, kept] * scale,
+        )
+        return fewer, kept, short / math.prod(self.shape)
+
+
+def _variances(covariance: Covariance) -> Tensor:
+    """Of every wave, summed over the steps, (N,)."""
+    return covariance.spectra.flatten(1).T @ covariance.between.diagonal(dim1=1, dim2=2).sum(dim=1)
+
+
+def _sorted(covariance: Covariance) -> tuple[Tensor, Tensor]:
+    """The class of every wave (N,), and of each class by how much the parts' covariances between steps make up its mean, (C, J).
+
+    k-means of covariances between steps over their traces; a wave that varies more than the nugget counts more. Begun with the
+    waves farthest from each other.
+    """
+    traces = covariance.between.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-30)
+    parts = covariance.spectra.flatten(1).T * traces  # N x J
+    variance = parts.sum(dim=1)
+    shares = parts / variance.clamp_min(1e-12 * float(variance.max()) + 1e-30)[:, None]
+    weight = variance / (variance + covariance.nugget * covariance.between.shape[1])
+    shapes = (covariance.between / traces[:, None, None]).flatten(1)
+    alike = shapes @ shapes.T
+    size = float(alike.diagonal().mean())
+    alike.diagonal().add_(1e-9 * size + 1e-12)
+    root = torch.linalg.cholesky(alike)  # distances of shares times it are those of covariances
+    where = shares @ root
+    chosen = [int(variance.argmax())]
+    apart = (where - where[chosen[0]]).square().sum(dim=1) * weight
+    while len(chosen) < min(CLASSES, len(where)) and float(apart.max()) > _ALIKE * size:
+        chosen.append(int(apart.argmax()))
+        apart = torch.minimum(apart, (where - where[chosen[-1]]).square().sum(dim=1) * weight)
+    means = shares[chosen]
+    label = _nearest(where, means @ root)
+    for _ in range(_ROUNDS if len(chosen) > 1 else 0):
+        member = F.one_hot(label, len(means)).to(weight.dtype) * weight[:, None]
+        total = member.sum(dim=0)[:, None]
+        means = torch.where(total > 0, member.T @ shares / total.clamp_min(1e-30), means)
+        label = _nearest(where, means @ root)
+    return label, means / traces
+
+
+def _nearest(where: Tensor, means: Tensor) -> Tensor:
+    """Number of the nearest of (C, J) to each of (N, J)."""
+    return (means.square().sum(dim=1) - 2 * where @ means.T).argmin(dim=1)
