@@ -87,8 +87,7 @@ class WaveClasses:
     def fields(self, modes: Tensor, everywhere: bool = False) -> Tensor:
         """(K, T, N) -> (K, S, H, W); ``everywhere``: at all T steps."""
         waves = self._turned(modes * self.root, self.bases if everywhere else self.shown)
-        if len(self.ends) > 1:
-            waves = waves.index_select(2, self.place)
+        waves = self._arranged(waves, self.place)
         rows, columns = self._cosines(modes.dtype)
         fields: Tensor = rows.mT @ (waves.view(*waves.shape[:2], *self.shape) @ columns)
         return fields
@@ -96,10 +95,14 @@ class WaveClasses:
     def modes(self, fields: Tensor) -> Tensor:
         """(K, S, H, W) -> (K, T, N): what is adjoint to :meth:`fields`."""
         rows, columns = self._cosines(fields.dtype)
-        waves = (rows @ (fields @ columns.mT)).flatten(2)
-        if len(self.ends) > 1:
-            waves = waves.index_select(2, self.order)
+        waves = self._arranged((rows @ (fields @ columns.mT)).flatten(2), self.order)
         return self._turned(waves, [basis.mT for basis in self.shown]).mul_(self.root)
+
+    def _arranged(self, waves: Tensor, order: Tensor) -> Tensor:
+        """Waves (K, ., N) in another order; as one table, in which it is several times quicker."""
+        if len(self.ends) == 1:
+            return waves
+        return waves.flatten(0, 1).index_select(1, order).view(waves.shape)
 
     def _turned(self, waves: Tensor, matrices: Sequence[Tensor]) -> Tensor:
         """The columns of each class times its matrix, (K, ., N) -> (K, ., N)."""
