@@ -1,7 +1,8 @@
 """Kriging of whole space-time grids: every gap from every observed cell at once, under a covariance fitted to the stack.
 
 A stack without gaps is filtered mode by mode; gaps are dealt with by conjugate gradients on the penalised least squares
-problem. Stopped early it is smoother, never wild. Long series are done in overlapping spells.
+problem. Stopped early it is smoother, never wild. Long series are done in overlapping spells. Steps without any observation are
+left out of the system and follow from the others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from stimpute.classical.wave_classes import WaveClasses
 
 _OVERLAP = 0.25  # of two spells
 _LONG, _WORK = 192, 800  # steps of a spell; the same times the side of the grid in cells, for small grids
-_FEWEST = 8  # steps of a spell, whatever it spans
 
 
 def krige(
@@ -55,7 +55,7 @@ def krige(
         answer = torch.zeros_like(shown)
         weight = shown.new_zeros(steps, 1, 1)
         filled = seen.flatten(2).any(dim=2).any(dim=0).nonzero()[:, 0]
-        for first, last in windows(filled.tolist(), height, width) if len(filled) else ():
+        for first, last in windows(len(filled), height, width) if len(filled) else ():
             start = 0 if first == 0 else int(filled[first])
             stop = steps if last == len(filled) else int(filled[last - 1]) + 1
             part, inside = slice(start, stop), filled[first:last] - start
@@ -86,25 +86,19 @@ def _solved(shown: Tensor, seen: Tensor, filled: Tensor, covariance: Covariance,
     return waves.fields(found, everywhere=True)
 
 
-def windows(observed: Sequence[int], height: int, width: int) -> list[tuple[int, int]]:
-    """Spells (start, stop) of the ``observed`` steps, which increase: of equal length, few enough, overlapping by a quarter.
+def windows(steps: int, height: int, width: int) -> list[tuple[int, int]]:
+    """Spells (start, stop) of observed steps, of equal length, as few as work allows; they overlap by a quarter and cover all.
 
-    A spell is the longer the smaller the grid, and spans at most twice as many steps, unobserved ones included, as it may hold.
-
-    >>> windows(range(10), 48, 48), windows(range(400), 80, 80)
+    >>> windows(10, 48, 48), windows(400, 80, 80)
     ([(0, 10)], [(0, 160), (120, 280), (240, 400)])
-    >>> windows(range(0, 1000, 10), 80, 80)
-    [(0, 31), (23, 54), (46, 77), (69, 100)]
     """
     longest = max(_LONG, _WORK // math.isqrt(height * width))
-    steps, count = len(observed), 1
-    while True:
-        length = math.ceil(steps / (count - (count - 1) * _OVERLAP))
-        starts = [round(i * (steps - length) / max(count - 1, 1)) for i in range(count)]
-        spans = [observed[start + length - 1] - observed[start] + 1 for start in starts]
-        if length <= _FEWEST or (length <= longest and max(spans) <= 2 * longest):
-            return [(start, start + length) for start in starts]
+    count, length = 1, steps
+    while length > longest:
         count += 1
+        length = math.ceil(steps / (count - (count - 1) * _OVERLAP))
+    starts = (round(i * (steps - length) / max(count - 1, 1)) for i in range(count))
+    return [(start, start + length) for start in starts]
 
 
 def _taper(start: int, stop: int, steps: int) -> Tensor:

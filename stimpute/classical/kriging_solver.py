@@ -30,7 +30,7 @@ def solve(
     iterations: int,
     tolerance: float = TOLERANCE,
 ) -> Tensor:
-    """The kriged fields of K targets (K, S, H, W) with mean 0, as modes ``z`` (K, T, N) of ``waves``.
+    """The kriged fields of K targets (K, S, H, W) with mean 0, as modes ``z`` (K, S, N) of ``waves``.
 
     They minimise ``|observed - waves.fields(z)|^2 / nugget + |z|^2``, for all targets side by side. It ends when
     every residual has fallen to ``tolerance``, or after ``iterations`` on the coarsest grid and a part of them on finer ones.
@@ -106,12 +106,11 @@ class Preconditioner:
     """An approximate inverse of the normal equations of stacks whose observations have ``weight`` (K, S, H, W).
 
     The strongest modes of the longest waves are solved with all their couplings through the gaps, the others each by itself, as if
-    what is observed of a frame were all of it: gaps are mostly wide, and what is observed lies together (decision 33).
+    frames were complete: gaps are mostly wide, and what is observed lies together (decision 33).
     """
 
     def __init__(self, waves: WaveClasses, nugget: float, weight: Tensor) -> None:
-        observed = weight.shape[1] / len(waves.root)
-        self.each = 1 / (observed * waves.root.square() + nugget)
+        self.each = 1 / (waves.root.square() + nugget)
         y, x = waves.wavenumbers()
         long = ((y < LONG_WAVES) & (x < LONG_WAVES)).nonzero()[:, 0]
         strength = waves.root[:, long].flatten()
@@ -125,7 +124,7 @@ class Preconditioner:
         ]
 
     def __call__(self, residual: Tensor) -> Tensor:
-        """(K, T, N) -> (K, T, N)."""
+        """(K, S, N) -> (K, S, N)."""
         answer = residual * self.each
         for inverse, one, said in zip(self.together, residual, answer, strict=True):
             said.view(-1)[self.strongest] = inverse @ one.flatten()[self.strongest]

@@ -28,48 +28,51 @@ _ALIKE = 1e-6  # squared distance of covariances between steps, over their size,
 
 @dataclass(frozen=True, eq=False)
 class WaveClasses:
-    """Fields (K, S, H, W) of S observed steps as modes (K, T, N) of unit variance, independent a priori: N waves, T modes of each.
+    """Fields (K, S, H, W) of S observed steps as modes (K, S, N) of unit variance, independent a priori: N waves, S modes of each.
 
     Parameters
     ----------
     shape : (H, W).
     order : (N,) int64, numbers of the waves in the flattened cosine basis, class by class.
     ends : where in ``order`` each class ends.
-    bases : of each class, (T, T), steps x modes, orthonormal.
-    shown : their rows at the observed steps, (S, T).
-    root : (T, N), standard deviation of every mode of every wave.
+    shown : basis of each class, (S, S), steps x modes, orthonormal.
+    everywhere : the same at all T steps, (T, S): what the class's mean covariance expects of a step from the observed ones.
+    root : (S, N), standard deviation of every mode of every wave.
     """
 
     shape: tuple[int, int]
     order: Tensor
     ends: tuple[int, ...]
-    bases: tuple[Tensor, ...]
     shown: tuple[Tensor, ...]
+    everywhere: tuple[Tensor, ...]
     root: Tensor
 
     @classmethod
     def of(cls, covariance: Covariance, filled: Tensor, dtype: torch.dtype) -> WaveClasses:
-        """Sort the waves of a covariance between all steps, of which ``filled`` (S,) are observed; ``dtype`` of bases and roots."""
+        """Sort the waves of a covariance between T steps, of which ``filled`` (S,) are observed; ``dtype`` of bases and roots."""
         spectra = covariance.spectra.flatten(1)
         label, mixtures = _sorted(covariance)
         order = label.argsort(stable=True)
         jitter = _JITTER * _variances(covariance).mean() / covariance.between.shape[1] + 1e-12
-        bases, roots = [], []
+        between = covariance.between[:, filled[:, None], filled]
+        shown, everywhere, roots = [], [], []
         ends: list[int] = []
         for number, mixture in enumerate(mixtures):
             waves = order[label[order] == number]
             if not len(waves):
                 continue
-            _, basis = torch.linalg.eigh(torch.tensordot(mixture, covariance.between, dims=1))
-            along = (basis * (covariance.between @ basis)).sum(dim=1)  # J x modes
+            mean = torch.tensordot(mixture, covariance.between[:, :, filled], dims=1)
+            strength, basis = torch.linalg.eigh(mean[filled])
+            along = (basis * (between @ basis)).sum(dim=1)  # J x modes
             roots.append((along.T @ spectra[:, waves]).clamp_min(0).add_(jitter).sqrt_())
-            bases.append(basis.to(dtype))
+            expected = mean @ (basis / (strength.clamp_min(0) + _JITTER * strength.mean() + 1e-30))
+            expected[filled] = basis
+            shown.append(basis.to(dtype))
+            everywhere.append(expected.to(dtype))
             ends.append((ends[-1] if ends else 0) + len(waves))
         height, width = covariance.spectra.shape[1:]
-        shown = tuple(basis[filled] for basis in bases)
-        return cls(
-            (height, width), order, tuple(ends), tuple(bases), shown, torch.cat(roots, dim=1).to(dtype)
-        )
+        root = torch.cat(roots, dim=1).to(dtype)
+        return cls((height, width), order, tuple(ends), tuple(shown), tuple(everywhere), root)
 
     @property
     def columns(self) -> Iterator[slice]:
@@ -85,15 +88,15 @@ class WaveClasses:
         return self.order.argsort()
 
     def fields(self, modes: Tensor, everywhere: bool = False) -> Tensor:
-        """(K, T, N) -> (K, S, H, W); ``everywhere``: at all T steps."""
-        waves = self._turned(modes * self.root, self.bases if everywhere else self.shown)
+        """(K, S, N) -> (K, S, H, W); ``everywhere``: at all T steps, (K, T, H, W)."""
+        waves = self._turned(modes * self.root, self.everywhere if everywhere else self.shown)
         waves = self._arranged(waves, self.place)
         rows, columns = self._cosines(modes.dtype)
         fields: Tensor = rows.mT @ (waves.view(*waves.shape[:2], *self.shape) @ columns)
         return fields
 
     def modes(self, fields: Tensor) -> Tensor:
-        """(K, S, H, W) -> (K, T, N): what is adjoint to :meth:`fields`."""
+        """(K, S, H, W) -> (K, S, N): what is adjoint to :meth:`fields`."""
         rows, columns = self._cosines(fields.dtype)
         waves = self._arranged((rows @ (fields @ columns.mT)).flatten(2), self.order)
         return self._turned(waves, [basis.mT for basis in self.shown]).mul_(self.root)
@@ -148,8 +151,8 @@ class WaveClasses:
             (sides[0], sides[1]),
             y[kept] * sides[1] + x[kept],
             tuple(int(number[end - 1]) for end in self.ends),
-            self.bases,
             self.shown,
+            self.everywhere,
             self.root[:, kept] * scale,
         )
         return fewer, kept, short / math.prod(self.shape)

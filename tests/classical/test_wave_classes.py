@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from stimpute.classical.cosine import cosines
 from stimpute.classical.stack_covariance import Covariance, SpatialPart, spatial_spectrum
 from stimpute.classical.wave_classes import CLASSES, WaveClasses
 
@@ -70,7 +71,7 @@ def test_modes_are_adjoint_to_fields() -> None:
     filled = torch.tensor([0, 1, 4, 7, 11])
     waves = WaveClasses.of(covariance(), filled, torch.float64)
     generator = torch.Generator().manual_seed(1)
-    z = torch.randn(2, STEPS, HEIGHT * WIDTH, dtype=torch.float64, generator=generator)
+    z = torch.randn(2, len(filled), HEIGHT * WIDTH, dtype=torch.float64, generator=generator)
     y = torch.randn(2, len(filled), HEIGHT, WIDTH, dtype=torch.float64, generator=generator)
     there, back = (waves.fields(z) * y).sum(dim=(1, 2, 3)), (waves.modes(y) * z).sum(dim=(1, 2))
     torch.testing.assert_close(there, back)
@@ -80,10 +81,29 @@ def test_modes_are_adjoint_to_fields() -> None:
 def test_loadings_are_what_single_modes_are() -> None:
     filled = torch.tensor([2, 3, 9])
     waves = WaveClasses.of(covariance(), filled, torch.float64)
-    mode, wave = torch.tensor([0, 5, 11]), torch.tensor([0, 40, HEIGHT * WIDTH - 1])
+    mode, wave = torch.tensor([0, 1, 2]), torch.tensor([0, 40, HEIGHT * WIDTH - 1])
     found = waves.loadings(mode, wave)
     for row, m, w in zip(found, mode, wave, strict=True):
-        z = torch.zeros(1, STEPS, HEIGHT * WIDTH, dtype=torch.float64)
+        z = torch.zeros(1, len(filled), HEIGHT * WIDTH, dtype=torch.float64)
         z[0, m, w] = 1
         strength = waves.fields(z)[0].square().sum(dim=(1, 2)).sqrt()
         torch.testing.assert_close(strength, row.abs())
+
+
+def test_steps_without_observations_are_what_is_expected_from_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stimpute.classical.wave_classes.CLASSES", HEIGHT * WIDTH)
+    given, filled, empty = covariance(), torch.tensor([0, 1, 3, 4, 6, 9]), torch.tensor([2, 5, 7, 8, 10, 11])
+    waves = WaveClasses.of(given, filled, torch.float64)
+    z = torch.randn(
+        1, len(filled), HEIGHT * WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(4)
+    )
+    fields = waves.fields(z, everywhere=True)[0]
+    rows, columns = (cosines(n, torch.float64, torch.device("cpu")) for n in (HEIGHT, WIDTH))
+    found = (rows @ fields @ columns.mT).flatten(1)
+    each = torch.einsum("jn,jst->nst", given.spectra.flatten(1), given.between)
+    level = 1e-5 * each[:, filled, filled].mean(dim=1)[:, None, None] * torch.eye(len(filled)).double()
+    known = each[:, filled[:, None], filled] + level
+    expected = each[:, empty[:, None], filled] @ torch.linalg.solve(known, found[filled].T[..., None])
+    torch.testing.assert_close(found[empty], expected[..., 0].T, rtol=0.05, atol=0.02 * float(found.std()))
