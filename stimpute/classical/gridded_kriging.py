@@ -71,17 +71,15 @@ def krige(
             taper = _taper(start, stop, steps).to(weight)
             weight[part] += taper
             if covariance is not None:
-                answer[:, part] += taper * _solved(
-                    shown[:, part], seen[:, part], inside, covariance, iterations
-                )
+                answer[:, part] += taper * _solved(shown[:, part], seen[:, part], covariance, iterations)
         for result, field in zip(results, answer, strict=True):
             result[b] = field / weight.clamp_min(1e-6) * scale + center
     return results
 
 
-def _solved(shown: Tensor, seen: Tensor, filled: Tensor, covariance: Covariance, iterations: int) -> Tensor:
-    """The kriged fields (K, T, H, W), from what was observed at the steps ``filled``."""
-    waves = WaveClasses.of(covariance, filled, shown.dtype)
+def _solved(shown: Tensor, seen: Tensor, covariance: Covariance, iterations: int) -> Tensor:
+    """The kriged fields (K, T, H, W), from what was observed at the covariance's ``filled`` steps."""
+    waves, filled = WaveClasses.of(covariance, shown.dtype), covariance.filled
     found = solver.solve(shown[:, filled], seen[:, filled], covariance.nugget, waves, iterations)
     return waves.fields(found, everywhere=True)
 

@@ -33,18 +33,25 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """Of one stack: ``sum_j spectrum_j (H, W) x between_j (T, T)``, plus a nugget.
+    """Of one stack, with its S observed steps: ``sum_j spectrum_j (H, W) x between_j (T, S)``, plus a nugget.
 
     Parameters
     ----------
     spectra : (J, H, W) float64, of the spatial parts in the cosine basis.
-    between : (J, T, T) float64, of the temporal part that goes with each.
+    between : (J, T, S) float64, of the temporal part that goes with each.
+    filled : (S,) int64, which of the T steps are observed.
     nugget : variance of what no neighbour knows, > 0.
     """
 
     spectra: Tensor
     between: Tensor
+    filled: Tensor
     nugget: float
+
+    @property
+    def among(self) -> Tensor:
+        """(J, S, S) float64: ``between`` the observed steps."""
+        return self.between[:, self.filled]
 
 
 def fit_covariance(
@@ -58,7 +65,7 @@ def fit_covariance(
 ) -> Covariance | None:
     """Weights of the dictionary that fit the semi-variances of one stack (T, H, W) of unit variance; None: too few cells.
 
-    ``filled`` are the indices of the steps that hold observations; the covariance is between all steps. ``evenness`` as in
+    ``filled`` are the indices of the steps that hold observations; the covariance is between these and all steps. ``evenness`` as in
     :func:`krige`.
     """
     _, height, width = values.shape
@@ -71,9 +78,9 @@ def fit_covariance(
     spatial = spatial_parts(height, width)
     whole = np.stack(list(between.values()))
     bins, apart = _bins(days[known], phases[0][known], phases[1][known], between)
-    rows, gammas, weights = _equations(values, valid, spatial, whole[:, known[:, None], known], bins, apart)
+    rows, gammas, weights = _equations(values, valid, spatial, whole[:, known], bins, apart)
     shares = _shares(rows * weights[:, None], gammas * weights, evenness)
-    return _assemble(shares, spatial, whole, height, width, values.device)
+    return _assemble(shares, spatial, whole, filled, height, width)
 
 
 def _equations(
@@ -147,10 +154,11 @@ def _assemble(
     shares: Float64Array,
     spatial: list[SpatialPart],
     between: Float64Array,
+    filled: Tensor,
     height: int,
     width: int,
-    device: torch.device,
 ) -> Covariance:
+    device = filled.device
     table = shares[:-1].reshape(len(spatial), len(between))
     spectra, parts = [], []
     for part, row in zip(spatial, table, strict=True):
@@ -161,22 +169,21 @@ def _assemble(
     nugget = max(float(shares[-1]), NUGGET_FLOOR * float(shares.sum()))
     if not parts:
         empty = torch.zeros(1, height, width, dtype=torch.float64, device=device)
-        return Covariance(
-            empty, torch.zeros(1, *between.shape[1:], dtype=torch.float64, device=device), nugget
-        )
-    return Covariance(torch.stack(spectra), torch.stack(parts), nugget)
+        nothing = torch.zeros(1, *between.shape[1:], dtype=torch.float64, device=device)
+        return Covariance(empty, nothing, filled, nugget)
+    return Covariance(torch.stack(spectra), torch.stack(parts), filled, nugget)
 
 
 def temporal_parts(
     days: Float64Array, year_phase: Float64Array, day_phase: Float64Array, filled: npt.NDArray[np.int64]
 ) -> dict[str, Float64Array]:
-    """Covariances between the steps (T, T), each 1 on the diagonal, positive semi-definite; ranges as ``filled`` steps lie."""
+    """Correlations of all steps with the ``filled`` ones (T, S), positive semi-definite between these; ranges as these lie."""
     steps = len(days)
     if len(filled) == 1:
-        return {"always": np.ones((steps, steps))}
-    parts = {"white": np.eye(steps)}
-    apart = np.abs(days[:, None] - days[None])
+        return {"always": np.ones((steps, 1))}
     known = days[filled]
+    parts = {"white": (np.arange(steps)[:, None] == filled).astype(np.float64)}
+    apart = np.abs(days[:, None] - known)
     step, span = float(np.median(np.diff(known))), float(known[-1] - known[0])
     for length in (1.5, 4.0, 12.0, 40.0, 150.0):
         if length * step < 3 * span:
@@ -184,10 +191,10 @@ def temporal_parts(
     for length in (2.0, 5.0, 15.0, 50.0):
         if length * step < 2 * span:
             parts[f"smooth {length:g}"] = _smooth(apart / (length * step))
-    parts["always"] = np.ones((steps, steps))
+    parts["always"] = np.ones(apart.shape)
     for name, phase, period, longest in (("year", year_phase, _YEAR, 200.0), ("day", day_phase, 1.0, 0.45)):
         if span > 1.2 * period and step < longest:
-            cycle = np.exp(-2 * np.sin(np.pi * (phase[:, None] - phase[None])) ** 2 / 0.7**2)
+            cycle = np.exp(-2 * np.sin(np.pi * (phase[:, None] - phase[filled])) ** 2 / 0.7**2)
             parts[name] = cycle
             parts[f"changing {name}"] = cycle * np.exp(-apart / ((2 if name == "year" else 3) * period))
     return parts

@@ -48,22 +48,22 @@ class WaveClasses:
     root: Tensor
 
     @classmethod
-    def of(cls, covariance: Covariance, filled: Tensor, dtype: torch.dtype) -> WaveClasses:
-        """Sort the waves of a covariance between T steps, of which ``filled`` (S,) are observed; ``dtype`` of bases and roots."""
+    def of(cls, covariance: Covariance, dtype: torch.dtype) -> WaveClasses:
+        """Sort the waves of a covariance; ``dtype`` of bases and roots."""
         spectra = covariance.spectra.flatten(1)
         label, mixtures = _sorted(covariance)
         order = label.argsort(stable=True)
-        jitter = _JITTER * _variances(covariance).mean() / covariance.between.shape[1] + 1e-12
-        between = covariance.between[:, filled[:, None], filled]
+        filled, among = covariance.filled, covariance.among
+        jitter = _JITTER * _variances(covariance).mean() / len(filled) + 1e-12
         shown, everywhere, roots = [], [], []
         ends: list[int] = []
         for number, mixture in enumerate(mixtures):
             waves = order[label[order] == number]
             if not len(waves):
                 continue
-            mean = torch.tensordot(mixture, covariance.between[:, :, filled], dims=1)
+            mean = torch.tensordot(mixture, covariance.between, dims=1)
             strength, basis = torch.linalg.eigh(mean[filled])
-            along = (basis * (between @ basis)).sum(dim=1)  # J x modes
+            along = (basis * (among @ basis)).sum(dim=1)  # J x modes
             roots.append((along.T @ spectra[:, waves]).clamp_min(0).add_(jitter).sqrt_())
             expected = mean @ (basis / (strength.clamp_min(0) + _JITTER * strength.mean() + 1e-30))
             expected[filled] = basis
@@ -159,8 +159,8 @@ class WaveClasses:
 
 
 def _variances(covariance: Covariance) -> Tensor:
-    """Of every wave, summed over the steps, (N,)."""
-    return covariance.spectra.flatten(1).T @ covariance.between.diagonal(dim1=1, dim2=2).sum(dim=1)
+    """Of every wave, summed over the observed steps, (N,)."""
+    return covariance.spectra.flatten(1).T @ covariance.among.diagonal(dim1=1, dim2=2).sum(dim=1)
 
 
 def _sorted(covariance: Covariance) -> tuple[Tensor, Tensor]:
@@ -169,12 +169,13 @@ def _sorted(covariance: Covariance) -> tuple[Tensor, Tensor]:
     k-means of covariances between steps over their traces; a wave that varies more than the nugget counts more. Begun with the
     waves farthest from each other.
     """
-    traces = covariance.between.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-30)
+    among = covariance.among
+    traces = among.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-30)
     parts = covariance.spectra.flatten(1).T * traces  # N x J
     variance = parts.sum(dim=1)
     shares = parts / variance.clamp_min(1e-12 * float(variance.max()) + 1e-30)[:, None]
-    weight = variance / (variance + covariance.nugget * covariance.between.shape[1])
-    shapes = (covariance.between / traces[:, None, None]).flatten(1)
+    weight = variance / (variance + covariance.nugget * len(covariance.filled))
+    shapes = (among / traces[:, None, None]).flatten(1)
     alike = shapes @ shapes.T
     size = float(alike.diagonal().mean())
     alike.diagonal().add_(1e-9 * size + 1e-12)

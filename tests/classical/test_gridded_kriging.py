@@ -33,13 +33,11 @@ def krige_one(values: torch.Tensor, valid: torch.Tensor, **options: int) -> torc
 
 
 def dense(covariance: Covariance, h: int, w: int) -> np.ndarray:
-    """The covariance between all cell-steps (t, h, w), written out."""
+    """The covariance of all cell-steps (t, h, w) with those of the observed steps (s, h, w), written out."""
     rows, columns = (cosines(n, torch.float64, torch.device("cpu")).numpy() for n in (h, w))
-    t = covariance.between.shape[-1]
-    spectrum = torch.einsum("jyx,jst->yxst", covariance.spectra, covariance.between).numpy()
+    spectrum = torch.einsum("jyx,jts->yxts", covariance.spectra, covariance.between).numpy()
     between = np.einsum("ky,lx,klst,kv,lu->syxtvu", rows, columns, spectrum, rows, columns)
-    cells = t * h * w
-    return between.reshape(cells, cells)
+    return between.reshape(spectrum.shape[2] * h * w, spectrum.shape[3] * h * w)
 
 
 @pytest.mark.parametrize("empty", [None, 0, 1])
@@ -58,10 +56,11 @@ def test_it_is_the_textbook_solution(
     assert covariance is not None
     monkeypatch.setattr(kriging_solver, "solve", partial(kriging_solver.solve, tolerance=1e-6))
     monkeypatch.setattr(wave_classes, "CLASSES", classes)
-    (found,) = kriging._solved((truth * valid)[None], valid[None], filled, covariance, 5000)
-    whole, seen = dense(covariance, h, w), valid.flatten().numpy()
-    system = whole[np.ix_(seen, seen)] + covariance.nugget * np.eye(seen.sum())
-    expected = whole[:, seen] @ np.linalg.solve(system, truth.flatten().numpy()[seen])
+    (found,) = kriging._solved((truth * valid)[None], valid[None], covariance, 5000)
+    seen, known = valid.flatten().numpy(), valid[filled].flatten().numpy()
+    whole = dense(covariance, h, w)[:, known]
+    system = whole[seen] + covariance.nugget * np.eye(seen.sum())
+    expected = whole @ np.linalg.solve(system, truth.flatten().numpy()[seen])
     apart = np.abs(found.flatten().numpy() - expected)
     assert apart.max() < off
     assert apart.mean() < off / 5

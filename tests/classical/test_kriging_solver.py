@@ -19,7 +19,7 @@ def problem(
     generator = torch.Generator().manual_seed(3)
     between = torch.tensor([[[1.0, 0.7], [0.7, 1.0]]], dtype=torch.float64)
     spectrum = spatial_spectrum(SpatialPart("rough", 15.0), HEIGHT, width)[None]
-    waves = WaveClasses.of(Covariance(spectrum, between, 0.01), torch.arange(STEPS), dtype)
+    waves = WaveClasses.of(Covariance(spectrum, between, torch.arange(STEPS), 0.01), dtype)
     z = torch.randn(1, STEPS, HEIGHT * width, generator=generator).to(dtype)
     clouds = torch.randn(1, STEPS, HEIGHT // 8, width // 8, generator=generator)
     clouds = clouds.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
@@ -83,7 +83,7 @@ def long_series() -> tuple[torch.Tensor, torch.Tensor, WaveClasses, torch.Tensor
         torch.stack(x)
         for x in zip(*((spatial_spectrum(part, side, side), b) for part, b in parts), strict=True)
     )
-    waves = WaveClasses.of(Covariance(spectra, between, 1e-3), torch.arange(steps), torch.float32)
+    waves = WaveClasses.of(Covariance(spectra, between, torch.arange(steps), 1e-3), torch.float32)
     truth = waves.fields(torch.randn(1, steps, side * side, generator=generator))
     clouds = torch.randn(1, steps, side // 8, side // 8, generator=generator)
     valid = clouds.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3) > 0.4
