@@ -18,7 +18,7 @@ from stimpute.classical.stack_covariance import Covariance, fit_covariance
 from stimpute.classical.wave_classes import WaveClasses
 
 _OVERLAP = 0.25  # of two spells
-_LONG, _WORK = 192, 800  # steps of a spell; the same times the side of the grid in cells, for small grids
+_LONG, _WORK = 192, 800  # steps of a spell; the same times the side of the grid in cells, for tiny grids
 
 
 def krige(

@@ -120,7 +120,7 @@ class Preconditioner:
         self.strongest = mode * waves.root.shape[1] + wave
         loadings, at = waves.loadings(mode, wave), (y[wave], x[wave])
         self.together = [
-            _coupled(loadings, at, _overlap(seen), nugget).to(weight.dtype) for seen in weight.double()
+            _coupled(loadings, at, _overlap(seen.double()), nugget).to(weight.dtype) for seen in weight
         ]
 
     def __call__(self, residual: Tensor) -> Tensor:

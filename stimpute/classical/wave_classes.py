@@ -171,21 +171,24 @@ def _sorted(covariance: Covariance) -> tuple[Tensor, Tensor]:
     """
     among = covariance.among
     traces = among.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-30)
-    parts = covariance.spectra.flatten(1).T * traces  # N x J
-    variance = parts.sum(dim=1)
-    shares = parts / variance.clamp_min(1e-12 * float(variance.max()) + 1e-30)[:, None]
-    weight = variance / (variance + covariance.nugget * len(covariance.filled))
     shapes = (among / traces[:, None, None]).flatten(1)
     alike = shapes @ shapes.T
     size = float(alike.diagonal().mean())
+    variance = _variances(covariance)
+    shares = covariance.spectra.flatten(1).T * traces  # N x J
+    shares /= variance.clamp_min(1e-12 * float(variance.max()) + 1e-30)[:, None]
+    if float((alike.diagonal() + alike.diagonal()[:, None] - 2 * alike).max()) <= _ALIKE * size:
+        return torch.zeros_like(variance, dtype=torch.long), shares[variance.argmax()][None] / traces
+    weight = variance / (variance + covariance.nugget * len(covariance.filled))
     alike.diagonal().add_(1e-9 * size + 1e-12)
     root = torch.linalg.cholesky(alike)  # distances of shares times it are those of covariances
     where = shares @ root
+    squares = where.square().sum(dim=1)
     chosen = [int(variance.argmax())]
-    apart = (where - where[chosen[0]]).square().sum(dim=1) * weight
+    apart = _apart(where, squares, chosen[0]) * weight
     while len(chosen) < min(CLASSES, len(where)) and float(apart.max()) > _ALIKE * size:
         chosen.append(int(apart.argmax()))
-        apart = torch.minimum(apart, (where - where[chosen[-1]]).square().sum(dim=1) * weight)
+        apart = torch.minimum(apart, _apart(where, squares, chosen[-1]) * weight)
     means = shares[chosen]
     label = _nearest(where, means @ root)
     for _ in range(_ROUNDS if len(chosen) > 1 else 0):
@@ -194,6 +197,11 @@ def _sorted(covariance: Covariance) -> tuple[Tensor, Tensor]:
         means = torch.where(total > 0, member.T @ shares / total.clamp_min(1e-30), means)
         label = _nearest(where, means @ root)
     return label, means / traces
+
+
+def _apart(where: Tensor, squares: Tensor, wave: int) -> Tensor:
+    """Squared distance of each of (N, J) from one of them, (N,)."""
+    return (squares + squares[wave] - 2 * where @ where[wave]).clamp_min(0)
 
 
 def _nearest(where: Tensor, means: Tensor) -> Tensor:

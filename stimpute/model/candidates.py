@@ -49,6 +49,7 @@ EOF_ITERATIONS = 6
 PRIOR_POWER = 12.0
 KNOTS = 8
 ERROR_FLOOR = 2e-3
+FRAME_CELLS = 30.0  # cells of which the mean over all frames is worth, beside a frame's own
 CLIP = 8.0
 CLIMATE_CELLS, CLIMATE_FLOOR = 1.5, 0.25
 EVENNESS = 0.15  # decision 17
@@ -133,6 +134,7 @@ def blend(
     if frames:
         whole, unseen = by_turns([said for said, _ in frames], hidden[1:])
         in_frames = frame_error((whole - batch.values[:, None]).abs(), unseen, error)
+        empty = empty & unseen.flatten(1).any(dim=1)[:, None]
         error = torch.where(empty[:, None, :, None, None], in_frames, error)
     shared = (copies(estimates).log() / PRIOR_POWER)[:, :, None, None, None]
     log_error = error.log() + shared
@@ -404,7 +406,8 @@ def frame_error(error: Tensor, hidden: Tensor, otherwise: Tensor) -> Tensor:
     """Error to expect (B, K, 1, 1, 1) on frames that are hidden wholly, drawn towards the mean of ``otherwise`` by a cell's weight.
 
     How candidates compare follows from the geometric mean of their errors over frames, each with the weight of its cells, so that a
-    frame that none can foresee does not decide; how large they are, from the mean error of all.
+    frame that none can foresee does not decide; the errors of frames of a few cells are drawn towards the mean over all. How large
+    they are follows from that mean.
 
     Parameters
     ----------
@@ -412,13 +415,13 @@ def frame_error(error: Tensor, hidden: Tensor, otherwise: Tensor) -> Tensor:
     hidden : (B, T, H, W) bool.
     """
     cells = hidden.flatten(2).sum(dim=2)[:, None]
-    of_frame = torch.where(hidden[:, None], error, error.new_zeros(())).flatten(3).sum(
-        dim=3
-    ) / cells.clamp_min(1)
+    total = torch.where(hidden[:, None], error, error.new_zeros(())).flatten(3).sum(dim=3)
+    overall = total.sum(dim=2, keepdim=True) / cells.sum(dim=2, keepdim=True).clamp_min(1)
+    of_frame = (total + FRAME_CELLS * overall) / (cells + FRAME_CELLS)
     usual = otherwise.flatten(2).mean(dim=2)[..., None]
     errors = torch.cat((of_frame, usual), dim=2).clamp_min(ERROR_FLOOR)
     weight = torch.cat((cells, torch.ones_like(cells[..., :1])), dim=2).to(error.dtype)
     weight = weight / weight.sum(dim=2, keepdim=True)
     typical = (weight * errors.log()).sum(dim=2).exp()
-    level = (weight * errors).sum(dim=2).mean(dim=1, keepdim=True) / typical.mean(dim=1, keepdim=True)
+    level = ((weight * errors).sum(dim=2) / typical).median(dim=1, keepdim=True).values
     return (typical * level)[:, :, None, None, None]

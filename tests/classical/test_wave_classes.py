@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stimpute.classical.cosine import cosines
+from stimpute.classical.kriging_solver import Preconditioner
 from stimpute.classical.stack_covariance import Covariance, SpatialPart, spatial_spectrum
 from stimpute.classical.wave_classes import CLASSES, WaveClasses
 
@@ -88,8 +89,31 @@ def test_loadings_are_what_single_modes_are() -> None:
     for row, m, w in zip(found, mode, wave, strict=True):
         z = torch.zeros(1, len(filled), HEIGHT * WIDTH, dtype=torch.float64)
         z[0, m, w] = 1
-        strength = waves.fields(z)[0].square().sum(dim=(1, 2)).sqrt()
-        torch.testing.assert_close(strength, row.abs())
+        fields = waves.fields(z)[0].flatten(1)
+        torch.testing.assert_close(fields @ fields.T, torch.outer(row, row))
+
+
+def test_a_coarser_grid_keeps_the_classes_of_its_waves() -> None:
+    waves = WaveClasses.of(covariance(), torch.float64)
+    coarse, kept, _ = waves.coarser()
+    assert coarse.shape == (5, 7)
+    y, x = waves.wavenumbers()
+    for number, (columns, fewer) in enumerate(zip(waves.columns, coarse.columns, strict=True)):
+        there = (y[columns] < 5) & (x[columns] < 7)
+        expected = y[columns][there] * 7 + x[columns][there]
+        assert torch.equal(coarse.order[fewer], expected), f"class {number}"
+    assert (coarse.root <= waves.root[:, kept]).all()
+
+
+def test_what_is_solved_with_all_couplings_is_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stimpute.classical.kriging_solver.COUPLED", (1000, 1000))
+    waves = WaveClasses.of(replace(covariance(), spectra=covariance().spectra[:, :8, :8]), torch.float64)
+    generator = torch.Generator().manual_seed(9)
+    weight = (torch.rand(2, STEPS, 8, 8, generator=generator) < 0.6).double()
+    z = torch.randn(2, STEPS, 64, dtype=torch.float64, generator=generator)
+    pushed = waves.modes(waves.fields(z) * weight) + 0.01 * z
+    found = Preconditioner(waves, 0.01, weight)(pushed)
+    torch.testing.assert_close(found, z, rtol=1e-4, atol=1e-4)
 
 
 def test_steps_without_observations_are_what_is_expected_from_the_others(
