@@ -51,10 +51,13 @@ class WaveClasses:
     def of(cls, covariance: Covariance, dtype: torch.dtype) -> WaveClasses:
         """Sort the waves of a covariance; ``dtype`` of bases and roots."""
         spectra = covariance.spectra.flatten(1)
-        label, mixtures = _sorted(covariance)
+        variance = spectra.T @ covariance.among.diagonal(dim1=1, dim2=2).sum(
+            dim=1
+        )  # of each wave, over the steps
+        label, mixtures = _sorted(covariance, variance)
         order = label.argsort(stable=True)
         filled, among = covariance.filled, covariance.among
-        jitter = _JITTER * _variances(covariance).mean() / len(filled) + 1e-12
+        jitter = _JITTER * variance.mean() / len(filled) + 1e-12
         shown, everywhere, roots = [], [], []
         ends: list[int] = []
         for number, mixture in enumerate(mixtures):
@@ -158,15 +161,10 @@ class WaveClasses:
         return fewer, kept, short / math.prod(self.shape)
 
 
-def _variances(covariance: Covariance) -> Tensor:
-    """Of every wave, summed over the observed steps, (N,)."""
-    return covariance.spectra.flatten(1).T @ covariance.among.diagonal(dim1=1, dim2=2).sum(dim=1)
-
-
-def _sorted(covariance: Covariance) -> tuple[Tensor, Tensor]:
+def _sorted(covariance: Covariance, variance: Tensor) -> tuple[Tensor, Tensor]:
     """The class of every wave (N,), and of each class by how much the parts' covariances between steps make up its mean, (C, J).
 
-    k-means of covariances between steps over their traces; a wave that varies more than the nugget counts more. Begun with the
+    k-means of covariances between steps over their traces; a wave whose ``variance`` (N,) is more than the nugget's counts more. Begun with the
     waves farthest from each other.
     """
     among = covariance.among
@@ -174,7 +172,6 @@ def _sorted(covariance: Covariance) -> tuple[Tensor, Tensor]:
     shapes = (among / traces[:, None, None]).flatten(1)
     alike = shapes @ shapes.T
     size = float(alike.diagonal().mean())
-    variance = _variances(covariance)
     shares = covariance.spectra.flatten(1).T * traces  # N x J
     shares /= variance.clamp_min(1e-12 * float(variance.max()) + 1e-30)[:, None]
     if float((alike.diagonal() + alike.diagonal()[:, None] - 2 * alike).max()) <= _ALIKE * size:

@@ -10,10 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 HIDDEN_SHARE = 0.25
-EVERY_FRAME, JUDGED = (
-    3,
-    16,
-)  # is hidden wholly, where there are empty ones; by turns, until so many frames were
+EVERY_FRAME = 3  # is hidden wholly, where there are empty ones,
+JUDGED = 16  # others at each turn, until so many were
 
 
 def hidden_by_turns(valid: Tensor) -> list[Tensor]:
