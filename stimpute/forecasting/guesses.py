@@ -2,8 +2,8 @@
 
 Persistence, climate (the node's mean with its cycle), the last cycle again, damped anomalies, one linear map from the last
 steps to the next shared by all nodes, the last observation moved on as the cycle moves, maps of every node from its own last steps and the
-leading patterns of the whole field (one of anomalies, four of how the values change, told the phase of the cycle, one of them also
-told the last steps of the nodes that this one follows), and DLinear and an autoregression of every node; all fitted on the series itself. What they got wrong when asked at earlier origins says how far to trust each; a blend weighted so is the prior
+leading patterns of the whole field (one of anomalies, the others of how the values change, some of them told of the nodes that this
+one follows), and DLinear and an autoregression of every node; all fitted on the series itself. What they got wrong when asked at earlier origins says how far to trust each; a blend weighted so is the prior
 which the network reweighs and corrects. Gaps are left out of every sum. Knows nothing about networks.
 """
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stimpute.forecasting.cell_maps import in_parts
+from stimpute.forecasting.field_maps import maps_of_changes, next_anomalies, spread
 from stimpute.forecasting.series import History
 from stimpute.forecasting.weights import Asked, blend_error, blend_weights
 
@@ -30,10 +31,11 @@ GUESSES = (
     "field of anomalies",
     "changes",
     "short changes",
-    "free changes",
+    "wide changes",
     "dlinear",
     "ar",
     "near changes",
+    "far changes",
 )
 CYCLE_MEMORY = 0.75  # weight of a cycle beside that of the one after it
 SHRINK = 0.5  # observations that the shape of the cycle shared by all nodes counts for
@@ -42,16 +44,6 @@ ROWS, NODES = 8000, 200  # examples that the linear map is fitted on, and nodes 
 RIDGE = 0.002
 ORIGINS = 8  # earlier origins asked, where there are as many
 Known = dict[int, tuple[Tensor, Tensor]]
-CHANGES = {  # own last steps, leading patterns of the field, ridge, nodes that are followed
-    "changes": (12, 6, 0.1, 0),
-    "short changes": (4, 3, 0.3, 0),
-    "free changes": (12, 6, 0.02, 0),
-    "near changes": (6, 3, 0.05, 8),
-}
-LEADERS = 1500  # nodes that may be followed, at most
-PATTERN_STEPS, HARMONICS = 2, 2  # last steps of the patterns, of the cycle
-FIELD_LAGS, FIELD_PATTERNS, FIELD_RIDGE = 12, 6, 0.01
-FIELD_ROWS, FIELD_NODES = 1500, 256  # the most recent examples of a node, and nodes solved together
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +157,11 @@ def estimate(history: History, steps: int) -> tuple[Tensor, Tensor]:
     damped = ahead + memory[lead - 1] * last_anomaly
     linear = ahead + _linear(anomalies, valid, steps)
     moved = last + ahead - climate[len(values) - 1 - age, torch.arange(values.shape[1], device=values.device)]
-    field = ahead + _field(anomalies, valid, steps)
-    *changes, near = _changes(values, valid, period, steps)
+    field = ahead + next_anomalies(anomalies, valid, steps)
+    first, short, wide, *others = maps_of_changes(values, valid, anomalies, period, steps)
     cells = (in_parts("dlinear", values, valid, steps), in_parts("ar", values, valid, steps))
     return torch.stack(
-        (persistence, ahead, again, damped, linear, moved, field, *changes, *cells, near)
+        (persistence, ahead, again, damped, linear, moved, field, first, short, wide, *cells, *others)
     ), anomalies
 
 
@@ -225,7 +217,7 @@ def _again(values: Tensor, valid: Tensor, period: int, climate: Tensor, persiste
 def _memory(anomalies: Tensor, valid: Tensor, lags: int) -> Tensor:
     """(lags,): regression of anomalies on those 1, 2, ... slots before, over all nodes; falls off, never negative."""
     kept = []
-    chosen = _spread(anomalies.shape[1], min(anomalies.shape[1], NODES), anomalies.device)
+    chosen = spread(anomalies.shape[1], min(anomalies.shape[1], NODES), anomalies.device)
     anomalies, valid = anomalies[:, chosen], valid[:, chosen]
     weight = valid.to(anomalies.dtype)
     for lag in range(1, lags + 1):
@@ -248,8 +240,8 @@ def _linear(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
     room = length - lags - steps + 1
     if room < 4:
         return torch.zeros(steps, nodes, device=anomalies.device)
-    chosen = _spread(nodes, min(nodes, NODES), anomalies.device)
-    starts = _spread(room, min(room, max(ROWS // len(chosen), 1)), anomalies.device)
+    chosen = spread(nodes, min(nodes, NODES), anomalies.device)
+    starts = spread(room, min(room, max(ROWS // len(chosen), 1)), anomalies.device)
     window = starts[:, None] + torch.arange(lags + steps, device=anomalies.device)
     rows, known = (
         t[window][:, :, chosen].permute(0, 2, 1).reshape(-1, lags + steps) for t in (anomalies, valid)
@@ -263,155 +255,3 @@ def _linear(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
         strength = RIDGE * (gram.diagonal().mean() + 1e-9) + 1e-6
         weights.append(torch.linalg.solve(gram + strength * eye, (weighted.T @ y[:, h]).double()).float())
     return torch.stack(weights) @ anomalies[-lags:]
-
-
-def _field(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
-    """(steps, N): per node, ridge regression of the next anomalies on its own last ones and on the last scores of the field's patterns.
-
-    Patterns are the leading principal components, gaps counting as 0; a frame's score is the fit to what it shows. Zeros where
-    the past is too short.
-    """
-    length, nodes = anomalies.shape
-    lags = min(FIELD_LAGS, max(1, length // 6))
-    scores = _scores(anomalies, valid, min(FIELD_PATTERNS, max(nodes // 4, 1), max(length // 12, 1)))
-    recent = [scores[lags - 1 - back : length - back] for back in range(min(PATTERN_STEPS, lags))]
-    shared = torch.cat(recent, dim=1)
-    room = length - lags - steps + 1
-    if room < 2 * (lags + shared.shape[1]):
-        return torch.zeros(steps, nodes, device=anomalies.device)
-    rows = torch.arange(max(0, room - FIELD_ROWS), room, device=anomalies.device)
-    parts = zip(torch.split(anomalies, FIELD_NODES, 1), torch.split(valid, FIELD_NODES, 1), strict=True)
-    said = torch.cat(
-        [_mapped(own, own, k, shared, rows, lags, steps, FIELD_RIDGE) for own, k in parts], dim=1
-    )
-    return _bounded(said, anomalies)
-
-
-def _changes(values: Tensor, valid: Tensor, period: int, steps: int) -> list[Tensor]:
-    """(steps, N) of each of ``CHANGES``: per node, ridge regression of how far the next values are from the last one.
-
-    Inputs are the node's own last steps, the last scores of the field's leading patterns, where in the cycle it is and, of the
-    last, how far the nodes it follows are from it; in gaps what was last observed. The more ridge, the more it is persistence, which
-    it is where the past is too short.
-    """
-    length, nodes = values.shape
-    shown = _carried(values, valid)
-    most = min(max(c[1] for c in CHANGES.values()), max(nodes // 4, 1), max(length // 12, 1))
-    stored = valid.any(dim=1)
-    slots = torch.arange(length, device=values.device)
-    scores = _scores(values, valid, most)[torch.where(stored, slots, 0).cummax(dim=0).values]
-    phase = torch.ones(length, 1, device=values.device)
-    if period:
-        angle = slots[:, None] * (
-            torch.arange(1, HARMONICS + 1, device=values.device) * (2 * math.pi / period)
-        )
-        phase = torch.cat((angle.sin(), angle.cos(), phase), dim=1)
-    followed = _followed(shown, max(c[3] for c in CHANGES.values()))
-    said = []
-    for lags, patterns, ridge, neighbours in CHANGES.values():
-        lags = min(lags, max(1, length // 6))
-        recent = [
-            scores[lags - 1 - back : length - back, -patterns:] for back in range(min(PATTERN_STEPS, lags))
-        ]
-        shared = torch.cat((*recent, phase[lags - 1 :]), dim=1)  # a row for every origin
-        room = length - lags - steps + 1
-        rows = stored[lags - 1 :][: max(room, 0)].nonzero()[-FIELD_ROWS:, 0]
-        theirs = followed[:neighbours]
-        if len(rows) < 2 * (lags + shared.shape[1] + PATTERN_STEPS * len(theirs)):
-            said.append(shown[-1].expand(steps, -1))
-            continue
-        changed = []
-        for some in torch.split(torch.arange(nodes, device=values.device), FIELD_NODES):
-            own = shown[:, some]
-            apart = [shown[:, leader[some]] - own for leader in theirs]
-            beside = [
-                a[lags - 1 - back : length - back] for a in apart for back in range(min(PATTERN_STEPS, lags))
-            ]
-            inputs = torch.stack(beside, dim=2).transpose(0, 1) if beside else None
-            changed.append(
-                own[-1]
-                + _mapped(
-                    own, values[:, some], valid[:, some], shared, rows, lags, steps, ridge, True, inputs
-                )
-            )
-        said.append(torch.cat(changed, dim=1))
-    return [_bounded(s, values) for s in said]
-
-
-def _followed(shown: Tensor, count: int) -> Tensor:
-    """For every node of (C, N) those whose last change tells most about its next one, (count, N) or fewer; itself not among them."""
-    length, nodes = shown.shape
-    among = _spread(nodes, min(nodes, LEADERS), shown.device)
-    count = min(count, len(among) - 1)
-    if length < 3 or count < 1:
-        return among.new_empty(0, nodes)
-    change = shown.diff(dim=0)
-    change = change - change.mean(dim=0)
-    change = change / change.square().mean(dim=0).sqrt().clamp_min(1e-6)
-    found = []
-    for some in torch.split(torch.arange(nodes, device=shown.device), FIELD_NODES):
-        tells = (change[:-1, among].T @ change[1:, some]).abs()
-        tells = tells.masked_fill(among[:, None] == some, -1.0)
-        found.append(among[tells.topk(count, dim=0).indices])
-    return torch.cat(found, dim=1)
-
-
-def _bounded(said: Tensor, values: Tensor) -> Tensor:
-    """An ill-posed map may run away, the series hardly."""
-    largest = values.abs().amax(dim=0) * 1.5
-    return torch.maximum(torch.minimum(said, largest), -largest)
-
-
-def _mapped(
-    shown: Tensor, values: Tensor, valid: Tensor, shared: Tensor, rows: Tensor, lags: int, steps: int, ridge: float,
-    change: bool = False, beside: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """(steps, n): one map of some nodes from ``shown`` (C, n) to the next ``values``, or to how far these are from the last one shown.
-
-    ``shared`` (C - lags + 1, F) are further inputs of all nodes, ``beside`` (n, C - lags + 1, G) of each; ``rows`` of them are
-    fitted on. A row counts by the part of its targets that is known.
-    """
-    windows = shown.unfold(0, lags, 1).transpose(0, 1)  # n, C - lags + 1, lags
-    inputs = torch.cat((windows, shared.expand(len(windows), -1, -1)), dim=-1)
-    if beside is not None:
-        inputs = torch.cat((inputs, beside), dim=-1)
-    x = inputs[:, rows]
-    y, k = (t[lags:].unfold(0, steps, 1)[rows].transpose(0, 1) for t in (values, valid))
-    y = torch.where(k, y - windows[:, rows, -1:] if change else y, 0.0)
-    weighted = (x * k.float().mean(dim=-1, keepdim=True)).transpose(1, 2)
-    gram = weighted @ x
-    strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(dim=1) + 1e-3
-    gram = gram + strength[:, None, None] * torch.eye(x.shape[-1], device=x.device)
-    maps = torch.linalg.solve(gram, weighted @ y)
-    return torch.einsum("nf,nfh->hn", inputs[:, -1], maps)
-
-
-def _carried(values: Tensor, valid: Tensor) -> Tensor:
-    """What was last observed at every slot, 0 before the first observation; (C, N)."""
-    slots = torch.arange(len(values), device=values.device)[:, None]
-    at = torch.where(valid, slots, -1).cummax(dim=0).values
-    return torch.where(at >= 0, values.gather(0, at.clamp_min(0)), 0.0)
-
-
-def _scores(values: Tensor, valid: Tensor, count: int) -> Tensor:
-    """(C, count): how much of each leading pattern a frame shows, of unit spread. Signs are those of the largest weight's."""
-    frames, nodes = values.shape
-    gram = values @ values.T if frames <= nodes else values.T @ values
-    _, vectors = torch.linalg.eigh(gram.double())
-    vectors = vectors[:, -count:].float()
-    patterns = vectors if frames > nodes else values.T @ vectors  # nodes x count
-    patterns = patterns / patterns.norm(dim=0).clamp_min(1e-9)
-    largest = patterns.gather(0, patterns.abs().argmax(dim=0, keepdim=True))
-    patterns = patterns * torch.where(largest < 0, -1.0, 1.0)
-    fit = (values @ patterns) / (valid.to(values.dtype) @ patterns.square()).clamp_min(1e-2)
-    scores: Tensor = fit / fit.std(dim=0).clamp_min(1e-6)
-    return scores
-
-
-def _spread(size: int, count: int, device: torch.device) -> Tensor:
-    """``count`` numbers below ``size``, evenly spread, the last one among them."""
-    return (
-        torch.linspace(0, size - 1, count, device=device).round().long()
-        if count > 1
-        else torch.tensor([size - 1], device=device)
-    )

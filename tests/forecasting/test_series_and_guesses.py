@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from stimpute.forecasting import cell_maps
-from stimpute.forecasting.guesses import GUESSES, _followed, make_guesses, origins
+from stimpute.forecasting.field_maps import followed
+from stimpute.forecasting.guesses import GUESSES, make_guesses, origins
 from stimpute.forecasting.series import History, closed_up, regular
 from stimpute.forecasting.weights import Asked, blend_weights, stacked, trust
 
@@ -232,7 +233,7 @@ def test_changes_of_a_random_walk_are_about_none_and_those_of_a_wave_are_foresee
     assert (changes - persistence).abs().mean() < 0.1
     hours = np.arange(24 * 20 + 6)
     wave = np.sin(2 * np.pi * hours / 24 + np.arange(5)[:, None]).T + 0.02 * rng.normal(size=(486, 5))
-    for name in ("changes", "short changes", "free changes"):
+    for name in ("changes", "short changes", "wide changes"):
         said = guess(name, history(wave[:-6]))
         assert np.abs(said.numpy() - wave[-6:]).mean() < 0.25 * np.abs(wave[-7] - wave[-6:]).mean(), name
 
@@ -252,16 +253,16 @@ def test_near_changes_know_which_node_is_followed():
         np.abs(guess(n, past, 3).numpy() - truth)[0, 3:].mean() for n in ("changes", "near changes")
     )
     assert near < 0.3 < field, "from the second node on, a step ahead is what the node before shows now"
-    followed = _followed(past.values[0], 1)[0]
-    assert (followed[1:] == torch.arange(29)).float().mean() > 0.9
+    leader = followed(past.values[0], 1)[0]
+    assert (leader[1:] == torch.arange(29)).float().mean() > 0.9
 
 
 def test_no_node_follows_itself_and_a_single_one_follows_none():
     values = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
-    assert bool((_followed(values, 5) != torch.arange(6)).all())
-    assert _followed(values, 50).shape == (5, 6)
-    assert _followed(values[:, :1], 5).shape == (0, 1)
-    assert _followed(values[:2], 5).shape == (0, 6)
+    assert bool((followed(values, 1) != torch.arange(6)).all())
+    assert followed(values, 1).shape == (5, 6)
+    assert followed(values[:, :1], 1).shape == (0, 1)
+    assert followed(values[:2], 1).shape == (0, 6)
 
 
 def test_guesses_far_worse_than_the_best_are_not_heard():

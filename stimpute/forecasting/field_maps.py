@@ -1,0 +1,248 @@
+"""Linear maps from what a field last showed to the next steps of each node: ridge regression on the series itself. Knows no networks.
+
+A node is told its own last steps, the leading patterns of the whole field and, where in the cycle it is, and the nodes that it
+follows. Maps of changes are drawn towards one map shared by all nodes instead of towards none: nodes are alike in how they go on and in
+how they follow others, not in what a pattern or an hour means to them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+PATTERN_STEPS, HARMONICS = 2, 2  # last steps of the patterns, of the cycle
+ROWS, NODES = 1500, 256  # the most recent examples of a node, and nodes solved together
+FEWEST, RARE = 8, 4.0  # examples; what ridge gains where inputs are as many as examples
+SHARING, LEADERS = 64, 1500  # nodes that the shared map is fitted on, that may be followed, at most
+ANOMALY_LAGS, ANOMALY_PATTERNS, ANOMALY_RIDGE = 12, 6, 0.01
+SHARED_RIDGE = 1e-3
+BOUND = 1.5  # times what a node ever was: what a map may say
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a map is told: own last steps, leading patterns of the field, ridge; of the nodes that are followed how many and last steps.
+
+    Followed are, by ``change``, those whose last change tells most about a node's next; by ``next`` and ``half``, those whose anomaly
+    tells most about its anomaly at the next step and half of the horizon later, beyond what it knows itself.
+    """
+
+    lags: int
+    patterns: int
+    ridge: float
+    followed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+CHANGES = {
+    "changes": Told(12, 6, 0.1),
+    "short changes": Told(4, 3, 0.3),
+    "wide changes": Told(12, 3, 0.15, {"change": (6, 2), "next": (6, 2), "half": (6, 1)}),
+    "near changes": Told(12, 3, 0.15, {"next": (8, 2)}),
+    "far changes": Told(18, 3, 0.15, {"half": (8, 1)}),
+}
+
+
+def next_anomalies(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
+    """(steps, N) from anomalies (C, N): from a node's own last ones and the last scores of the field's patterns.
+
+    Patterns are the leading principal components, gaps counting as 0; a frame's score is the fit to what it shows. Zeros where
+    the past is too short.
+    """
+    length, nodes = anomalies.shape
+    lags = min(ANOMALY_LAGS, max(1, length // 6))
+    scores = _scores(anomalies, valid, min(ANOMALY_PATTERNS, max(nodes // 4, 1), max(length // 12, 1)))
+    shared = _recent(scores, lags, PATTERN_STEPS)
+    room = length - lags - steps + 1
+    if room < 2 * (lags + shared.shape[1]):
+        return torch.zeros(steps, nodes, device=anomalies.device)
+    rows = torch.arange(max(0, room - ROWS), room, device=anomalies.device)
+    said = []
+    for some in torch.split(torch.arange(nodes, device=anomalies.device), NODES):
+        own, known = anomalies[:, some], valid[:, some]
+        inputs = torch.cat((own.unfold(0, lags, 1).transpose(0, 1), shared.expand(len(some), -1, -1)), dim=2)
+        gram, cross = _equations(inputs[:, rows], *_targets(own, known, lags, steps, rows))
+        said.append(torch.einsum("nf,nfh->hn", inputs[:, -1], _solved(gram, cross, ANOMALY_RIDGE)))
+    return _bounded(torch.cat(said, dim=1), anomalies)
+
+
+def maps_of_changes(
+    values: Tensor, valid: Tensor, anomalies: Tensor, period: int, steps: int
+) -> list[Tensor]:
+    """(steps, N) of each of ``CHANGES``: how far the next values are from the last one, mapped, and added to that.
+
+    In gaps a node is told what was last observed. The more ridge, the more a map is the shared one; where the past is too short it is
+    persistence.
+
+    Parameters
+    ----------
+    values, valid : (C, N).
+    anomalies : (C, N), the values without their cycle, 0 in gaps.
+    period : slots of a cycle, 0 where there is none.
+    """
+    length, nodes = values.shape
+    shown = _carried(values, valid)
+    slots = torch.arange(length, device=values.device)
+    most = min(max(told.patterns for told in CHANGES.values()), max(nodes // 4, 1), max(length // 12, 1))
+    stored = valid.any(dim=1)
+    scores = _scores(values, valid, most)[torch.where(stored, slots, 0).cummax(dim=0).values]
+    phase = torch.ones(length, 1, device=values.device)
+    if period:
+        angle = slots[:, None] * (
+            torch.arange(1, HARMONICS + 1, device=values.device) * (2 * math.pi / period)
+        )
+        phase = torch.cat((angle.sin(), angle.cos(), phase), dim=1)
+    apart = _carried(anomalies, valid)
+    leaders = {
+        "change": followed(shown.diff(dim=0), 1, beyond=False),
+        "next": followed(apart, 1),
+        "half": followed(apart, (steps + 1) // 2),
+    }
+    said = []
+    for told in CHANGES.values():
+        lags = min(told.lags, max(1, length // 6))
+        shared = torch.cat(
+            (_recent(scores[:, -told.patterns :], lags, PATTERN_STEPS), phase[lags - 1 :]), dim=1
+        )
+        room = length - lags - steps + 1
+        rows = stored[lags - 1 :][: max(room, 0)].nonzero()[-ROWS:, 0]
+        beside = [
+            (leader, min(back, lags))
+            for name, (count, back) in told.followed.items()
+            for leader in leaders[name][:count]
+        ]
+        inputs = lags + shared.shape[1] + sum(back for _, back in beside)
+        if len(rows) < FEWEST or len(rows) * min(nodes, SHARING) < 4 * inputs:
+            said.append(shown[-1].expand(steps, -1))
+            continue
+        ridge = told.ridge * (1 + RARE * inputs / len(rows))
+        said.append(shown[-1] + _changed(shown, values, valid, shared, beside, rows, lags, steps, ridge))
+    return [_bounded(s, values) for s in said]
+
+
+def _changed(
+    shown: Tensor, values: Tensor, valid: Tensor, shared: Tensor, beside: list[tuple[Tensor, int]], rows: Tensor, lags: int,
+    steps: int, ridge: float,
+) -> Tensor:  # fmt: skip
+    """One map of changes, (steps, N). ``shared`` (C - lags + 1, F) are inputs of all nodes, ``beside`` what is followed and how far back."""
+
+    first, last = int(rows[0]), int(rows[-1]) + 1
+
+    def equations(some: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        own = shown[:, some]
+        theirs = [_recent(shown[:, leader[some]] - own, lags, back, each=True) for leader, back in beside]
+        parts = (own.unfold(0, lags, 1).transpose(0, 1), shared.expand(len(some), -1, -1))
+        inputs = torch.cat((*parts, *(t.permute(2, 0, 1) for t in theirs)), dim=2)
+        asked = inputs[:, first:last] if last - first == len(rows) else inputs[:, rows]  # a view is quicker
+        change = _targets(values[:, some], valid[:, some], lags, steps, rows, asked[:, :, lags - 1])
+        return inputs[:, -1], *_equations(asked, *change)
+
+    nodes = values.shape[1]
+    _, gram, cross = equations(spread(nodes, min(nodes, SHARING), values.device))
+    common = _solved(gram.mean(dim=0), cross.mean(dim=0), SHARED_RIDGE)
+    common[lags : lags + shared.shape[1]] = 0
+    said = []
+    for some in torch.split(torch.arange(nodes, device=values.device), NODES):
+        now, gram, cross = equations(some)
+        said.append(torch.einsum("nf,nfh->hn", now, common + _solved(gram, cross - gram @ common, ridge)))
+    return torch.cat(said, dim=1)
+
+
+def _recent(series: Tensor, lags: int, back: int, *, each: bool = False) -> Tensor:
+    """The last ``back`` rows at every origin from slot ``lags - 1`` on, of (C, F): (C - lags + 1, F x back), or (., back, F) by ``each``."""
+    rows = [series[lags - 1 - i : len(series) - i] for i in range(min(back, lags))]
+    return torch.stack(rows, dim=1) if each else torch.cat(rows, dim=1)
+
+
+def _targets(
+    values: Tensor, valid: Tensor, lags: int, steps: int, rows: Tensor, last: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The ``steps`` values after each of ``rows``, less ``last`` (n, rows), 0 where not known; and what is known; (n, rows, steps)."""
+    y, known = (t[lags:].unfold(0, steps, 1)[rows].transpose(0, 1) for t in (values, valid))
+    if last is not None:
+        y = y - last[:, :, None]
+    return torch.where(known, y, 0.0), known
+
+
+def _equations(inputs: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Normal equations (n, F, F) and (n, F, steps); a row counts by the part of its targets that is known."""
+    weighted = inputs if bool(known.all()) else inputs * known.float().mean(dim=-1, keepdim=True)
+    return weighted.mT @ inputs, weighted.mT @ wanted
+
+
+def _solved(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
+    """Maps (..., F, steps), ``ridge`` of the mean square of the inputs."""
+    strength = ridge * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1) + 1e-3
+    eye = torch.eye(gram.shape[-1], device=gram.device)
+    maps: Tensor = torch.linalg.solve(gram + strength[..., None, None] * eye, cross)
+    return maps
+
+
+def followed(series: Tensor, ahead: int, *, beyond: bool = True) -> Tensor:
+    """For every node of (C, N) those, most telling first, whose last value says most about its own ``ahead`` steps later: (8, N) or fewer.
+
+    Itself is not among them. ``beyond``: what they say beyond what it knows itself, by partial correlation.
+    """
+    length, nodes = series.shape
+    among = spread(nodes, min(nodes, LEADERS), series.device)
+    count = min(max(c for told in CHANGES.values() for c, _ in told.followed.values()), len(among) - 1)
+    if length < ahead + 2 or count < 1:
+        return among.new_empty(0, nodes)
+    first, later = _standardised(series[:-ahead]), _standardised(series[ahead:])
+    found = []
+    for some in torch.split(torch.arange(nodes, device=series.device), NODES):
+        tells = first[:, among].T @ later[:, some]
+        if beyond:
+            alike, lasting = first[:, among].T @ first[:, some], (first[:, some] * later[:, some]).sum(dim=0)
+            rest = (1 - alike.square()).clamp_min(1e-2) * (1 - lasting.square()).clamp_min(1e-4)
+            tells = (tells - alike * lasting) / rest.sqrt()
+        tells = tells.abs().masked_fill(among[:, None] == some, -1.0)
+        found.append(among[tells.topk(count, dim=0).indices])
+    return torch.cat(found, dim=1)
+
+
+def _standardised(series: Tensor) -> Tensor:
+    """Products of two columns of it are correlations."""
+    apart = series - series.mean(dim=0)
+    standardised: Tensor = apart / apart.norm(dim=0).clamp_min(1e-6)
+    return standardised
+
+
+def _bounded(said: Tensor, values: Tensor) -> Tensor:
+    """An ill-posed map may run away, the series hardly."""
+    largest = BOUND * values.abs().amax(dim=0)
+    return torch.maximum(torch.minimum(said, largest), -largest)
+
+
+def _carried(values: Tensor, valid: Tensor) -> Tensor:
+    """What was last observed at every slot, 0 before the first observation; (C, N)."""
+    slots = torch.arange(len(values), device=values.device)[:, None]
+    at = torch.where(valid, slots, -1).cummax(dim=0).values
+    return torch.where(at >= 0, values.gather(0, at.clamp_min(0)), 0.0)
+
+
+def _scores(values: Tensor, valid: Tensor, count: int) -> Tensor:
+    """(C, count): how much of each leading pattern a frame shows, of unit spread. Signs are those of the largest weight's."""
+    frames, nodes = values.shape
+    gram = values @ values.T if frames <= nodes else values.T @ values
+    _, vectors = torch.linalg.eigh(gram.double())
+    vectors = vectors[:, -count:].float()
+    patterns = vectors if frames > nodes else values.T @ vectors  # nodes x count
+    patterns = patterns / patterns.norm(dim=0).clamp_min(1e-9)
+    largest = patterns.gather(0, patterns.abs().argmax(dim=0, keepdim=True))
+    patterns = patterns * torch.where(largest < 0, -1.0, 1.0)
+    fit = (values @ patterns) / (valid.to(values.dtype) @ patterns.square()).clamp_min(1e-2)
+    scores: Tensor = fit / fit.std(dim=0).clamp_min(1e-6)
+    return scores
+
+
+def spread(size: int, count: int, device: torch.device) -> Tensor:
+    """``count`` numbers below ``size``, evenly spread, the last one among them."""
+    return (
+        torch.linspace(0, size - 1, count, device=device).round().long()
+        if count > 1
+        else torch.tensor([size - 1], device=device)
+    )
