@@ -1,20 +1,31 @@
-"""Any refiner, told by a fine archive of the same place: it completes and refines what the archive does not explain. Knows no files."""
+"""Any refiner, told by a fine archive of the same place: it completes and refines what the archive does not explain. Knows no files.
+
+How far its spread is to be believed is judged on stretches of the archive, coarsened and hidden like the stack.
+"""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stimpute.classical.fine_climate import LEAST_STEPS, FineClimate
+from stimpute.classical.fine_climate import JUDGED, LEAST_FOR_PATTERNS, LEAST_STEPS, FineClimate
 from stimpute.classical.refinement import block_mean, within_bounds
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.estimate import Estimate, Float32Array
 from stimpute.protocols import Refiner, Refining
-from stimpute.stack import Stack
+from stimpute.stack import BoolArray, Stack
+
+LEVEL, LEVEL_Z = 0.9, 1.6448536269514722
+STRETCHES, LONGEST = 3, 18  # of the archive that are judged, their steps together
+LEAST_CELLS = 200  # of a kind, to have a factor of their own
+NARROWEST, WIDEST = 0.25, 4.0
+KNOWN_SHARE = 0.5  # of a block's cells, from which it has a mean
 
 
 class BesideArchive:
@@ -39,39 +50,112 @@ class BesideArchive:
         ------
         InputError : too few steps, or nothing observed.
         """
-        expected = self._background(coarse, wanted.factor)
-        apart = np.where(coarse.valid, coarse.values - block_mean(expected, wanted.factor).numpy(), 0).astype(
-            np.float32
-        )
-        if apart[coarse.valid].std() >= coarse.values[coarse.valid].std():
+        expected = _background(self.archive, coarse, wanted.factor)
+        apart = _apart(coarse, expected, wanted.factor)
+        if apart.values[coarse.valid].std() >= coarse.values[coarse.valid].std():
             warnings.warn(
                 "--archive: it explains nothing of what was observed (another variable, or other units?) and is not used",
                 StimputeWarning,
                 stacklevel=2,
             )
             return self.refiner.refine(coarse, fine, wanted)
-        said = self.refiner.refine(replace(coarse, values=apart), fine, replace(wanted, bounds=(None, None)))
+        freely = replace(wanted, bounds=(None, None))
+        said = self.refiner.refine(apart, fine, freely)
+        widening = _fine(coarse.valid, wanted.factor, *self._widening(coarse, fine, freely))
+        scale = None if said.scale is None else said.scale * widening
         if said.members is None:
-            return Estimate(_inside(torch.from_numpy(said.mean) + expected, wanted), said.scale)
-        members = _inside(torch.from_numpy(said.members) + expected, wanted)
+            return Estimate(_inside(torch.from_numpy(said.mean) + expected, wanted), scale)
+        spread_out = said.mean + widening * (said.members - said.mean)
+        members = _inside(torch.from_numpy(spread_out) + expected, wanted)
         mean = members.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return Estimate(mean, said.scale, members=members)
+        return Estimate(mean, scale, members=members)
 
-    def _background(self, coarse: Stack, factor: int) -> Tensor:
-        a = self.archive
-        if a.shape[0] < LEAST_STEPS or not a.valid.any():
-            raise InputError(
-                f"--archive: {a.shape[0]} steps with {int(a.valid.sum())} observed cells; at least {LEAST_STEPS} steps are needed"
-            )
-        center = float(a.values[a.valid].mean(dtype=np.float64))  # so that float32 has digits left
+    def _widening(self, coarse: Stack, fine: Stack, wanted: Refining) -> tuple[float, float]:
+        """Factors on the spread with which 90 % intervals hold 90 %: in coarse cells that are observed, and in others.
 
-        def around(stack: Stack) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            values = np.where(stack.valid, stack.values - center, 0).astype(np.float32)
-            arrays = (values, stack.valid, stack.year_phase, stack.day_phase)
-            return tuple(torch.from_numpy(array) for array in arrays)  # type: ignore[return-value]
+        From stretches of the archive, refined beside the rest of it under the gaps of the stack; covariates that change are left out.
+        """
+        left_out, asked = _judged(self.archive.shape[0], min(coarse.shape[0], LONGEST))
+        if (~left_out).sum() < LEAST_FOR_PATTERNS:
+            return 1.0, 1.0
+        told, last = _steps(self.archive, ~left_out), _steps(self.archive, asked)
+        shares = block_mean(torch.from_numpy(last.valid).float(), wanted.factor).numpy()
+        means = block_mean(torch.from_numpy(np.where(last.valid, last.values, 0)), wanted.factor).numpy()
+        shown = coarse.valid[np.arange(len(asked)) % len(coarse.valid)] & (shares > KNOWN_SHARE)
+        if not shown.any():
+            return 1.0, 1.0
+        times = (last.times, coarse.grid, last.year_phase, last.day_phase)
+        judged = Stack(np.where(shown, means / np.maximum(shares, 1e-6), 0).astype(np.float32), shown, *times)
+        expected = _background(told, judged, wanted.factor)
+        blank = replace(
+            fine, values=np.zeros_like(last.values), valid=np.zeros_like(last.valid), times=last.times, year_phase=last.year_phase,
+            day_phase=last.day_phase, dynamic={},
+        )  # fmt: skip
+        said = self.refiner.refine(_apart(judged, expected, wanted.factor), blank, wanted)
+        if said.scale is None:
+            return 1.0, 1.0
+        missed = np.abs(last.values - said.mean - expected.numpy()) / (LEVEL_Z * np.maximum(said.scale, 1e-9))
+        observed = _fine(shown, wanted.factor, True, False)
+        overall = _factor(missed[last.valid])
+        kinds = (missed[last.valid & kind] for kind in (observed, ~observed))
+        seen, unseen = (_factor(kind) if kind.size >= LEAST_CELLS else overall for kind in kinds)
+        return seen, unseen
 
-        found = FineClimate.fit(*around(a), torch.from_numpy(a.times), factor)
-        return found.background(*around(coarse)) + center
+
+def _judged(steps: int, most: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
+    """Steps of an archive that are left out, in stretches over all of it, and ``most`` of them in their middles.
+
+    >>> left_out, asked = _judged(48, 6)
+    >>> np.flatnonzero(left_out).tolist(), asked.tolist()
+    ([6, 7, 8, 9, 22, 23, 24, 25, 38, 39, 40, 41], [7, 8, 23, 24, 39, 40])
+    """
+    width = round(JUDGED * steps) // STRETCHES
+    left_out, asked = np.zeros(steps, dtype=bool), []
+    for number in range(STRETCHES):
+        middle = (2 * number + 1) * steps // (2 * STRETCHES)
+        left_out[middle - width // 2 : middle - width // 2 + width] = True
+        count = min(width, max(most // STRETCHES, 1))
+        asked.append(np.arange(middle - count // 2, middle - count // 2 + count))
+    return left_out, np.concatenate(asked)
+
+
+def _steps(stack: Stack, which: npt.NDArray[Any]) -> Stack:
+    """Some steps of a stack, without covariates that change."""
+    return replace(
+        stack, values=stack.values[which], valid=stack.valid[which], times=stack.times[which],
+        year_phase=stack.year_phase[which], day_phase=stack.day_phase[which], dynamic={},
+    )  # fmt: skip
+
+
+def _factor(missed: npt.NDArray[np.floating]) -> float:
+    return float(np.clip(np.quantile(missed, LEVEL), NARROWEST, WIDEST)) if missed.size else 1.0
+
+
+def _fine(coarse: BoolArray, factor: int, there: float, elsewhere: float) -> npt.NDArray[Any]:
+    """What holds in coarse cells that are marked, and in the others, for every fine cell."""
+    return np.where(coarse, there, elsewhere).repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _apart(coarse: Stack, expected: Tensor, factor: int) -> Stack:
+    """The coarse stack less the block means of what is expected."""
+    rest = np.where(coarse.valid, coarse.values - block_mean(expected, factor).numpy(), 0)
+    return replace(coarse, values=rest.astype(np.float32))
+
+
+def _background(archive: Stack, coarse: Stack, factor: int) -> Tensor:
+    if archive.shape[0] < LEAST_STEPS or not archive.valid.any():
+        raise InputError(
+            f"--archive: {archive.shape[0]} steps with {int(archive.valid.sum())} observed cells; at least {LEAST_STEPS} steps are needed"
+        )
+    center = float(archive.values[archive.valid].mean(dtype=np.float64))  # so that float32 has digits left
+
+    def around(stack: Stack) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        values = np.where(stack.valid, stack.values - center, 0).astype(np.float32)
+        arrays = (values, stack.valid, stack.year_phase, stack.day_phase)
+        return tuple(torch.from_numpy(array) for array in arrays)  # type: ignore[return-value]
+
+    found = FineClimate.fit(*around(archive), torch.from_numpy(archive.times), factor)
+    return found.background(*around(coarse)) + center
 
 
 def _inside(field: Tensor, wanted: Refining) -> Float32Array:

@@ -7,6 +7,7 @@ import pytest
 
 from stimpute.diffusion.method import ClassicalRefiner
 from stimpute.errors import InputError, StimputeWarning
+from stimpute.estimate import Estimate
 from stimpute.inference.beside_archive import BesideArchive
 from stimpute.protocols import Refining
 from stimpute.stack import Stack
@@ -62,3 +63,42 @@ def test_too_few_steps_are_refused():
     truth = place(6)
     with pytest.raises(InputError, match="at least 4"):
         BesideArchive(ClassicalRefiner(), place(2)).refine(coarse_of(truth), gaps(truth), Refining(2))
+
+
+class Doubtful(ClassicalRefiner):
+    """Says the same as the classical one, with ``doubt`` times its standard errors, and four members."""
+
+    doubt = 1.0
+
+    def refine(self, coarse: Stack, fine: Stack, wanted: Refining) -> Estimate:
+        said = super().refine(coarse, fine, wanted)
+        scale = self.doubt * said.scale
+        apart = np.array([-1.5, -0.5, 0.5, 1.5], dtype="f4")[:, None, None, None]
+        return Estimate(said.mean, scale, members=said.mean + apart * scale)
+
+
+def noisy(steps: int, first: int, seed: int) -> Stack:
+    calm = place(steps, first, seed)
+    noise = np.random.default_rng(seed + 100).normal(scale=0.3, size=calm.shape)
+    return Stack.from_array((calm.values + noise).astype("f4"), times=calm.times)
+
+
+@pytest.mark.parametrize("doubt", [0.5, 1.0, 2.0])
+def test_spread_is_judged_on_the_archive(doubt):
+    truth, refiner = noisy(8, 100, 3), Doubtful()
+    refiner.doubt = doubt
+    told = BesideArchive(refiner, noisy(60, 0, 4)).refine(coarse_of(truth), gaps(truth), Refining(2))
+    inside = np.abs(told.mean - truth.values) <= 1.645 * told.scale
+    assert 0.84 < inside.mean() < 0.95
+    spread = told.members.std(axis=0) / told.scale
+    np.testing.assert_allclose(spread, np.std([-1.5, -0.5, 0.5, 1.5]), rtol=1e-3)
+
+
+def test_a_short_archive_leaves_the_spread_as_it_is():
+    truth = noisy(8, 100, 3)
+    coarse, short = coarse_of(truth), noisy(20, 0, 4)
+    scale = [
+        BesideArchive(r, short).refine(coarse, gaps(truth), Refining(2)).scale
+        for r in (ClassicalRefiner(), Doubtful())
+    ]
+    np.testing.assert_array_equal(*scale)
