@@ -19,6 +19,7 @@ from stimpute.errors import OutputError, UsageError
 from stimpute.grid import Grid
 
 VALUES, ERRORS, NOTHING = "viridis", "cividis", "0.88"  # colour-blind safe; gaps light grey
+NARROW = 0.6  # width over height of a map below which the labels of its x axis would overlap
 INK, ACCENT, SECOND = "0.2", "#0072b2", "#d55e00"  # Okabe-Ito blue and vermilion
 OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # the rest of that palette
 _STYLE: dict[str, Any] = {
@@ -97,11 +98,19 @@ def draw_map(
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.xaxis.set_major_locator(MaxNLocator(3))
+    if _narrow(ax):
+        ax.tick_params(axis="x", rotation=45)
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.set_title(title)
     ax.set_xlabel(axis_labels(grid)[0])
     ax.set_ylabel(axis_labels(grid)[1])
     return image
+
+
+def _narrow(ax: Axes) -> bool:
+    """Whether a map is so much higher than wide that the labels of its x axis would overlap."""
+    aspect = ax.get_aspect()
+    return aspect != "auto" and bool(np.ptp(ax.get_xlim()) < NARROW * float(aspect) * np.ptp(ax.get_ylim()))
 
 
 def _edges(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
