@@ -8,7 +8,7 @@ how they follow others, not in what a pattern or an hour means to them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +21,9 @@ SHARING, LEADERS = 64, 1500  # nodes that the shared map is fitted on, that may 
 ANOMALY_LAGS, ANOMALY_PATTERNS, ANOMALY_RIDGE = 12, 6, 0.01
 SHARED_RIDGE = 1e-3
 BOUND = 1.5  # times what a node ever was: what a map may say
+
+
+Beside = Sequence[tuple[Tensor, int]]
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,17 @@ def next_anomalies(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
     scores = _scores(anomalies, valid, min(ANOMALY_PATTERNS, max(nodes // 4, 1), max(length // 12, 1)))
     shared = _recent(scores, lags, PATTERN_STEPS)
     room = length - lags - steps + 1
-    if room < 2 * (lags + shared.shape[1]):
+    if room < 2 * (lags + len(shared)):
         return torch.zeros(steps, nodes, device=anomalies.device)
     rows = torch.arange(max(0, room - ROWS), room, device=anomalies.device)
+    series, known = anomalies.T.contiguous(), valid.T
     said = []
     for some in torch.split(torch.arange(nodes, device=anomalies.device), NODES):
-        own, known = anomalies[:, some], valid[:, some]
-        inputs = torch.cat((own.unfold(0, lags, 1).transpose(0, 1), shared.expand(len(some), -1, -1)), dim=2)
-        gram, cross = _equations(inputs[:, rows], *_targets(own, known, lags, steps, rows))
-        said.append(torch.einsum("nf,nfh->hn", inputs[:, -1], _solved(gram, cross, ANOMALY_RIDGE)))
+        inputs = _inputs(series, some, lags, shared)
+        gram, cross = _equations(
+            _columns(inputs, rows), *_targets(series[some], known[some], lags, steps, rows)
+        )
+        said.append(torch.einsum("nf,nfh->hn", inputs[:, :, -1], _solved(gram, cross, ANOMALY_RIDGE)))
     return _bounded(torch.cat(said, dim=1), anomalies)
 
 
@@ -104,9 +109,7 @@ def maps_of_changes(
     said = []
     for told in CHANGES.values():
         lags = min(told.lags, max(1, length // 6))
-        shared = torch.cat(
-            (_recent(scores[:, -told.patterns :], lags, PATTERN_STEPS), phase[lags - 1 :]), dim=1
-        )
+        shared = torch.cat((_recent(scores[:, -told.patterns :], lags, PATTERN_STEPS), phase[lags - 1 :].T))
         room = length - lags - steps + 1
         rows = stored[lags - 1 :][: max(room, 0)].nonzero()[-ROWS:, 0]
         beside = [
@@ -114,7 +117,7 @@ def maps_of_changes(
             for name, (count, back) in told.followed.items()
             for leader in leaders[name][:count]
         ]
-        inputs = lags + shared.shape[1] + sum(back for _, back in beside)
+        inputs = lags + len(shared) + sum(back for _, back in beside)
         if len(rows) < FEWEST or len(rows) * min(nodes, SHARING) < 4 * inputs:
             said.append(shown[-1].expand(steps, -1))
             continue
@@ -124,44 +127,68 @@ def maps_of_changes(
 
 
 def _changed(
-    shown: Tensor, values: Tensor, valid: Tensor, shared: Tensor, beside: list[tuple[Tensor, int]], rows: Tensor, lags: int,
-    steps: int, ridge: float,
+    shown: Tensor, values: Tensor, valid: Tensor, shared: Tensor, beside: Beside, rows: Tensor, lags: int, steps: int, ridge: float
 ) -> Tensor:  # fmt: skip
-    """One map of changes, (steps, N). ``shared`` (C - lags + 1, F) are inputs of all nodes, ``beside`` what is followed and how far back."""
-
-    first, last = int(rows[0]), int(rows[-1]) + 1
+    """One map of changes, (steps, N); arguments as of :func:`_inputs`."""
+    series, later, known = shown.T.contiguous(), values.T, valid.T
 
     def equations(some: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        own = shown[:, some]
-        theirs = [_recent(shown[:, leader[some]] - own, lags, back, each=True) for leader, back in beside]
-        parts = (own.unfold(0, lags, 1).transpose(0, 1), shared.expand(len(some), -1, -1))
-        inputs = torch.cat((*parts, *(t.permute(2, 0, 1) for t in theirs)), dim=2)
-        asked = inputs[:, first:last] if last - first == len(rows) else inputs[:, rows]  # a view is quicker
-        change = _targets(values[:, some], valid[:, some], lags, steps, rows, asked[:, :, lags - 1])
-        return inputs[:, -1], *_equations(asked, *change)
+        inputs = _inputs(series, some, lags, shared, beside)
+        asked = _columns(inputs, rows)
+        change = _targets(later[some], known[some], lags, steps, rows, asked[:, lags - 1])
+        return inputs[:, :, -1], *_equations(asked, *change)
 
-    nodes = values.shape[1]
-    _, gram, cross = equations(spread(nodes, min(nodes, SHARING), values.device))
+    nodes = len(series)
+    _, gram, cross = equations(spread(nodes, min(nodes, SHARING), series.device))
     common = _solved(gram.mean(dim=0), cross.mean(dim=0), SHARED_RIDGE)
-    common[lags : lags + shared.shape[1]] = 0
+    common[lags : lags + len(shared)] = 0
     said = []
-    for some in torch.split(torch.arange(nodes, device=values.device), NODES):
-        now, gram, cross = equations(some)
-        said.append(torch.einsum("nf,nfh->hn", now, common + _solved(gram, cross - gram @ common, ridge)))
+    for some in torch.split(torch.arange(nodes, device=series.device), NODES):
+        last, gram, cross = equations(some)
+        said.append(torch.einsum("nf,nfh->hn", last, common + _solved(gram, cross - gram @ common, ridge)))
     return torch.cat(said, dim=1)
 
 
-def _recent(series: Tensor, lags: int, back: int, *, each: bool = False) -> Tensor:
-    """The last ``back`` rows at every origin from slot ``lags - 1`` on, of (C, F): (C - lags + 1, F x back), or (., back, F) by ``each``."""
-    rows = [series[lags - 1 - i : len(series) - i] for i in range(min(back, lags))]
-    return torch.stack(rows, dim=1) if each else torch.cat(rows, dim=1)
+def _inputs(series: Tensor, some: Tensor, lags: int, shared: Tensor, beside: Beside = ()) -> Tensor:
+    """What nodes are told at every origin from slot ``lags - 1`` on, (n, F, C - lags + 1).
+
+    Parameters
+    ----------
+    series : (N, C), what was last observed of every node.
+    shared : (S, C - lags + 1), inputs of all nodes.
+    beside : leaders (N,), whose distance from the node is told, and how many last steps of it.
+    """
+    own = series[some]
+    width = own.shape[1] - lags + 1
+    count = lags + len(shared) + sum(back for _, back in beside)
+    inputs = own.new_empty(len(some), count, width)
+    inputs[:, :lags] = own.unfold(1, width, 1)
+    inputs[:, lags : lags + len(shared)] = shared
+    at = lags + len(shared)
+    for leader, back in beside:
+        apart = series[leader[some]] - own
+        for ago in range(back):
+            inputs[:, at] = apart[:, lags - 1 - ago : own.shape[1] - ago]
+            at += 1
+    return inputs
+
+
+def _columns(inputs: Tensor, rows: Tensor) -> Tensor:
+    """Those of some origins; a view where they follow each other."""
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    return inputs[:, :, first:last] if last - first == len(rows) else inputs[:, :, rows]
+
+
+def _recent(series: Tensor, lags: int, back: int) -> Tensor:
+    """The last ``back`` rows at every origin from slot ``lags - 1`` on, of (C, F): (F x back, C - lags + 1)."""
+    return torch.cat([series[lags - 1 - ago : len(series) - ago].T for ago in range(min(back, lags))])
 
 
 def _targets(
     values: Tensor, valid: Tensor, lags: int, steps: int, rows: Tensor, last: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The ``steps`` values after each of ``rows``, less ``last`` (n, rows), 0 where not known; and what is known; (n, rows, steps)."""
-    y, known = (t[lags:].unfold(0, steps, 1)[rows].transpose(0, 1) for t in (values, valid))
+    """The ``steps`` values (n, C) after each of ``rows``, less ``last`` (n, rows), 0 where not known; and what is known; (n, rows, steps)."""
+    y, known = (t[:, lags:].unfold(1, steps, 1)[:, rows] for t in (values, valid))
     if last is not None:
         y = y - last[:, :, None]
     return torch.where(known, y, 0.0), known
@@ -169,16 +196,15 @@ def _targets(
 
 def _equations(inputs: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Normal equations (n, F, F) and (n, F, steps); a row counts by the part of its targets that is known."""
-    weighted = inputs if bool(known.all()) else inputs * known.float().mean(dim=-1, keepdim=True)
-    return weighted.mT @ inputs, weighted.mT @ wanted
+    weighted = inputs if bool(known.all()) else inputs * known.float().mean(dim=-1)[:, None]
+    return weighted @ inputs.mT, weighted @ wanted
 
 
 def _solved(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
     """Maps (..., F, steps), ``ridge`` of the mean square of the inputs."""
     strength = ridge * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1) + 1e-3
     eye = torch.eye(gram.shape[-1], device=gram.device)
-    maps: Tensor = torch.linalg.solve(gram + strength[..., None, None] * eye, cross)
-    return maps
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(gram + strength[..., None, None] * eye))
 
 
 def followed(series: Tensor, ahead: int, *, beyond: bool = True) -> Tensor:
@@ -192,11 +218,12 @@ def followed(series: Tensor, ahead: int, *, beyond: bool = True) -> Tensor:
     if length < ahead + 2 or count < 1:
         return among.new_empty(0, nodes)
     first, later = _standardised(series[:-ahead]), _standardised(series[ahead:])
+    theirs = first[:, among].T
     found = []
     for some in torch.split(torch.arange(nodes, device=series.device), NODES):
-        tells = first[:, among].T @ later[:, some]
+        tells = theirs @ later[:, some]
         if beyond:
-            alike, lasting = first[:, among].T @ first[:, some], (first[:, some] * later[:, some]).sum(dim=0)
+            alike, lasting = theirs @ first[:, some], (first[:, some] * later[:, some]).sum(dim=0)
             rest = (1 - alike.square()).clamp_min(1e-2) * (1 - lasting.square()).clamp_min(1e-4)
             tells = (tells - alike * lasting) / rest.sqrt()
         tells = tells.abs().masked_fill(among[:, None] == some, -1.0)
