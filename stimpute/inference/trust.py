@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from stimpute.calibration import Calibration, distance_to_data
 from stimpute.errors import InputError, StimputeWarning
@@ -125,7 +125,7 @@ def widening(steps: int) -> float:
     (1.13, 1.0)
     """
     level = 0.5 + LEVEL / 2
-    return float(student.ppf(level, max(steps, FEWEST_STEPS)) / NormalDist().inv_cdf(level))
+    return float(stdtrit(max(steps, FEWEST_STEPS), level) / NormalDist().inv_cdf(level))
 
 
 Predict = Callable[[Iterable[Question]], Iterator[Hidden]]  # in the order of the questions

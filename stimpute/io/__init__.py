@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stimpute.errors import InputError, OutputError, StimputeWarning
 from stimpute.io.object_store import is_address
 from stimpute.io.options import OutputFormat, ReadOptions, SinkOptions
+from stimpute.io.zarr_layout import is_zarr
 from stimpute.protocols import Sink, Source
 from stimpute.stack import Stack
 
@@ -260,8 +261,6 @@ def is_folder_output(out: str | Path, wanted: str | None = None) -> bool:
     """Whether an output is a folder of files: it exists as one (and is no Zarr store), ends in a slash, or has no suffix."""
     target = Path(out)
     if target.is_dir():
-        from stimpute.io.zarr_store import is_zarr
-
         return not is_zarr(target) and target.suffix.lower() != ".zarr"
     return str(out).endswith("/") or (not target.suffix and wanted != "Zarr")
 

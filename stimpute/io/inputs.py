@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from stimpute.errors import InputError
+from stimpute.io.zarr_layout import is_zarr
 
 Kind = Literal["NetCDF", "Zarr", "GeoTIFF"]
 
@@ -60,7 +61,6 @@ def kind_of(path: str) -> Kind:
     """
     if is_remote(path):
         return _by_suffix(path)
-    from stimpute.io.zarr_store import is_zarr
 
     if os.path.isdir(path):
         return "Zarr"
@@ -99,7 +99,6 @@ def _listed(path: Path) -> list[str]:
 
 
 def _folder(path: str) -> list[str]:
-    from stimpute.io.zarr_store import is_zarr
 
     if is_zarr(path):
         return [path]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stimpute.errors import OutputError, StimputeError, UploadError
 from stimpute.io.delivery import DeliveringSink
+from stimpute.io.zarr_layout import ROOT_DOCUMENTS
 from stimpute.protocols import Sink
 
 if TYPE_CHECKING:
@@ -85,7 +86,6 @@ class UploadSink(DeliveringSink):
 
 
 def _upload(local: Path, store: AbstractFileSystem, path: str) -> None:
-    from stimpute.io.zarr_store import ROOT_DOCUMENTS
 
     if store.isdir(path):
         store.rm(path, recursive=True)  # a file is replaced by the one that comes, no sooner

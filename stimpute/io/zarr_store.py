@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from zarr.errors import ZarrUserWarning
 
 from stimpute.errors import InputError
 from stimpute.io.raw import Array, Key, RawFile, RawVariable
+from stimpute.io.zarr_layout import inner_root
 
 _COUNTED_CHUNKS = 100_000
-ROOT_DOCUMENTS = (".zmetadata", ".zgroup", "zarr.json", ".zarray")
 
 
 def open_zarr(path: str | Path) -> RawFile:
@@ -31,7 +30,7 @@ def open_zarr(path: str | Path) -> RawFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ZarrUserWarning)
-            group = zarr.open_group(_store(path), mode="r", path=_inner_root(path))
+            group = zarr.open_group(_store(path), mode="r", path=inner_root(path))
             return _raw_file(path, group)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
         raise InputError(f"{path}: no Zarr group there") from error
@@ -41,33 +40,10 @@ def open_zarr(path: str | Path) -> RawFile:
         raise InputError(f"{path}: cannot be read as Zarr ({error}); is it damaged?") from error
 
 
-def is_zarr(path: str | Path) -> bool:
-    """Whether a folder or zip file holds a Zarr store."""
-    place = Path(path)
-    if place.is_dir():
-        return any((place / name).exists() for name in ROOT_DOCUMENTS)
-    if place.is_file() and zipfile.is_zipfile(place):
-        with zipfile.ZipFile(place) as archive:
-            return any(PurePosixPath(name).name in ROOT_DOCUMENTS for name in archive.namelist())
-    return False
-
-
 def _store(path: str | Path) -> Any:
     if Path(path).is_file():
         return zarr.storage.ZipStore(str(path), mode="r")
     return str(path)
-
-
-def _inner_root(path: str | Path) -> str:
-    """Zip files often hold the store in a folder of its own."""
-    if not Path(path).is_file():
-        return ""
-    with zipfile.ZipFile(path) as archive:
-        roots = [
-            PurePosixPath(n).parent for n in archive.namelist() if PurePosixPath(n).name in ROOT_DOCUMENTS
-        ]
-    shallowest = min(roots, key=lambda p: len(p.parts), default=PurePosixPath("."))
-    return "" if str(shallowest) == "." else str(shallowest)
 
 
 def _raw_file(path: str | Path, root: Any) -> RawFile:

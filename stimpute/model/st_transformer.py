@@ -331,7 +331,11 @@ def _correlation(x: Tensor, y: Tensor, weight: Tensor, dims: tuple[int, ...]) ->
 
 
 def initialise(network: STTransformer) -> None:
-    """All initialisation: small normal weights, zero biases; a blending head starts as the prior."""
+    """All initialisation: small normal weights, zero biases; a blending head starts as the prior. None of shapes without memory."""
+    if (
+        network.value.mask_token.is_meta
+    ):  # drawing normal numbers there loads torch's compiler: seconds of every start
+        return
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)

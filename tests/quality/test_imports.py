@@ -37,6 +37,22 @@ def test_starting_up_loads_nothing_heavy(start):
     assert run(code).splitlines()[-1].split() == ["LOADED"]
 
 
+@pytest.mark.parametrize("options", [[], ["--fast"]])
+def test_a_fill_of_netcdf_loads_what_it_needs_only(tmp_path, options):
+    """torch's compiler, zarr and scipy.stats take seconds to load."""
+    code = f"""
+import sys
+import numpy as np, xarray as xr
+values = np.random.default_rng(0).normal(size=(6, 8, 8)).astype("f4")
+values[2, 2:5, 2:5] = np.nan
+xr.DataArray(values, dims=("time", "y", "x"), name="v", coords={{"time": np.arange(6.0)}}).to_netcdf({str(tmp_path / "in.nc")!r})
+from stimpute.cli import run
+code = run(["fill", {str(tmp_path / "in.nc")!r}, {str(tmp_path / "out.nc")!r}, *{options!r}])
+print("LOADED", code, *sorted(set(sys.modules) & {{"torch", "torch._dynamo", "sympy", "zarr", "scipy.stats"}}))
+"""
+    assert run(code).splitlines()[-1].split() == ["LOADED", "0", "torch"]
+
+
 def test_no_submodule_takes_the_name_of_a_function_of_the_api():
     code = """
 import pkgutil, stimpute

@@ -16,7 +16,7 @@ from stimpute.io.verify.cf import compare_files
 from stimpute.io.verify.cross import cf_to_raster, rasters_to_cf
 from stimpute.io.verify.rasters import compare_merged, compare_rasters
 from stimpute.io.verify.report import LayerCount, Ledger, VerifyReport
-from stimpute.io.zarr_store import is_zarr
+from stimpute.io.zarr_layout import is_zarr
 
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stimpute.errors import InputError
 from stimpute.io.patience import opened_in_time
-from stimpute.io.zarr_store import ROOT_DOCUMENTS, is_zarr
+from stimpute.io.zarr_layout import ROOT_DOCUMENTS, is_zarr
 
 Array = npt.NDArray[Any]
 Index = tuple[slice | npt.NDArray[np.intp], ...]
