@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from stimpute.inference.devices import shared_out
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -33,6 +31,8 @@ def at_once(function: Callable[[T], R], items: Iterable[T], workers: int) -> Ite
     if workers == 1:
         yield from map(function, items)
         return
+    from stimpute.inference.devices import shared_out  # loads torch, which `info` and `variogram` do without
+
     waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers, THREAD_NAME)
     finished = False

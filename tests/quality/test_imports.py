@@ -37,20 +37,30 @@ def test_starting_up_loads_nothing_heavy(start):
     assert run(code).splitlines()[-1].split() == ["LOADED"]
 
 
-@pytest.mark.parametrize("options", [[], ["--fast"]])
-def test_a_fill_of_netcdf_loads_what_it_needs_only(tmp_path, options):
-    """torch's compiler, zarr and scipy.stats take seconds to load."""
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        (["fill", "OUT"], ["torch"]),
+        (["fill", "OUT", "--fast"], ["torch"]),
+        (["info"], []),
+        (["variogram"], []),
+    ],
+)
+def test_commands_load_what_they_need_only(tmp_path, command, needed):
+    """torch, its compiler, zarr and scipy.stats take seconds to load."""
+    name, *rest = command
+    asked = [name, str(tmp_path / "in.nc"), *(str(tmp_path / "out.nc") if r == "OUT" else r for r in rest)]
     code = f"""
 import sys
 import numpy as np, xarray as xr
 values = np.random.default_rng(0).normal(size=(6, 8, 8)).astype("f4")
 values[2, 2:5, 2:5] = np.nan
-xr.DataArray(values, dims=("time", "y", "x"), name="v", coords={{"time": np.arange(6.0)}}).to_netcdf({str(tmp_path / "in.nc")!r})
+xr.DataArray(values, dims=("time", "y", "x"), name="v", coords={{"time": np.arange(6.0)}}).to_netcdf({asked[1]!r})
 from stimpute.cli import run
-code = run(["fill", {str(tmp_path / "in.nc")!r}, {str(tmp_path / "out.nc")!r}, *{options!r}])
+code = run({asked!r})
 print("LOADED", code, *sorted(set(sys.modules) & {{"torch", "torch._dynamo", "sympy", "zarr", "scipy.stats"}}))
 """
-    assert run(code).splitlines()[-1].split() == ["LOADED", "0", "torch"]
+    assert run(code).splitlines()[-1].split() == ["LOADED", "0", *needed]
 
 
 def test_no_submodule_takes_the_name_of_a_function_of_the_api():
