@@ -82,7 +82,7 @@ class BesideArchive:
         shares = block_mean(torch.from_numpy(last.valid).float(), wanted.factor).numpy()
         means = block_mean(torch.from_numpy(np.where(last.valid, last.values, 0)), wanted.factor).numpy()
         shown = coarse.valid[np.arange(len(asked)) % len(coarse.valid)] & (shares > KNOWN_SHARE)
-        if not shown.any():
+        if not shown.any() or not told.valid.any():
             return 1.0, 1.0
         times = (last.times, coarse.grid, last.year_phase, last.day_phase)
         judged = Stack(np.where(shown, means / np.maximum(shares, 1e-6), 0).astype(np.float32), shown, *times)
@@ -95,7 +95,7 @@ class BesideArchive:
         if said.scale is None:
             return 1.0, 1.0
         missed = np.abs(last.values - said.mean - expected.numpy()) / (LEVEL_Z * np.maximum(said.scale, 1e-9))
-        observed = _fine(shown, wanted.factor, True, False)
+        observed = shown.repeat(wanted.factor, axis=1).repeat(wanted.factor, axis=2)
         overall = _factor(missed[last.valid])
         kinds = (missed[last.valid & kind] for kind in (observed, ~observed))
         seen, unseen = (_factor(kind) if kind.size >= LEAST_CELLS else overall for kind in kinds)
@@ -131,9 +131,10 @@ def _factor(missed: npt.NDArray[np.floating]) -> float:
     return float(np.clip(np.quantile(missed, LEVEL), NARROWEST, WIDEST)) if missed.size else 1.0
 
 
-def _fine(coarse: BoolArray, factor: int, there: float, elsewhere: float) -> npt.NDArray[Any]:
+def _fine(coarse: BoolArray, factor: int, there: float, elsewhere: float) -> Float32Array:
     """What holds in coarse cells that are marked, and in the others, for every fine cell."""
-    return np.where(coarse, there, elsewhere).repeat(factor, axis=1).repeat(factor, axis=2)
+    chosen = np.where(coarse, np.float32(there), np.float32(elsewhere))
+    return chosen.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def _apart(coarse: Stack, expected: Tensor, factor: int) -> Stack:

@@ -102,3 +102,15 @@ def test_a_short_archive_leaves_the_spread_as_it_is():
         for r in (ClassicalRefiner(), Doubtful())
     ]
     np.testing.assert_array_equal(*scale)
+
+
+def test_an_archive_seen_in_its_middle_only_leaves_the_spread_as_it_is():
+    truth = noisy(8, 100, 3)
+    archive = noisy(60, 0, 4)
+    unseen = np.ones(archive.shape, dtype=bool)
+    unseen[29:31] = False
+    told = BesideArchive(ClassicalRefiner(), archive.hide(unseen)).refine(
+        coarse_of(truth), gaps(truth), Refining(2)
+    )
+    assert np.isfinite(told.scale).all()
+    assert told.scale.dtype == np.float32
