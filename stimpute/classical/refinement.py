@@ -25,6 +25,12 @@ def block_mean(fine: Tensor, factor: int) -> Tensor:
     return F.avg_pool2d(flat, factor).reshape(*shape[:-2], shape[-2] // factor, shape[-1] // factor)
 
 
+def known_block_mean(values: Tensor, known: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Means over what is ``known`` of every block, 0 where nothing is, and the share of it, both (..., H, W); fine ``values``, 0 where not known."""
+    share = block_mean(known.to(values.dtype), factor)
+    return block_mean(values, factor) / share.clamp_min(1e-9), share
+
+
 def spread_blocks(coarse: Tensor, factor: int) -> Tensor:
     """Every coarse cell repeated over its block, (..., H, W) -> (..., H * factor, W * factor)."""
     return coarse.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -77,5 +78,13 @@ def widening_for(ensembles: list[Tensor], truths: list[Tensor]) -> tuple[float, 
     together = np.concatenate(ratios) if ratios else np.zeros(0)
     if not together.size:
         return 1.0, float("nan")
-    factor = float(np.clip(np.quantile(together, LEVEL), _NARROWEST, _WIDEST))
-    return factor, float((together <= 1).mean())
+    return factor_of(together), float((together <= 1).mean())
+
+
+def factor_of(missed: npt.NDArray[np.floating]) -> float:
+    """The factor with which 90 % intervals hold 90 %, from errors over half of an interval (n,); at most a factor of four.
+
+    >>> factor_of(np.linspace(0, 2, 11))
+    1.8
+    """
+    return float(np.clip(np.quantile(missed, LEVEL), _NARROWEST, _WIDEST))

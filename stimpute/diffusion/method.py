@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stimpute.classical.refinement import block_mean, interpolated, spread_blocks, within_bounds
+from stimpute.classical.refinement import interpolated, known_block_mean, spread_blocks, within_bounds
 from stimpute.diffusion.ensemble import draw_ensemble
 from stimpute.diffusion.guess import coarse_guess, fine_guess, no_guess
 from stimpute.diffusion.network import DiffRecon
@@ -71,10 +71,9 @@ def _coarsened(arrays: Mapping[str, Float32Array], factor: int) -> dict[str, Flo
     """Block means over what is known, NaN where nothing is."""
     out = {}
     for name, array in arrays.items():
-        known = torch.from_numpy(np.isfinite(array)).float()
-        share = block_mean(known, factor)
-        total = block_mean(torch.from_numpy(np.nan_to_num(array)), factor)
-        out[name] = torch.where(share > 0, total / share.clamp_min(1e-9), torch.nan).numpy()
+        known = torch.from_numpy(np.isfinite(array))
+        mean, share = known_block_mean(torch.from_numpy(np.nan_to_num(array)), known, factor)
+        out[name] = torch.where(share > 0, mean, torch.nan).numpy()
     return out
 
 

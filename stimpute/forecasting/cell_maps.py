@@ -19,7 +19,11 @@ def in_parts(say: str, values: Tensor, valid: Tensor, steps: int) -> Tensor:
     """``ar`` or ``dlinear`` of all nodes, (C, N) -> (steps, N), bounded."""
     one = {"ar": autoregression, "dlinear": dlinear}[say]
     parts = zip(torch.split(values.T, CELLS), torch.split(valid.T, CELLS), strict=True)
-    said = torch.cat([one(v, k, steps) for v, k in parts]).T
+    return bounded(torch.cat([one(v, k, steps) for v, k in parts]).T, values)
+
+
+def bounded(said: Tensor, values: Tensor) -> Tensor:
+    """An ill-posed map may run away, the series hardly: (steps, N) within ``LARGEST`` times what each of (C, N) ever was."""
     largest = LARGEST * values.abs().amax(dim=0)
     return torch.maximum(torch.minimum(said, largest), -largest)
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from stimpute.forecasting.cell_maps import bounded
+
 PATTERN_STEPS, HARMONICS = 2, 2  # last steps of the patterns, of the cycle
 ROWS, NODES = 1500, 256  # the most recent examples of a node, and nodes solved together
 FEWEST, RARE = 8, 4.0  # examples; what ridge gains where inputs are as many as examples
 SHARING, LEADERS = 64, 1500  # nodes that the shared map is fitted on, that may be followed, at most
 ANOMALY_LAGS, ANOMALY_PATTERNS, ANOMALY_RIDGE = 12, 6, 0.01
 SHARED_RIDGE = 1e-3
-BOUND = 1.5  # times what a node ever was: what a map may say
-
 
 Beside = Sequence[tuple[Tensor, int]]
 
@@ -71,7 +71,7 @@ def next_anomalies(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
             _columns(inputs, rows), *_targets(series[some], known[some], lags, steps, rows)
         )
         said.append(torch.einsum("nf,nfh->hn", inputs[:, :, -1], _solved(gram, cross, ANOMALY_RIDGE)))
-    return _bounded(torch.cat(said, dim=1), anomalies)
+    return bounded(torch.cat(said, dim=1), anomalies)
 
 
 def maps_of_changes(
@@ -123,7 +123,7 @@ def maps_of_changes(
             continue
         ridge = told.ridge * (1 + RARE * inputs / len(rows))
         said.append(shown[-1] + _changed(shown, values, valid, shared, beside, rows, lags, steps, ridge))
-    return [_bounded(s, values) for s in said]
+    return [bounded(s, values) for s in said]
 
 
 def _changed(
@@ -236,12 +236,6 @@ def _standardised(series: Tensor) -> Tensor:
     apart = series - series.mean(dim=0)
     standardised: Tensor = apart / apart.norm(dim=0).clamp_min(1e-6)
     return standardised
-
-
-def _bounded(said: Tensor, values: Tensor) -> Tensor:
-    """An ill-posed map may run away, the series hardly."""
-    largest = BOUND * values.abs().amax(dim=0)
-    return torch.maximum(torch.minimum(said, largest), -largest)
 
 
 def _carried(values: Tensor, valid: Tensor) -> Tensor:

@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 
 from stimpute.classical.fine_climate import JUDGED, LEAST_FOR_PATTERNS, LEAST_STEPS, FineClimate
-from stimpute.classical.refinement import block_mean, within_bounds
+from stimpute.classical.refinement import block_mean, known_block_mean, within_bounds
+from stimpute.diffusion.ensemble import LEVEL_Z, factor_of
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.estimate import Estimate, Float32Array
 from stimpute.protocols import Refiner, Refining
 from stimpute.stack import BoolArray, Stack
 
-LEVEL, LEVEL_Z = 0.9, 1.6448536269514722
 STRETCHES, LONGEST = 3, 18  # of the archive that are judged, their steps together
 LEAST_CELLS = 200  # of a kind, to have a factor of their own
-NARROWEST, WIDEST = 0.25, 4.0
 KNOWN_SHARE = 0.5  # of a block's cells, from which it has a mean
 
 
@@ -79,13 +78,15 @@ class BesideArchive:
         if (~left_out).sum() < LEAST_FOR_PATTERNS:
             return 1.0, 1.0
         told, last = _steps(self.archive, ~left_out), _steps(self.archive, asked)
-        shares = block_mean(torch.from_numpy(last.valid).float(), wanted.factor).numpy()
-        means = block_mean(torch.from_numpy(np.where(last.valid, last.values, 0)), wanted.factor).numpy()
-        shown = coarse.valid[np.arange(len(asked)) % len(coarse.valid)] & (shares > KNOWN_SHARE)
+        known = torch.from_numpy(last.valid)
+        means, shares = (
+            t.numpy() for t in known_block_mean(torch.from_numpy(last.values), known, wanted.factor)
+        )
+        shown = coarse.valid[np.arange(len(asked)) % len(coarse.valid)] & (shares >= KNOWN_SHARE)
         if not shown.any() or not told.valid.any():
             return 1.0, 1.0
         times = (last.times, coarse.grid, last.year_phase, last.day_phase)
-        judged = Stack(np.where(shown, means / np.maximum(shares, 1e-6), 0).astype(np.float32), shown, *times)
+        judged = Stack(np.where(shown, means, 0).astype(np.float32), shown, *times)
         expected = _background(told, judged, wanted.factor)
         blank = replace(
             fine, values=np.zeros_like(last.values), valid=np.zeros_like(last.valid), times=last.times, year_phase=last.year_phase,
@@ -96,9 +97,9 @@ class BesideArchive:
             return 1.0, 1.0
         missed = np.abs(last.values - said.mean - expected.numpy()) / (LEVEL_Z * np.maximum(said.scale, 1e-9))
         observed = shown.repeat(wanted.factor, axis=1).repeat(wanted.factor, axis=2)
-        overall = _factor(missed[last.valid])
+        overall = factor_of(missed[last.valid])
         kinds = (missed[last.valid & kind] for kind in (observed, ~observed))
-        seen, unseen = (_factor(kind) if kind.size >= LEAST_CELLS else overall for kind in kinds)
+        seen, unseen = (factor_of(kind) if kind.size >= LEAST_CELLS else overall for kind in kinds)
         return seen, unseen
 
 
@@ -125,10 +126,6 @@ def _steps(stack: Stack, which: npt.NDArray[Any]) -> Stack:
         stack, values=stack.values[which], valid=stack.valid[which], times=stack.times[which],
         year_phase=stack.year_phase[which], day_phase=stack.day_phase[which], dynamic={},
     )  # fmt: skip
-
-
-def _factor(missed: npt.NDArray[np.floating]) -> float:
-    return float(np.clip(np.quantile(missed, LEVEL), NARROWEST, WIDEST)) if missed.size else 1.0
 
 
 def _fine(coarse: BoolArray, factor: int, there: float, elsewhere: float) -> Float32Array:

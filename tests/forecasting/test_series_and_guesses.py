@@ -257,6 +257,26 @@ def test_near_changes_know_which_node_is_followed():
     assert (leader[1:] == torch.arange(29)).float().mean() > 0.9
 
 
+def test_far_changes_know_which_node_is_followed_half_of_the_horizon_later():
+    past, truth = drifting(lead=4)
+    near, far = (np.abs(guess(n, past, 4).numpy() - truth)[1, 3:].mean() for n in ("changes", "far changes"))
+    assert far < 0.3 < near, "two steps ahead comes what the node two before shows now"
+    leader = followed(past.values[0], 2)[0]
+    assert (leader[2:] == torch.arange(28)).float().mean() > 0.9
+
+
+def test_short_series_of_many_nodes_share_a_map():
+    noise = np.random.default_rng(6).normal(
+        size=(31, 60)
+    )  # persistence errs sqrt(2) times as much as the mean
+    past, center, unit = history(noise[:-1], step=1.0).normalised()
+    truth = (noise[-1] - center[0].numpy()) / float(unit)
+    persistence, changes = (
+        np.abs(guess(n, past, 1).numpy()[0] - truth).mean() for n in ("persistence", "changes")
+    )
+    assert changes < 0.85 * persistence
+
+
 def test_no_node_follows_itself_and_a_single_one_follows_none():
     values = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     assert bool((followed(values, 1) != torch.arange(6)).all())
