@@ -49,8 +49,8 @@ CHANGES = {
 }
 
 
-def next_anomalies(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
-    """(steps, N) from anomalies (C, N): from a node's own last ones and the last scores of the field's patterns.
+def next_anomalies(anomalies: Tensor, valid: Tensor, steps: int, wanted: Tensor) -> Tensor:
+    """(steps, n) of the ``wanted`` nodes (n,) from anomalies (C, N): from a node's own last ones and the last scores of the field's patterns.
 
     Patterns are the leading principal components, gaps counting as 0; a frame's score is the fit to what it shows. Zeros where
     the past is too short.
@@ -61,23 +61,23 @@ def next_anomalies(anomalies: Tensor, valid: Tensor, steps: int) -> Tensor:
     shared = _recent(scores, lags, PATTERN_STEPS)
     room = length - lags - steps + 1
     if room < 2 * (lags + len(shared)):
-        return torch.zeros(steps, nodes, device=anomalies.device)
+        return torch.zeros(steps, len(wanted), device=anomalies.device)
     rows = torch.arange(max(0, room - ROWS), room, device=anomalies.device)
     series, known = anomalies.T.contiguous(), valid.T
     said = []
-    for some in torch.split(torch.arange(nodes, device=anomalies.device), NODES):
+    for some in torch.split(wanted, NODES):
         inputs = _inputs(series, some, lags, shared)
         gram, cross = _equations(
             _columns(inputs, rows), *_targets(series[some], known[some], lags, steps, rows)
         )
         said.append(torch.einsum("nf,nfh->hn", inputs[:, :, -1], _solved(gram, cross, ANOMALY_RIDGE)))
-    return bounded(torch.cat(said, dim=1), anomalies)
+    return bounded(torch.cat(said, dim=1), anomalies[:, wanted])
 
 
 def maps_of_changes(
-    values: Tensor, valid: Tensor, anomalies: Tensor, period: int, steps: int
+    values: Tensor, valid: Tensor, anomalies: Tensor, period: int, steps: int, wanted: Tensor
 ) -> list[Tensor]:
-    """(steps, N) of each of ``CHANGES``: how far the next values are from the last one, mapped, and added to that.
+    """(steps, n) of each of ``CHANGES`` for the ``wanted`` nodes (n,): how far the next values are from the last one, mapped, and added to that.
 
     In gaps a node is told what was last observed. The more ridge, the more a map is the shared one; where the past is too short it is
     persistence.
@@ -101,10 +101,14 @@ def maps_of_changes(
         )
         phase = torch.cat((angle.sin(), angle.cos(), phase), dim=1)
     apart = _carried(anomalies, valid)
+    teachers = spread(nodes, min(nodes, SHARING), values.device)
+    needed = torch.zeros(nodes, dtype=torch.bool, device=values.device)
+    needed[teachers] = needed[wanted] = True
+    mapped = needed.nonzero()[:, 0]
     leaders = {
-        "change": followed(shown.diff(dim=0), 1, beyond=False),
-        "next": followed(apart, 1),
-        "half": followed(apart, (steps + 1) // 2),
+        "change": followed(shown.diff(dim=0), 1, mapped, beyond=False),
+        "next": followed(apart, 1, mapped),
+        "half": followed(apart, (steps + 1) // 2, mapped),
     }
     said = []
     for told in CHANGES.values():
@@ -119,17 +123,19 @@ def maps_of_changes(
         ]
         inputs = lags + len(shared) + sum(back for _, back in beside)
         if len(rows) < FEWEST or len(rows) * min(nodes, SHARING) < 4 * inputs:
-            said.append(shown[-1].expand(steps, -1))
+            said.append(shown[-1, wanted].expand(steps, -1))
             continue
         ridge = told.ridge * (1 + RARE * inputs / len(rows))
-        said.append(shown[-1] + _changed(shown, values, valid, shared, beside, rows, lags, steps, ridge))
-    return [bounded(s, values) for s in said]
+        changed = _changed(shown, values, valid, shared, beside, rows, lags, steps, ridge, teachers, wanted)
+        said.append(shown[-1, wanted] + changed)
+    return [bounded(s, values[:, wanted]) for s in said]
 
 
 def _changed(
-    shown: Tensor, values: Tensor, valid: Tensor, shared: Tensor, beside: Beside, rows: Tensor, lags: int, steps: int, ridge: float
+    shown: Tensor, values: Tensor, valid: Tensor, shared: Tensor, beside: Beside, rows: Tensor, lags: int, steps: int, ridge: float,
+    teachers: Tensor, wanted: Tensor,
 ) -> Tensor:  # fmt: skip
-    """One map of changes, (steps, N); arguments as of :func:`_inputs`."""
+    """One map of changes of the ``wanted`` nodes (steps, n), the shared one being taught by others; arguments as of :func:`_inputs`."""
     series, later, known = shown.T.contiguous(), values.T, valid.T
 
     def equations(some: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,12 +144,11 @@ def _changed(
         change = _targets(later[some], known[some], lags, steps, rows, asked[:, lags - 1])
         return inputs[:, :, -1], *_equations(asked, *change)
 
-    nodes = len(series)
-    _, gram, cross = equations(spread(nodes, min(nodes, SHARING), series.device))
+    _, gram, cross = equations(teachers)
     common = _solved(gram.mean(dim=0), cross.mean(dim=0), SHARED_RIDGE)
     common[lags : lags + len(shared)] = 0
     said = []
-    for some in torch.split(torch.arange(nodes, device=series.device), NODES):
+    for some in torch.split(wanted, NODES):
         last, gram, cross = equations(some)
         said.append(torch.einsum("nf,nfh->hn", last, common + _solved(gram, cross - gram @ common, ridge)))
     return torch.cat(said, dim=1)
@@ -207,10 +212,10 @@ def _solved(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
     return torch.cholesky_solve(cross, torch.linalg.cholesky(gram + strength[..., None, None] * eye))
 
 
-def followed(series: Tensor, ahead: int, *, beyond: bool = True) -> Tensor:
-    """For every node of (C, N) those, most telling first, whose last value says most about its own ``ahead`` steps later: (8, N) or fewer.
+def followed(series: Tensor, ahead: int, wanted: Tensor, *, beyond: bool = True) -> Tensor:
+    """For ``wanted`` nodes of (C, N) those, most telling first, whose last value says most about its own ``ahead`` steps later: (8, N) or fewer.
 
-    Itself is not among them. ``beyond``: what they say beyond what it knows itself, by partial correlation.
+    Zeros for all other nodes. Itself is not among them. ``beyond``: what they say beyond what it knows itself, by partial correlation.
     """
     length, nodes = series.shape
     among = spread(nodes, min(nodes, LEADERS), series.device)
@@ -219,16 +224,16 @@ def followed(series: Tensor, ahead: int, *, beyond: bool = True) -> Tensor:
         return among.new_empty(0, nodes)
     first, later = _standardised(series[:-ahead]), _standardised(series[ahead:])
     theirs = first[:, among].T
-    found = []
-    for some in torch.split(torch.arange(nodes, device=series.device), NODES):
+    found = among.new_zeros(count, nodes)
+    for some in torch.split(wanted, NODES):
         tells = theirs @ later[:, some]
         if beyond:
             alike, lasting = theirs @ first[:, some], (first[:, some] * later[:, some]).sum(dim=0)
             rest = (1 - alike.square()).clamp_min(1e-2) * (1 - lasting.square()).clamp_min(1e-4)
             tells = (tells - alike * lasting) / rest.sqrt()
         tells = tells.abs().masked_fill(among[:, None] == some, -1.0)
-        found.append(among[tells.topk(count, dim=0).indices])
-    return torch.cat(found, dim=1)
+        found[:, some] = among[tells.topk(count, dim=0).indices]
+    return found
 
 
 def _standardised(series: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import coo_matrix, csr_matrix, identity
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -188,12 +189,22 @@ def _cut(part: IndexArray, places: npt.NDArray[np.float32], most: int) -> list[I
     return [*_cut(np.sort(order[:half]), places, most), *_cut(np.sort(order[half:]), places, most)]
 
 
-def adjacency(graph: Graph) -> csr_matrix:
-    """(N, N) of ones between neighbours."""
+def adjacency(graph: Graph, bridges: IndexArray | None = None) -> csr_matrix:
+    """(N, N) of ones between neighbours, and over ``bridges`` (E, 2)."""
     n = len(graph)
-    a, b = graph.edges.T
+    a, b = graph.edges.T if bridges is None else np.concatenate((graph.edges, bridges)).T
     ones = np.ones(2 * len(a))
     return coo_matrix((ones, (np.concatenate((a, b)), np.concatenate((b, a)))), shape=(n, n)).tocsr()
+
+
+def evenly_spread(graph: Graph, count: int) -> tuple[IndexArray, IndexArray]:
+    """At least ``count`` nodes, fewer than twice as many, evenly spread over the graph, and which of them is nearest to each node (N,)."""
+    pieces = _cut(np.arange(len(graph)), graph.places, max(len(graph) // count, 1))
+    places = graph.places.astype(np.float64)
+    middle = [p[np.linalg.norm(places[p] - places[p].mean(axis=0), axis=1).argmin()] for p in pieces]
+    nodes = np.sort(np.array(middle, dtype=np.int64))
+    _, nearest = cKDTree(places[nodes]).query(places)
+    return nodes, nearest.astype(np.int64)
 
 
 # --- Laplacian positions --------------------------------------------------------------------------------------------------
@@ -202,7 +213,8 @@ def adjacency(graph: Graph) -> csr_matrix:
 def laplacian_positions(graph: Graph, count: int) -> Tensor:
     """(N, count) eigenvectors of the graph's Laplacian with the smallest eigenvalues above 0, of unit variance.
 
-    Cosines where the grid is full (they are known); signs are such that the third moment is positive.
+    Cosines where the grid is full (they are known); signs are such that the third moment is positive. Islands are bridged to the
+    largest part of the graph: alone, each would have an eigenvalue of 0, and its vectors would say nothing but which island it is.
     """
     n = len(graph)
     if graph.raster is not None:
@@ -210,12 +222,13 @@ def laplacian_positions(graph: Graph, count: int) -> Tensor:
     elif n <= count + 2:
         vectors = np.zeros((n, 0))
     else:
-        near = adjacency(graph)
+        near = adjacency(graph, bridges(graph))
         degree = np.asarray(near.sum(axis=1)).ravel()
         laplacian = (coo_matrix((degree, (np.arange(n), np.arange(n))), shape=(n, n)) - near).tocsc()
         start = np.random.default_rng(0).standard_normal(n)
+        shift = min(1e-3, 1 / n)  # smaller than the eigenvalues wanted, or the iterations find no end
         values, vectors = eigsh(
-            laplacian + 1e-3 * identity(n, format="csc"), k=count + 1, sigma=0.0, v0=start
+            laplacian + shift * identity(n, format="csc"), k=count + 1, sigma=0.0, v0=start
         )
         vectors = vectors[:, np.argsort(values)][:, 1:]
     vectors = vectors * np.sqrt(n)
@@ -224,6 +237,20 @@ def laplacian_positions(graph: Graph, count: int) -> Tensor:
     full = np.zeros((n, count))
     full[:, : vectors.shape[1]] = vectors
     return torch.from_numpy(full.astype(np.float32))
+
+
+def bridges(graph: Graph) -> IndexArray:
+    """(islands, 2) the shortest link of every island, a part that no edge leads out of, to the largest part of the graph."""
+    _, part = connected_components(adjacency(graph), directed=False)
+    main = np.bincount(part).argmax()
+    shore, inland = np.flatnonzero(part != main), np.flatnonzero(part == main)
+    if not len(shore):
+        return np.zeros((0, 2), dtype=np.int64)
+    apart, nearest = cKDTree(graph.places[inland]).query(graph.places[shore])
+    order = np.lexsort((apart, part[shore]))
+    _, first = np.unique(part[shore][order], return_index=True)
+    chosen = order[first]
+    return np.stack((shore[chosen], inland[nearest[chosen]]), axis=1)
 
 
 def _cosines(raster: tuple[int, int], count: int) -> FloatArray:

@@ -47,6 +47,20 @@ Known = dict[int, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
+class Sample:
+    """Some nodes of a large graph.
+
+    Parameters
+    ----------
+    nodes : int64 (n,), their numbers, increasing.
+    nearest : int64 (N,), which of them, counted from 0, is the nearest to each node of the graph.
+    """
+
+    nodes: Tensor
+    nearest: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Guesses:
     """Guesses of a batch in its normalised units; (B, K, H, 1, N) like candidates of a raster of one row.
 
@@ -76,16 +90,18 @@ class Guesses:
 
 @torch.no_grad()
 def make_guesses(
-    history: History, steps: int, asked: int = ORIGINS, known: Known | None = None, back: int = 0
-) -> Guesses:
+    history: History, steps: int, asked: int = ORIGINS, known: Known | None = None, back: int = 0, sample: Sample | None = None
+) -> Guesses:  # fmt: skip
     """All guesses for the next ``steps`` slots of a normalised past, their errors and their blend.
 
     Parameters
     ----------
     asked : earlier origins that errors are taken from, at most.
     known : estimates of a single sample by slots before its last origin, kept between calls; ``history`` then is ``back`` slots earlier.
+    sample : nodes that earlier origins are asked at, for all others the nearest of them speaks; guesses from ``back`` slots earlier are
+        those of the sample only.
     """
-    each = [_one(sample, steps, asked, {} if known is None else known, back) for sample in _samples(history)]
+    each = [_one(h, steps, asked, {} if known is None else known, back, sample) for h in _samples(history)]
     return Guesses(*(torch.stack([getattr(g, f.name) for g in each]) for f in fields(Guesses)))
 
 
@@ -96,12 +112,13 @@ def _samples(history: History) -> list[History]:
     ]  # fmt: skip
 
 
-def _one(history: History, steps: int, count: int, known: Known, back: int) -> Guesses:
-    """One sample; tensors without the batch axis."""
+def _one(history: History, steps: int, count: int, known: Known, back: int, sample: Sample | None) -> Guesses:
+    """One series; tensors without the batch axis."""
+    some = None if sample is None else sample.nodes
 
     def at(past: History, before: int) -> tuple[Tensor, Tensor]:
         if before not in known:
-            known[before] = estimate(past, steps)
+            known[before] = estimate(past, steps, some if before else None)
         return known[before]
 
     estimates, anomalies = at(history, back)
@@ -110,10 +127,15 @@ def _one(history: History, steps: int, count: int, known: Known, back: int) -> G
         past = history.earlier(earlier)
         start = past.values.shape[1]
         truth, seen = (t[0, start : start + steps] for t in (history.values, history.valid))
+        if some is not None:
+            truth, seen = truth[:, some], seen[:, some]
         asked.append(Asked(at(past, back + earlier)[0], truth, seen))
-    weight, log_error = blend_weights(asked, estimates)
-    prior = (weight * estimates).sum(dim=0)
+    like = estimates if sample is None or back else estimates[:, :, sample.nodes]
+    weight, log_error = blend_weights(asked, like)
     prior_error = blend_error(asked, weight)
+    if sample is not None and not back:
+        weight, log_error, prior_error = (t[..., sample.nearest] for t in (weight, log_error, prior_error))
+    prior = (weight * estimates).sum(dim=0)
     parts = (estimates[:, :, None], log_error[:, :, None], weight.log()[:, :, None])
     return Guesses(*parts, prior[:, None], prior_error[:, None], anomalies)
 
@@ -140,9 +162,11 @@ def origins(history: History, steps: int, count: int = ORIGINS, *, nearer: bool 
     return sorted([*best, *others][:count])
 
 
-def estimate(history: History, steps: int) -> tuple[Tensor, Tensor]:
-    """(K, steps, N) of one sample, and its anomalies (C, N)."""
+def estimate(history: History, steps: int, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(K, steps, n) of one series at ``wanted`` nodes (n,), by default all, and the anomalies of all (C, N)."""
     values, valid, period = history.values[0], history.valid[0], history.period[0]
+    if wanted is None:
+        wanted = torch.arange(values.shape[1], device=values.device)
     ring = _cycle(values, valid, period)
     slots = torch.arange(len(values) + steps, device=values.device) % max(period, 1)
     climate = ring[slots]
@@ -157,12 +181,11 @@ def estimate(history: History, steps: int) -> tuple[Tensor, Tensor]:
     damped = ahead + memory[lead - 1] * last_anomaly
     linear = ahead + _linear(anomalies, valid, steps)
     moved = last + ahead - climate[len(values) - 1 - age, torch.arange(values.shape[1], device=values.device)]
-    field = ahead + next_anomalies(anomalies, valid, steps)
-    first, short, wide, *others = maps_of_changes(values, valid, anomalies, period, steps)
-    cells = (in_parts("dlinear", values, valid, steps), in_parts("ar", values, valid, steps))
-    return torch.stack(
-        (persistence, ahead, again, damped, linear, moved, field, first, short, wide, *cells, *others)
-    ), anomalies
+    simple = [guess[:, wanted] for guess in (persistence, ahead, again, damped, linear, moved)]
+    field = ahead[:, wanted] + next_anomalies(anomalies, valid, steps, wanted)
+    first, short, wide, *others = maps_of_changes(values, valid, anomalies, period, steps, wanted)
+    cells = (in_parts(name, values[:, wanted], valid[:, wanted], steps) for name in ("dlinear", "ar"))
+    return torch.stack((*simple, field, first, short, wide, *cells, *others)), anomalies
 
 
 def _cycle(values: Tensor, valid: Tensor, period: int) -> Tensor:

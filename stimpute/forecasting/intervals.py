@@ -47,7 +47,10 @@ def mean_error(missed: list[Missed]) -> float:
 
 
 def calibrated(
-    missed: list[Missed], scale: npt.NDArray[np.float32], freedom: float
+    missed: list[Missed],
+    scale: npt.NDArray[np.float32],
+    freedom: float,
+    asked: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Standard errors (H, N) whose 90 % interval ``mean +- 1.645 * result`` holds so much of what a new origin brings.
 
@@ -56,16 +59,20 @@ def calibrated(
     missed : at earlier origins; none: the scale stays as it is.
     scale : (H, N), today's.
     freedom : spatial degrees of freedom of a frame, see :func:`spatial_freedom`.
+    asked : nodes (n,) that ``missed`` is of; by default all.
     """
     if not any(np.isfinite(m.error).any() for m in missed):
         return scale
-    leads = np.broadcast_to(np.arange(1.0, len(scale) + 1)[:, None], scale.shape)
-    scales = np.stack([scale if m.scale is None else m.scale for m in missed])
+    leads = np.arange(1.0, len(scale) + 1)[:, None]
+    there = scale if asked is None else scale[:, asked]
+    scales = np.stack([there if m.scale is None else m.scale for m in missed])
     fitted = Calibration.fit(
         np.stack([m.error for m in missed]), scales, np.broadcast_to(leads, scales.shape), LEVEL
     )
     wider = widening([m.back for m in missed], len(scale), freedom)
-    return np.asarray(fitted.apply(scale, leads) * wider[:, None], dtype=np.float32)
+    return np.asarray(
+        fitted.apply(scale, np.broadcast_to(leads, scale.shape)) * wider[:, None], dtype=np.float32
+    )
 
 
 def widening(backs: list[int], steps: int, freedom: float) -> npt.NDArray[np.float64]:

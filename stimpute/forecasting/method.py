@@ -8,8 +8,8 @@ import torch
 
 from stimpute.errors import InputError
 from stimpute.estimate import Estimate
-from stimpute.forecasting.graph import Graph, divisions_of, graph_of, laplacian_positions
-from stimpute.forecasting.guesses import GUESSES, Guesses, Known, make_guesses, origins
+from stimpute.forecasting.graph import Graph, divisions_of, evenly_spread, graph_of, laplacian_positions
+from stimpute.forecasting.guesses import GUESSES, Guesses, Known, Sample, make_guesses, origins
 from stimpute.forecasting.intervals import Missed, calibrated, mean_error, spatial_freedom
 from stimpute.forecasting.network import SBATransformer, Surroundings
 from stimpute.forecasting.series import History, closed_up, even_slots, regular
@@ -19,6 +19,10 @@ from stimpute.stack import Stack
 LEAST_STEPS = 8
 CALIBRATED = 8  # earlier origins that the scale is calibrated on
 ASKED_ALONE = 3  # the same for a guess alone
+ALL_ASKED, SOME_ASKED = (
+    2048,
+    1024,
+)  # nodes: of larger graphs than the first, earlier origins are asked at about so many
 
 
 class SBAForecaster:
@@ -65,16 +69,18 @@ class SBAForecaster:
         history, center, unit = history.to(self.device).normalised()
         around = self._surroundings(graph)
         known: Known = {}
-        guesses = make_guesses(history, steps, known=known)
+        sample = sample_of(graph, self.device)
+        guesses = make_guesses(history, steps, known=known, sample=sample)
         voices = [around] if around is None or self.always else [around, None]
-        missed = self._missed(history, steps, voices, known)
+        missed = self._missed(history, steps, voices, known, sample)
         self.used, chosen = self.name, missed[0]
         if len(voices) > 1 and mean_error(missed[1]) <= mean_error(missed[0]):
             around, self.used, chosen = None, "blend", missed[1]
         prediction = self._say(history, guesses, around)
         mean = prediction.mean[0, :, 0].double().cpu().numpy() * float(unit) + center[0].cpu().numpy()
         freedom = spatial_freedom(guesses.anomalies[0].cpu().numpy(), history.valid[0].cpu().numpy())
-        scale = calibrated(chosen, prediction.scale[0, :, 0].cpu().numpy(), freedom) * np.float32(unit)
+        asked = None if sample is None else sample.nodes.cpu().numpy()
+        scale = calibrated(chosen, prediction.scale[0, :, 0].cpu().numpy(), freedom, asked) * np.float32(unit)
         return Estimate(on_grid(mean, graph, past), on_grid(scale, graph, past))
 
     def _surroundings(self, graph: Graph) -> Surroundings | None:
@@ -84,26 +90,30 @@ class SBAForecaster:
             self._around = graph, surroundings(graph, self.network, self.device)
         return self._around[1]
 
-    def _say(self, history: History, guesses: Guesses, around: Surroundings | None) -> Prediction:
+    def _say(
+        self, history: History, guesses: Guesses, around: Surroundings | None, sample: Sample | None = None
+    ) -> Prediction:
         if self.network is None or around is None:
             return Prediction(guesses.prior, 1.25 * guesses.prior_error)
-        said: Prediction = self.network(history, guesses, around)
+        said: Prediction = self.network(history, guesses, around, sample)
         return said
 
     def _missed(
-        self, history: History, steps: int, voices: list[Surroundings | None], done: Known
-    ) -> list[list[Missed]]:
-        """What network (with surroundings) and blend (None) missed at earlier origins."""
+        self, history: History, steps: int, voices: list[Surroundings | None], done: Known, sample: Sample | None
+    ) -> list[list[Missed]]:  # fmt: skip
+        """What network (with surroundings) and blend (None) missed at earlier origins, at the nodes of the sample."""
         missed: list[list[Missed]] = [[] for _ in voices]
         asked = len(origins(history, steps))
         for back in origins(history, steps, CALIBRATED, nearer=True):
             earlier = history.earlier(back)
             start = earlier.values.shape[1]
             truth, known = (t[0, start : start + steps] for t in (history.values, history.valid))
-            guesses = make_guesses(earlier, steps, known=done, back=back)
+            if sample is not None:
+                truth, known = truth[:, sample.nodes], known[:, sample.nodes]
+            guesses = make_guesses(earlier, steps, known=done, back=back, sample=sample)
             alike = len(origins(earlier, steps)) >= asked
             for voice, of_voice in zip(voices, missed, strict=True):
-                said = self._say(earlier, guesses, voice)
+                said = self._say(earlier, guesses, voice, sample)
                 error = torch.full_like(said.mean[0, :, 0], torch.nan)
                 error[: len(truth)] = torch.where(known, said.mean[0, : len(truth), 0] - truth, torch.nan)
                 scale = said.scale[0, :, 0].cpu().numpy() if alike else None
@@ -124,10 +134,19 @@ class GuessForecaster:
         """Mean, and a scale from the errors at earlier origins."""
         history, graph = history_of(past, slots, step, steps)
         history, center, unit = history.normalised()
-        guesses, number = make_guesses(history, steps, ASKED_ALONE), GUESSES.index(self.name)
+        sample = sample_of(graph, "cpu")
+        guesses, number = make_guesses(history, steps, ASKED_ALONE, sample=sample), GUESSES.index(self.name)
         mean = guesses.estimates[0, number, :, 0].double().numpy() * float(unit) + center[0].numpy()
         scale = 1.25 * guesses.log_error[0, number, :, 0].exp().numpy() * float(unit)
         return Estimate(on_grid(mean, graph, past), on_grid(scale, graph, past))
+
+
+def sample_of(graph: Graph, device: torch.device | str) -> Sample | None:
+    """The nodes that earlier origins are asked at, where not all are."""
+    if len(graph) <= ALL_ASKED:
+        return None
+    nodes, nearest = (torch.from_numpy(a).to(device) for a in evenly_spread(graph, SOME_ASKED))
+    return Sample(nodes, nearest)
 
 
 def surroundings(graph: Graph, network: SBATransformer, device: torch.device) -> Surroundings:

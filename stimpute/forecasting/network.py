@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from stimpute.forecasting.config import ForecastConfig
-from stimpute.forecasting.guesses import Guesses
+from stimpute.forecasting.guesses import Guesses, Sample
 from stimpute.forecasting.series import History, target_phases
 from stimpute.layers.attention import BalancedAttention, Division
 from stimpute.layers.embeddings import perceptron
@@ -61,23 +61,29 @@ class SBATransformer(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, history: History, guesses: Guesses, around: Surroundings) -> Prediction:
-        """Mean and scale (B, H, 1, N), normalised as ``history`` is."""
-        tokens = self.embed(self.features(history, guesses, around.positions))[:, None]  # B, 1, N, C
-        for block, division in zip(self.blocks, around.divisions, strict=True):
+    def forward(
+        self, history: History, guesses: Guesses, around: Surroundings, sample: Sample | None = None
+    ) -> Prediction:
+        """Mean and scale (B, H, 1, N), normalised as ``history`` is; of the nodes of ``sample`` only where the guesses are."""
+        level = guesses.prior_error[:, :, 0].mean(dim=1)
+        if sample is not None:
+            level = level[:, sample.nearest]
+        tokens = self.embed(self.features(history, guesses.anomalies, level, around.positions))[:, None]
+        for block, division in zip(self.blocks, around.divisions, strict=True):  # tokens are B, 1, N, C
             tokens = block(tokens, division)
-        return self.answer(self.norm(tokens[:, 0]), history, guesses)
+        heard = tokens[:, 0] if sample is None else tokens[:, 0, sample.nodes]
+        return self.answer(self.norm(heard), history, guesses)
 
-    def features(self, history: History, guesses: Guesses, positions: Tensor) -> Tensor:
-        """(B, N, inputs)."""
+    def features(self, history: History, anomalies: Tensor, level: Tensor, positions: Tensor) -> Tensor:
+        """(B, N, inputs); ``level`` (B, N) is the error of the prior."""
         length = self.config.history
-        past, seen = (_last(t, length) for t in (guesses.anomalies, history.valid.float()))
+        past, seen = (_last(t, length) for t in (anomalies, history.valid.float()))
         count = history.valid.sum(dim=1)
         spread = (history.values.square().sum(dim=1) / count.clamp_min(1)).sqrt()
         slots = torch.arange(history.values.shape[1], device=count.device)[:, None]
         age = history.values.shape[1] - torch.where(history.valid, slots, 0).amax(dim=1)
         known = torch.stack(
-            (spread.clamp_max(CLIP), count / history.values.shape[1], age.float().log1p(), guesses.prior_error[:, :, 0].mean(dim=1).log()),
+            (spread.clamp_max(CLIP), count / history.values.shape[1], age.float().log1p(), level.log()),
             dim=-1,
         )  # fmt: skip
         b, n = count.shape

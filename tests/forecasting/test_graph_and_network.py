@@ -11,8 +11,16 @@ import torch
 from stimpute.errors import InputError, ModelError
 from stimpute.forecasting import method
 from stimpute.forecasting.config import ForecastConfig
-from stimpute.forecasting.graph import adjacency, divisions_of, graph_of, laplacian_positions, members
-from stimpute.forecasting.guesses import GUESSES, make_guesses
+from stimpute.forecasting.graph import (
+    adjacency,
+    bridges,
+    divisions_of,
+    evenly_spread,
+    graph_of,
+    laplacian_positions,
+    members,
+)
+from stimpute.forecasting.guesses import GUESSES, Sample, estimate, make_guesses
 from stimpute.forecasting.method import SBAForecaster
 from stimpute.forecasting.network import SBATransformer, Surroundings
 from stimpute.forecasting.series import History
@@ -189,6 +197,88 @@ def test_laplacian_positions_are_eigenvectors_of_unit_variance():
     for vector, value in zip(vectors.T, values, strict=True):
         assert np.abs(laplacian @ vector - value * vector).max() < 1e-4
     assert np.allclose((vectors**2).mean(axis=0), 1, atol=1e-4)
+
+
+def test_islands_are_bridged_to_the_mainland_where_it_is_nearest():
+    ever = np.zeros((9, 9), dtype=bool)
+    ever[:, :4] = ever[2:4, 6] = ever[8, 8] = True
+    graph = graph_of(Grid.from_shape(9, 9), ever)
+    cells = np.stack(np.divmod(graph.cells[bridges(graph)], 9), axis=-1)
+    assert sorted(map(tuple, cells.reshape(-1, 4).tolist())) in (
+        [(2, 6, 2, 3), (8, 8, 8, 3)],
+        [(3, 6, 3, 3), (8, 8, 8, 3)],  # as near
+    )
+    assert not len(bridges(graph_of(Grid.from_shape(12, 14), coast())))
+
+
+def test_positions_tell_nodes_apart_beside_many_islands():
+    """Without bridges every island has an eigenvalue of 0: the solver then finds no end, or vectors that name islands."""
+    ever = np.zeros((60, 60), dtype=bool)
+    ever[:, :30] = True
+    ever[::3, 33::3] = True  # 180 islands of one cell
+    vectors = laplacian_positions(graph_of(Grid.from_shape(60, 60), ever), 4).numpy()
+    mainland = np.flatnonzero(graph_of(Grid.from_shape(60, 60), ever).cells % 60 < 30)
+    assert (vectors[mainland].std(axis=0) > 0.3).all()
+    rows = graph_of(Grid.from_shape(60, 60), ever).cells[mainland] // 60
+    assert abs(np.corrcoef(vectors[mainland, 0], rows)[0, 1]) > 0.9  # the longest axis
+
+
+@pytest.mark.parametrize("grid", [Grid.from_shape(40, 50), points(700)])
+def test_some_nodes_are_evenly_spread_and_each_node_knows_the_nearest(grid):
+    graph = graph_of(grid, np.ones(grid.shape, bool))
+    nodes, nearest = evenly_spread(graph, 50)
+    assert 50 <= len(nodes) < 100
+    assert len(set(nodes.tolist())) == len(nodes)
+    apart = np.linalg.norm(graph.places[:, None] - graph.places[nodes][None], axis=2)
+    own = apart[np.arange(len(graph)), nearest]
+    assert np.allclose(own, apart.min(axis=1), atol=1e-5)
+    assert own.max() < 3 * np.sqrt(len(graph) / len(nodes))
+
+
+def wandering(steps=60, ny=12, nx=14, seed=0):
+    rng = np.random.default_rng(seed)
+    smooth = np.fft.irfft2(
+        np.fft.rfft2(rng.normal(size=(steps, ny, nx)))
+        * np.exp(-40 * np.add.outer(np.fft.fftfreq(ny) ** 2, np.fft.rfftfreq(nx) ** 2)),
+        s=(ny, nx),
+    )
+    return smooth.cumsum(axis=0).astype(np.float32)
+
+
+def test_guesses_for_some_nodes_are_those_for_all():
+    values = torch.from_numpy(wandering().reshape(1, 60, -1))
+    past = History(
+        values, torch.ones_like(values, dtype=torch.bool), (0,), torch.zeros(1, 2), torch.ones(1)
+    ).normalised()[0]
+    some = torch.tensor([3, 17, 40, 100, 167])
+    assert torch.allclose(estimate(past, 4, some)[0], estimate(past, 4)[0][:, :, some], atol=1e-4)
+    everyone = Sample(torch.arange(168), torch.arange(168))
+    told, usual = make_guesses(past, 4, sample=everyone), make_guesses(past, 4)
+    assert torch.allclose(told.prior, usual.prior, atol=1e-5)
+    assert torch.allclose(told.prior_error, usual.prior_error, atol=1e-5)
+    few = Sample(some, torch.arange(168) % 5)
+    error = make_guesses(past, 4, sample=few).log_error
+    assert torch.equal(error[..., 5:], error[..., :-5])  # every node hears the one that speaks for it
+
+
+@pytest.mark.parametrize("network", [None, woken()])
+def test_large_graphs_are_judged_at_some_nodes(monkeypatch, network):
+    values = wandering(64)
+    given, truth = Stack.from_array(values[:-4]), values[-4:]
+    usual = SBAForecaster(network, always=True).forecast(given, 4)
+    monkeypatch.setattr(method, "ALL_ASKED", 60)
+    monkeypatch.setattr(method, "SOME_ASKED", 40)
+    judged, make = [], make_guesses
+    monkeypatch.setattr(method, "make_guesses", lambda *a, **k: judged.append(make(*a, **k)) or judged[-1])
+    said = SBAForecaster(network, always=True).forecast(given, 4)
+    assert np.isfinite(said.mean).all()
+    assert (said.scale > 0).all()
+    today, *earlier = (g.prior.shape[-1] for g in judged)
+    assert today == 168
+    assert all(40 <= n < 80 for n in earlier)
+    wrong, before = (np.abs(e.mean - truth).mean() for e in (said, usual))
+    assert wrong < 1.15 * before
+    assert said.scale.mean() == pytest.approx(usual.scale.mean(), rel=0.3)
 
 
 def test_cosines_of_a_full_grid_are_what_the_solver_finds():

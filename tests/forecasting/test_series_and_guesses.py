@@ -253,7 +253,7 @@ def test_near_changes_know_which_node_is_followed():
         np.abs(guess(n, past, 3).numpy() - truth)[0, 3:].mean() for n in ("changes", "near changes")
     )
     assert near < 0.3 < field, "from the second node on, a step ahead is what the node before shows now"
-    leader = followed(past.values[0], 1)[0]
+    leader = followed(past.values[0], 1, torch.arange(past.values.shape[2]))[0]
     assert (leader[1:] == torch.arange(29)).float().mean() > 0.9
 
 
@@ -261,7 +261,7 @@ def test_far_changes_know_which_node_is_followed_half_of_the_horizon_later():
     past, truth = drifting(lead=4)
     near, far = (np.abs(guess(n, past, 4).numpy() - truth)[1, 3:].mean() for n in ("changes", "far changes"))
     assert far < 0.3 < near, "two steps ahead comes what the node two before shows now"
-    leader = followed(past.values[0], 2)[0]
+    leader = followed(past.values[0], 2, torch.arange(past.values.shape[2]))[0]
     assert (leader[2:] == torch.arange(28)).float().mean() > 0.9
 
 
@@ -279,10 +279,10 @@ def test_short_series_of_many_nodes_share_a_map():
 
 def test_no_node_follows_itself_and_a_single_one_follows_none():
     values = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
-    assert bool((followed(values, 1) != torch.arange(6)).all())
-    assert followed(values, 1).shape == (5, 6)
-    assert followed(values[:, :1], 1).shape == (0, 1)
-    assert followed(values[:2], 1).shape == (0, 6)
+    assert bool((followed(values, 1, torch.arange(6)) != torch.arange(6)).all())
+    assert followed(values, 1, torch.arange(6)).shape == (5, 6)
+    assert followed(values[:, :1], 1, torch.arange(1)).shape == (0, 1)
+    assert followed(values[:2], 1, torch.arange(6)).shape == (0, 6)
 
 
 def test_guesses_far_worse_than_the_best_are_not_heard():
