@@ -151,7 +151,7 @@ def write_page(rows: Sequence[Row], out: Path) -> None:
     lines = [
         "# Memory, disk and time against size",
         "",
-        "Written by `python benchmarks/memory.py`. Generated float32 stacks, 40 % under clouds, filled by the command line; peak",
+        "Written by `python benchmarks/memory.py` (st: `--method st --sizes 64,256`). Generated float32 stacks, 40 % under clouds, filled by the command line; peak",
         "resident memory of the whole process, largest size of the output's folder while it ran, wall and CPU time. *Predicted* is what",
         f"`--dry-run` said before. The last column is peak memory over that of the {REFERENCE} MB file.",
         "",
