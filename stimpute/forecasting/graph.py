@@ -22,6 +22,7 @@ from stimpute.layers.attention import Division, Parts, Windows
 
 NEIGHBOURS = 6  # of a station
 NEAREST = 5  # parts that a token hears from
+HEARD = 6  # nodes that speak for one at which earlier origins are not asked
 EARTH_KM = 6371.0
 LARGEST = 1.5  # times the wanted size: parts that METIS leaves larger are cut again
 
@@ -197,14 +198,19 @@ def adjacency(graph: Graph, bridges: IndexArray | None = None) -> csr_matrix:
     return coo_matrix((ones, (np.concatenate((a, b)), np.concatenate((b, a)))), shape=(n, n)).tocsr()
 
 
-def evenly_spread(graph: Graph, count: int) -> tuple[IndexArray, IndexArray]:
-    """At least ``count`` nodes, fewer than twice as many, evenly spread over the graph, and which of them is nearest to each node (N,)."""
+def evenly_spread(graph: Graph, count: int) -> tuple[IndexArray, IndexArray, npt.NDArray[np.float32]]:
+    """At least ``count`` nodes, fewer than twice as many, evenly spread over the graph; which of them are near to each node, and shares.
+
+    The ``HEARD`` nearest to a node (N, k), counted from 0, and its share in each (N, k), which sum to 1, fall with the distance
+    and change from node to node without a step.
+    """
     pieces = _cut(np.arange(len(graph)), graph.places, max(len(graph) // count, 1))
     places = graph.places.astype(np.float64)
     middle = [p[np.linalg.norm(places[p] - places[p].mean(axis=0), axis=1).argmin()] for p in pieces]
     nodes = np.sort(np.array(middle, dtype=np.int64))
-    _, nearest = cKDTree(places[nodes]).query(places)
-    return nodes, nearest.astype(np.int64)
+    apart, near = cKDTree(places[nodes]).query(places, k=list(range(1, min(HEARD + 1, len(nodes)) + 1)))
+    share = (1 - apart / np.maximum(apart[:, -1:], 1e-9)) ** 2 + 1e-9
+    return nodes, near.astype(np.int64), (share / share.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 # --- Laplacian positions --------------------------------------------------------------------------------------------------

@@ -53,11 +53,20 @@ class Sample:
     Parameters
     ----------
     nodes : int64 (n,), their numbers, increasing.
-    nearest : int64 (N,), which of them, counted from 0, is the nearest to each node of the graph.
+    near : int64 (N, k), which of them, counted from 0, speak for each node of the graph.
+    share : float32 (N, k), of each of those; they sum to 1.
     """
 
     nodes: Tensor
-    nearest: Tensor
+    near: Tensor
+    share: Tensor
+
+    def everywhere(self, said: Tensor) -> Tensor:
+        """What was found at the nodes of the sample (..., n), at every node (..., N)."""
+        result = said[..., self.near[:, 0]] * self.share[:, 0]
+        for near, share in zip(self.near.T[1:], self.share.T[1:], strict=True):
+            result += said[..., near] * share
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +107,7 @@ def make_guesses(
     ----------
     asked : earlier origins that errors are taken from, at most.
     known : estimates of a single sample by slots before its last origin, kept between calls; ``history`` then is ``back`` slots earlier.
-    sample : nodes that earlier origins are asked at, for all others the nearest of them speaks; guesses from ``back`` slots earlier are
+    sample : nodes that earlier origins are asked at, for all others those near to them speak; guesses from ``back`` slots earlier are
         those of the sample only.
     """
     each = [_one(h, steps, asked, {} if known is None else known, back, sample) for h in _samples(history)]
@@ -134,7 +143,8 @@ def _one(history: History, steps: int, count: int, known: Known, back: int, samp
     weight, log_error = blend_weights(asked, like)
     prior_error = blend_error(asked, weight)
     if sample is not None and not back:
-        weight, log_error, prior_error = (t[..., sample.nearest] for t in (weight, log_error, prior_error))
+        weight, log_error = sample.everywhere(weight), sample.everywhere(log_error)
+        prior_error = sample.everywhere(prior_error.log()).exp()
     prior = (weight * estimates).sum(dim=0)
     parts = (estimates[:, :, None], log_error[:, :, None], weight.log()[:, :, None])
     return Guesses(*parts, prior[:, None], prior_error[:, None], anomalies)

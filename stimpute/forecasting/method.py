@@ -145,8 +145,7 @@ def sample_of(graph: Graph, device: torch.device | str) -> Sample | None:
     """The nodes that earlier origins are asked at, where not all are."""
     if len(graph) <= ALL_ASKED:
         return None
-    nodes, nearest = (torch.from_numpy(a).to(device) for a in evenly_spread(graph, SOME_ASKED))
-    return Sample(nodes, nearest)
+    return Sample(*(torch.from_numpy(a).to(device) for a in evenly_spread(graph, SOME_ASKED)))
 
 
 def surroundings(graph: Graph, network: SBATransformer, device: torch.device) -> Surroundings:

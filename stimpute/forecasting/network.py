@@ -67,7 +67,7 @@ class SBATransformer(nn.Module):
         """Mean and scale (B, H, 1, N), normalised as ``history`` is; of the nodes of ``sample`` only where the guesses are."""
         level = guesses.prior_error[:, :, 0].mean(dim=1)
         if sample is not None:
-            level = level[:, sample.nearest]
+            level = sample.everywhere(level.log()).exp()
         tokens = self.embed(self.features(history, guesses.anomalies, level, around.positions))[:, None]
         for block, division in zip(self.blocks, around.divisions, strict=True):  # tokens are B, 1, N, C
             tokens = block(tokens, division)

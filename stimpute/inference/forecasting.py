@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from stimpute import __version__
 from stimpute.errors import InputError, UsageError
+from stimpute.forecasting.series import closed_up
 from stimpute.inference.engine import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
 from stimpute.inference.survey import memory_budget
@@ -123,7 +124,8 @@ def _forecast_layer(
     layer, steps = source.layers[index], len(ahead.stamps)
     _, ny, nx = layer.shape
     back = max(LEAST, memory_budget(FillOptions(memory=options.memory)) // (BYTES * ny * nx))
-    first = int(np.searchsorted(ahead.slots, -back, side="right"))
+    closed = closed_up(ahead.slots, ahead.step_days)  # what long holes take up is not memory
+    first = int(np.searchsorted(closed, -back, side="right"))
     past = source.read(Window((first, layer.shape[0]), (0, ny), (0, nx)), index)
     domain: BoolArray | None = getattr(source, "domain", None)
     if domain is not None:
@@ -152,7 +154,7 @@ def _forecast_layer(
     )  # |error| of a normal
     cells = int(known[0].sum())
     return ForecastLayer(
-        layer.name, layer.units, cells, ny * nx - cells, min(int(-ahead.slots[first]) + 1, back),
+        layer.name, layer.units, cells, ny * nx - cells, int(-closed[first]) + 1,
         int((values != said.mean)[known].sum()), expected, getattr(forecaster, "used", forecaster.name),
     )  # fmt: skip
 

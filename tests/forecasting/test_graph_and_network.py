@@ -224,13 +224,15 @@ def test_positions_tell_nodes_apart_beside_many_islands():
 
 
 @pytest.mark.parametrize("grid", [Grid.from_shape(40, 50), points(700)])
-def test_some_nodes_are_evenly_spread_and_each_node_knows_the_nearest(grid):
+def test_some_nodes_are_evenly_spread_and_those_near_speak_for_each_node(grid):
     graph = graph_of(grid, np.ones(grid.shape, bool))
-    nodes, nearest = evenly_spread(graph, 50)
+    nodes, near, share = evenly_spread(graph, 50)
     assert 50 <= len(nodes) < 100
     assert len(set(nodes.tolist())) == len(nodes)
     apart = np.linalg.norm(graph.places[:, None] - graph.places[nodes][None], axis=2)
-    own = apart[np.arange(len(graph)), nearest]
+    own = apart[np.arange(len(graph)), near[:, 0]]
+    assert np.allclose(share.sum(axis=1), 1, atol=1e-5)
+    assert (np.diff(share, axis=1) <= 1e-6).all()
     assert np.allclose(own, apart.min(axis=1), atol=1e-5)
     assert own.max() < 3 * np.sqrt(len(graph) / len(nodes))
 
@@ -252,11 +254,11 @@ def test_guesses_for_some_nodes_are_those_for_all():
     ).normalised()[0]
     some = torch.tensor([3, 17, 40, 100, 167])
     assert torch.allclose(estimate(past, 4, some)[0], estimate(past, 4)[0][:, :, some], atol=1e-4)
-    everyone = Sample(torch.arange(168), torch.arange(168))
+    everyone = Sample(torch.arange(168), torch.arange(168)[:, None], torch.ones(168, 1))
     told, usual = make_guesses(past, 4, sample=everyone), make_guesses(past, 4)
     assert torch.allclose(told.prior, usual.prior, atol=1e-5)
     assert torch.allclose(told.prior_error, usual.prior_error, atol=1e-5)
-    few = Sample(some, torch.arange(168) % 5)
+    few = Sample(some, (torch.arange(168) % 5)[:, None], torch.ones(168, 1))
     error = make_guesses(past, 4, sample=few).log_error
     assert torch.equal(error[..., 5:], error[..., :-5])  # every node hears the one that speaks for it
 
