@@ -19,10 +19,8 @@ from stimpute.stack import Stack
 LEAST_STEPS = 8
 CALIBRATED = 8  # earlier origins that the scale is calibrated on
 ASKED_ALONE = 3  # the same for a guess alone
-ALL_ASKED, SOME_ASKED = (
-    2048,
-    1024,
-)  # nodes: of larger graphs than the first, earlier origins are asked at about so many
+ALL_ASKED = 2048  # nodes; of larger graphs earlier origins are asked at some
+SOME_ASKED = 1024  # at least
 
 
 class SBAForecaster:
