@@ -165,6 +165,7 @@ def history_of(
         slots, step = even_slots(past.times)
     if not past.valid.any():
         raise InputError("nothing observed in the steps before the forecast; there is nothing to go on from")
+    slots = closed_up(slots, step)  # what lies in long holes is no past to go on from
     span = int(-slots.min()) + 1
     needed = max(LEAST_STEPS, steps)
     if span < needed:
@@ -174,9 +175,7 @@ def history_of(
     graph = graph_of(past.grid, np.asarray(past.valid.any(axis=0)))
     values = past.values.reshape(len(slots), -1)[:, graph.cells]
     valid = past.valid.reshape(len(slots), -1)[:, graph.cells]
-    return regular(
-        values, valid, closed_up(slots, step), step, float(past.year_phase[-1]), float(past.day_phase[-1])
-    ), graph
+    return regular(values, valid, slots, step, float(past.year_phase[-1]), float(past.day_phase[-1])), graph
 
 
 def on_grid(values: npt.NDArray[np.floating], graph: Graph, past: Stack) -> npt.NDArray[np.float32]:

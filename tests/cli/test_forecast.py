@@ -68,6 +68,14 @@ def test_what_lies_before_a_long_hole_is_looked_back_on_however_long_the_hole(tm
     assert json.loads(capsys.readouterr().out)["layers"][0]["looked_back"] > 100
 
 
+def test_a_long_hole_is_no_past_to_go_on_from(tmp_path, capsys):
+    days = np.r_[0:40, 3040:3080] * np.timedelta64(1, "D")
+    path = write(tmp_path / "in.nc", steps=80, times=np.datetime64("2010-01-01", "ns") + days)
+    assert run(["forecast", str(path), str(tmp_path / "out.nc"), "--steps", "1000", "--method", "blend"]) == 1
+    assert "too few to forecast 1000" in said(capsys)
+    assert not (tmp_path / "out.nc").exists()
+
+
 def test_an_output_is_not_replaced_unasked(tmp_path, capsys):
     path, out = write(tmp_path / "in.nc"), tmp_path / "out.nc"
     out.write_text("mine")
