@@ -1,11 +1,26 @@
-"""Regression on covariates, pooled over all observed cells of a stack. Knows nothing about space and time but them."""
+"""Regression on covariates and on what they were lately, pooled over all observed cells of a stack.
+
+A ridge on covariates, their squares and random waves of them (Rahimi and Recht 2007, Random features for large-scale
+kernel machines), whose penalty is chosen by leaving out spells of time. Knows nothing else about space and time but the covariates.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from stimpute.classical.mean import observed, overall_mean, temporal_mean
+from stimpute.classical.mean import observed, overall_mean
+
+PAST = 3.0, 10.0  # steps over which what covariates that change were is remembered
+WAVES = 256
+PENALTIES = 0.1, 1.0, 10.0, 100.0, 1e3, 1e4  # on columns of about unit variance, in cells
+FOLDS = 5
+ROWS = 40_000  # observed cells that are fitted on, at most
+CELLS = 60_000  # evaluated at once
+RELEVANCE = 0.1, 3.0  # of an input to waves beside the others', at least and at most
+FEWEST = 2 * FOLDS  # cells from which a penalty can be chosen
 
 
 def regress_covariates(
@@ -15,20 +30,16 @@ def regress_covariates(
     dynamic_valid: Tensor,
     static: Tensor,
     static_valid: Tensor,
-    *,
-    anomalies: bool = False,
-    ridge: float = 1.0,
+    times: Tensor,
 ) -> Tensor | None:
-    """Ridge regression of the values on covariates and their squares, with a constant.
+    """What covariates say of the values everywhere.
 
     Parameters
     ----------
     values, valid : (B, T, H, W); gaps may hold anything.
     dynamic, dynamic_valid : (B, C, T, H, W); unknown covariates may hold anything and count as their mean.
     static, static_valid : (B, S, H, W), likewise.
-    anomalies : take the temporal mean of each cell off the values (and of the covariates over the same steps) first and
-        add it back; cells never observed then get the plain regression.
-    ridge : penalty on the standardised predictors, in cells.
+    times : (B, T) in days, increasing.
 
     Returns
     -------
@@ -36,40 +47,145 @@ def regress_covariates(
     """
     if dynamic.shape[1] + static.shape[1] == 0:
         return None
-    steps = values.shape[1]
-    known = torch.cat((dynamic_valid, static_valid[:, :, None].expand(-1, -1, steps, -1, -1)), dim=1)
-    raw = torch.cat((dynamic, static[:, :, None].expand(-1, -1, steps, -1, -1)), dim=1)
-    fields = _standardised(raw, known)
-    fields = torch.cat((fields, _standardised(fields.square(), known)), dim=1)
-    fitted = _fit(values, valid, fields, ridge)
-    if anomalies:
-        fitted = _fit_anomalies(values, valid, fields, ridge, fitted)
-    return fitted.where(known.any(dim=1), torch.nan)
-
-
-def _fit(values: Tensor, valid: Tensor, fields: Tensor, ridge: float) -> Tensor:
-    """Ridge of (B, T, H, W) values on (B, P, T, H, W) fields, evaluated everywhere."""
-    weight = valid.flatten(1).to(values.dtype)[:, None]
-    predictors = fields.flatten(2)
+    moving, still = _standardised(dynamic, dynamic_valid), _standardised(static, static_valid)
+    known = dynamic_valid.any(dim=1) | static_valid.any(dim=1)[:, None]
     level = overall_mean(values, valid)
-    target = observed(values - level, valid).flatten(1)[..., None]
-    count = weight.sum(dim=2, keepdim=True).clamp(min=1)
-    apart = predictors - (predictors * weight).sum(dim=2, keepdim=True) / count
-    seen = apart * weight
-    gram = (seen @ apart.mT).to(torch.float64)
-    penalty = ridge * torch.eye(gram.shape[-1], dtype=torch.float64, device=gram.device)
-    slope: Tensor = torch.linalg.solve(gram + penalty, (seen @ target).to(torch.float64)).to(values.dtype)
-    return level + (slope.mT @ apart).reshape(values.shape)
+    fitted = []
+    for b in range(len(values)):
+        before = [recent_mean(moving[b], times[b], steps) for steps in PAST] if len(times[b]) > 1 else []
+        inputs = _Inputs(torch.cat((moving[b], *before)).flatten(1), still[b].flatten(1))
+        fitted.append(_regress(observed(values[b] - level[b], valid[b]), valid[b], inputs) + level[b])
+    return torch.stack(fitted).where(known, torch.nan)
 
 
-def _fit_anomalies(values: Tensor, valid: Tensor, fields: Tensor, ridge: float, plain: Tensor) -> Tensor:
-    """Regression of the departures from each cell's temporal mean; ``plain`` where a cell was never observed."""
-    level = temporal_mean(values, valid)
-    ever = valid.any(dim=1, keepdim=True)
-    count = valid.sum(dim=1)[:, None, None].clamp(min=1)
-    means = observed(fields, valid[:, None].expand_as(fields)).sum(dim=2, keepdim=True) / count
-    change = _fit(values - level.nan_to_num(), valid, fields - means, ridge)
-    return torch.where(ever, level.nan_to_num() + change, plain)
+def recent_mean(fields: Tensor, times: Tensor, steps: float) -> Tensor:
+    """Mean of fields (C, T, ...) up to each time (T,), weights falling to 1 / e within so many median steps; of the past alone.
+
+    >>> recent_mean(torch.tensor([[0.0, 0.0, 8.0]]), torch.arange(3.0), 1e9).round(decimals=2).tolist()
+    [[0.0, 0.0, 2.67]]
+    """
+    apart = times.diff()
+    lasting = torch.exp(-apart / (steps * apart.median().clamp_min(1e-6)))
+    mean, weight = fields[:, 0], 1.0
+    means = [mean]
+    for t in range(1, len(times)):
+        kept = float(lasting[t - 1]) * weight
+        weight = kept + 1
+        mean = mean * (kept / weight) + fields[:, t] / weight
+        means.append(mean)
+    return torch.stack(means, dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """Standardised fields, looked up cell by cell: ``moving`` (C, T x H x W), ``still`` (S, H x W)."""
+
+    moving: Tensor
+    still: Tensor
+
+    def rows(self, cells: Tensor) -> Tensor:
+        """(n, C + S) at flat indices of (T, H, W)."""
+        still = self.still[:, cells % self.still.shape[1]]
+        return torch.cat((self.moving[:, cells], still)).T
+
+
+@dataclass(frozen=True, eq=False)
+class _Design:
+    """Columns of the regression from inputs: these, their squares, waves of them. Inputs stay in the range that was seen."""
+
+    lowest: Tensor
+    highest: Tensor
+    directions: Tensor
+    phases: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, target: Tensor) -> _Design:
+        """Waves turn more along inputs to which a linear regression gives more."""
+        inputs = rows.shape[1]
+        generator = torch.Generator().manual_seed(20231200963)
+        directions = torch.randn(inputs, WAVES, generator=generator) / inputs**0.5
+        phases = 2 * torch.pi * torch.rand(WAVES, generator=generator)
+        slope = _solve(*_moments(*_centred(rows, target)), 10.0).abs()
+        usual = slope.square().mean().sqrt().clamp_min(1e-9)
+        relevance = (slope / usual).clamp(*RELEVANCE).to(rows)
+        return cls(
+            rows.amin(dim=0),
+            rows.amax(dim=0),
+            relevance[:, None] * directions.to(rows),
+            phases.to(rows),
+        )
+
+    def columns(self, rows: Tensor) -> Tensor:
+        """(n, P) of (n, inputs); the waves come last."""
+        inside = torch.minimum(torch.maximum(rows, self.lowest), self.highest)
+        waves = torch.cos(inside @ self.directions + self.phases) * 2**0.5
+        return torch.cat((inside, inside.square(), waves), dim=1)
+
+
+def _regress(values: Tensor, valid: Tensor, inputs: _Inputs) -> Tensor:
+    """Ridge of the observed values (T, H, W), whose mean is 0, on the columns of inputs, evaluated everywhere."""
+    cells = valid.flatten().nonzero()[:, 0]
+    if len(cells) < FEWEST:
+        return torch.zeros_like(values)
+    if len(cells) > ROWS:
+        generator = torch.Generator().manual_seed(20231200963)
+        some = torch.randperm(len(cells), generator=generator)[:ROWS].sort().values
+        cells = cells[some.to(cells.device)]
+    rows, target = inputs.rows(cells), values.flatten()[cells]
+    design = _Design.of(rows, target)
+    columns = design.columns(rows)
+    slope = _chosen(columns, target, _left_out(cells, values.shape)).to(values)
+    constant = target.mean() - columns.mean(dim=0) @ slope
+    everywhere = torch.arange(values.numel(), device=values.device)
+    fitted = [design.columns(inputs.rows(part)) @ slope + constant for part in torch.split(everywhere, CELLS)]
+    return torch.cat(fitted).view(values.shape)
+
+
+def _left_out(cells: Tensor, shape: torch.Size) -> Tensor:
+    """Number (n,) of the fold in which each of the observed cells (flat indices, rising) is left out: spells of time, or strips of few steps."""
+    steps, height, width = shape
+    number = torch.arange(len(cells))
+    if steps < FOLDS:
+        along = cells // width % height if height >= width else cells % width
+        number = along.cpu().argsort(stable=True).argsort()
+    return number * FOLDS // len(cells)
+
+
+def _chosen(columns: Tensor, target: Tensor, fold: Tensor) -> Tensor:
+    """Slopes (P,) under the penalty, and with or without waves, that err least on the folds left out; float64, on the CPU."""
+    x, y = _centred(columns, target)
+    gram, product = _moments(x, y)
+    missed = torch.zeros(2, len(PENALTIES), dtype=torch.float64)
+    counts = x.shape[1] - WAVES, x.shape[1]
+    for k in range(FOLDS):
+        cells = fold == k
+        own_gram, own_product = _moments(x[cells], y[cells])
+        for row, count in enumerate(counts):
+            roots, vectors = torch.linalg.eigh((gram - own_gram)[:count, :count])
+            turned = vectors.T @ (product - own_product)[:count]
+            slopes = [turned / (roots.clamp_min(0) + penalty) for penalty in PENALTIES]
+            said = x[cells, :count] @ (vectors @ torch.stack(slopes, dim=1))
+            missed[row] += (said - y[cells, None]).abs().sum(dim=0)
+    row, column = divmod(int(missed.argmin()), len(PENALTIES))
+    slope = torch.zeros(x.shape[1], dtype=torch.float64)
+    slope[: counts[row]] = _solve(
+        gram[: counts[row], : counts[row]], product[: counts[row]], PENALTIES[column]
+    )
+    return slope
+
+
+def _centred(columns: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    x, y = columns.double().cpu(), target.double().cpu()
+    return x - x.mean(dim=0), y - y.mean()
+
+
+def _moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return x.T @ x, x.T @ y
+
+
+def _solve(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
+    slope: Tensor = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype), product)
+    return slope
 
 
 def _standardised(fields: Tensor, known: Tensor) -> Tensor:

@@ -12,22 +12,15 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from stimpute.classical import (
-    convolution,
-    covariate_regression,
-    eof,
-    frame_regression,
-    gridded_kriging,
-    power_transform,
-    spline,
-    temporal,
-    temporal_patterns,
-)
+from stimpute.classical import convolution, eof, frame_regression, spline, temporal, temporal_patterns
 from stimpute.layers.positions import median_step
 from stimpute.model.batch import Batch
+from stimpute.model.drift import Drift, regress_on_covariates
 from stimpute.model.inner_hold_out import empty_frames, hidden_by_turns
+from stimpute.model.kriged import krige, krige_anomalies, krige_rest, krige_transformed
 
 TRANSFORMED, PATTERNS = "kriging of transformed values", "regression on patterns"
+REGRESSED, REGRESSED_KRIGED = "covariate regression", "covariate regression + kriging"
 CANDIDATES = (
     "cell mean",
     "linear",
@@ -38,8 +31,8 @@ CANDIDATES = (
     "kriging of anomalies",
     "frame regression + residual",
     "frame regression + kriging",
-    "covariate regression",
-    "covariate regression + kriging",
+    REGRESSED,
+    REGRESSED_KRIGED,
     TRANSFORMED,
     PATTERNS,
 )
@@ -51,10 +44,7 @@ KNOTS = 8
 ERROR_FLOOR = 2e-3
 FRAME_CELLS = 30.0  # cells of which the mean over all frames is worth, beside a frame's own
 CLIP = 8.0
-CLIMATE_CELLS, CLIMATE_FLOOR = 1.5, 0.25
-EVENNESS = 0.15  # decision 17
 COMPARED = 1000  # cells in which candidates must agree to be the same
-SKEWED = 0.1  # nats that a power transform must gain on each value before it pays to krige what it gives
 
 FEATURES = (
     "prior",
@@ -173,83 +163,50 @@ def estimate_candidates(
     """
     views = [batch, *(batch.hide(cells) for cells in hidden)]
     kriged = krige(views, [v.values for v in views])
+    drift = regress_on_covariates(views, hidden[0], kriged)
+    if drift is None:
+        return estimate_all(views, kriged, fast, names)
+    found = estimate_all(drift.taken_off(views), drift.rest(kriged), fast, names)
+    parts = enumerate(zip(views, found, strict=True))
+    return [(put_back(view, names, said, drift, i, kriged[i]), near) for i, (view, (said, near)) in parts]
+
+
+def estimate_all(
+    views: list[Batch], kriged: list[Tensor], fast: bool, names: tuple[str, ...]
+) -> list[Estimated]:
+    """What :func:`estimate_candidates` gives where there are no covariates, from views that are kriged already."""
     regressed = [
-        frame_regression.regress_frames(batch.values, view.valid, field)
-        for view, field in zip(views, kriged, strict=True)
+        frame_regression.regress_frames(v.values, v.valid, field)
+        for v, field in zip(views, kriged, strict=True)
     ]
-    drawn = [regress_on_covariates(v) for v in views]
     if fast:
-        anomalous = framed = drifted = transformed = patterned = kriged
+        anomalous = framed = transformed = patterned = kriged
     else:
         anomalous = krige_anomalies(views)
         transformed = krige_transformed(views, kriged) if TRANSFORMED in names else kriged
         patterned = regress_on_patterns(views, kriged) if PATTERNS in names else kriged
         framed = krige_rest(views, regressed)
-        drifts = [d for d in drawn if d is not None]
-        drifted = krige_rest(views, drifts) if drifts else kriged
-    fields = zip(kriged, anomalous, regressed, framed, drawn, drifted, transformed, patterned, strict=True)
+    fields = zip(kriged, anomalous, regressed, framed, transformed, patterned, strict=True)
     return [_all_estimates(view, names, *found) for view, found in zip(views, fields, strict=True)]
 
 
-def krige_anomalies(views: list[Batch]) -> list[Tensor]:
-    """Kriging of what is unusual for each cell, in units of how much is usual there."""
-    usual = [local_climate(v) for v in views]
-    unusual = krige(views, [(views[0].values - m) / s for m, s in usual])
-    return [m + s * z for (m, s), z in zip(usual, unusual, strict=True)]
-
-
-def krige_transformed(views: list[Batch], kriged: list[Tensor]) -> list[Tensor]:
-    """Kriging of values made about normal, back in their units; ``kriged`` itself of samples that are not skewed."""
-    first = views[0]
-    found = [field.clone() for field in kriged]
-    for b in range(len(first.values)):
-        transform = power_transform.PowerTransform.fit(first.values[b][first.valid[b]])
-        if transform.gain < SKEWED:
-            continue
-        alone = [view.sample(b) for view in views]
-        answers = krige(alone, [transform.forward(first.values[b : b + 1])] * len(views))
-        for field, one in zip(found, answers, strict=True):
-            field[b] = transform.backward(one)[0]
-    return found
+def put_back(
+    view: Batch, names: tuple[str, ...], rest: Tensor, drift: Drift, number: int, kriged: Tensor
+) -> Tensor:
+    """Candidates (B, K, T, H, W) of what covariates leave over, with what these say; one says it alone, one never heard it."""
+    whole = dict(zip(names, (rest + drift.start(number)[:, None]).unbind(1), strict=True))
+    if "kriging" in whole:
+        whole["kriging"] = kriged
+    if REGRESSED in whole:
+        helps = drift.helps[:, None, None, None]
+        whole[REGRESSED] = torch.where(helps, drift.fitted[number], whole[REGRESSED])
+    return bound(torch.stack(list(whole.values()), dim=1), view.values, view.valid)
 
 
 def regress_on_patterns(views: list[Batch], kriged: list[Tensor]) -> list[Tensor]:
     """Each cell's series from the patterns in time of the kriged stack."""
     pairs = zip(views, kriged, strict=True)
     return [temporal_patterns.regress_on_patterns(v.values, v.valid, field) for v, field in pairs]
-
-
-def krige_rest(views: list[Batch], fitted: list[Tensor]) -> list[Tensor]:
-    """What was fitted to each view, plus kriging of what that leaves over."""
-    rest = krige(views, [views[0].values - f for f in fitted])
-    return [f + r for f, r in zip(fitted, rest, strict=True)]
-
-
-def krige(views: list[Batch], targets: list[Tensor]) -> list[Tensor]:
-    """Kriging of one target from what each view observed, under the covariance of the first."""
-    first = views[0]
-    valids = [view.valid for view in views]
-    return gridded_kriging.krige(
-        targets, valids, first.times, first.year_phase, first.day_phase, evenness=EVENNESS
-    )
-
-
-def local_climate(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over time around each cell, (B, T, H, W), smooth in space; finite and > 0 everywhere."""
-    mean, _ = convolution.normalized(batch.values, batch.valid, CLIMATE_CELLS, torch.inf)
-    apart = torch.where(batch.valid, batch.values - mean, batch.values.new_zeros(()))
-    variance, _ = convolution.normalized(apart.square(), batch.valid, CLIMATE_CELLS, torch.inf)
-    count = batch.valid.flatten(1).sum(dim=1).clamp_min(1)
-    overall = (apart.square().flatten(1).sum(dim=1) / count).sqrt().clamp_min(1e-3).view(-1, 1, 1, 1)
-    return mean, torch.maximum(variance.clamp_min(0).sqrt(), CLIMATE_FLOOR * overall)
-
-
-def regress_on_covariates(batch: Batch) -> Tensor | None:
-    """Regression on covariates, without NaN; None where there are none."""
-    fitted = covariate_regression.regress_covariates(
-        batch.values, batch.valid, batch.dynamic, batch.dynamic_valid, batch.static, batch.static_valid
-    )
-    return None if fitted is None else fitted.nan_to_num()
 
 
 def _all_estimates(
@@ -259,8 +216,6 @@ def _all_estimates(
     anomalous: Tensor,
     regressed: Tensor,
     framed: Tensor,
-    drawn: Tensor | None,
-    drifted: Tensor,
     transformed: Tensor,
     patterned: Tensor,
 ) -> Estimated:
@@ -285,8 +240,8 @@ def _all_estimates(
         "kriging of anomalies": anomalous,
         "frame regression + residual": frame_regression.with_residual(regressed, values, valid),
         "frame regression + kriging": framed,
-        "covariate regression": mean if drawn is None else drawn,
-        "covariate regression + kriging": drifted,
+        REGRESSED: mean,
+        REGRESSED_KRIGED: kriged,
         TRANSFORMED: transformed,
         PATTERNS: patterned,
     }

@@ -44,20 +44,24 @@ class STTransformer(nn.Module):
     ``h = MLP(y) * valid + mask_token * gap + MLP(covariates) + MLP(candidates) + time + space``, then ``depth`` layers of temporal
     attention, spatial attention and an MLP (each with a residual and LayerNorm), whose outputs are joined for the head.
 
+    Networks that blend candidates hear of covariates through these alone, unless the config names the covariates.
+
     Parameters
     ----------
     config : the architecture.
     """
+
+    outgrown = ("covariates.",)  # weights that models from before may hold and these do not need
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         blend = config.head == "blend"
         self.value = MaskedMLP(1 if not blend else 2, config.cell_dim)
-        self.covariates: nn.Module
+        self.covariates: nn.Module | None = None  # of networks that blend, candidates speak for covariates
         if config.covariates:
             self.covariates = JointCovariates(len(config.covariates), config.cell_dim)
-        else:
+        elif not blend:
             self.covariates = SetCovariates(RELATIONS, config.cell_dim)
         self.guess = perceptron(cell_features(config), config.cell_dim, config.cell_dim) if blend else None
         self.patches = PatchEmbedding(config.cell_dim, config.embed_dim, config.patch_size)
@@ -89,7 +93,8 @@ class STTransformer(nn.Module):
             given = "none" if candidates is None else ", ".join(candidates.names)
             raise ValueError(f"this network blends {', '.join(self.config.candidates)} and was given {given}")
         used = candidates if self.config.head == "blend" else None
-        bond = relations(batch) if self.config.covariates == () and count_covariates(batch) else None
+        hears = self.covariates is not None and count_covariates(batch) > 0
+        bond = relations(batch) if hears and not self.config.covariates else None
         parts = steps_in_parts(batch)
         cells = [self.patches(self.embed_cells(batch, used, bond, part)) for part in parts]
         tokens = torch.cat(cells, dim=1) + self.positions(batch)
@@ -120,8 +125,8 @@ class STTransformer(nn.Module):
         cells: Tensor = self.value(value, valid)
         if self.guess is not None and candidates is not None:
             cells = cells + self.guess(describe_cells(candidates, part))
-        if count_covariates(batch):
-            cells = cells + self.embed_covariates(batch, bond, part)
+        if self.covariates is not None and count_covariates(batch):
+            cells = cells + embed_covariates(self.covariates, batch, bond, part)
         if self.place is not None:
             if self.place.shape[:2] != batch.shape[2:]:
                 raise ValueError(
@@ -129,13 +134,6 @@ class STTransformer(nn.Module):
                 )
             cells = cells + self.place
         return cells
-
-    def embed_covariates(self, batch: Batch, bond: Tensor | None, part: slice) -> Tensor:
-        """Covariates and their validity at the steps of ``part`` as (B, t, H, W, cell_dim); ``bond`` as of :func:`relations`."""
-        values, valid = (x.movedim(1, -1) for x in all_covariates(batch, part))
-        if bond is None:
-            return self.covariates(torch.asinh(values), valid)  # type: ignore[no-any-return]
-        return self.covariates(torch.asinh(values), valid, bond)  # type: ignore[no-any-return]
 
     def answer(
         self, outputs: list[Tensor], candidates: Candidates | None, part: slice, size: tuple[int, int]
@@ -307,6 +305,13 @@ def all_covariates(batch: Batch, part: slice) -> tuple[Tensor, Tensor]:
     return torch.cat((batch.dynamic[:, :, part], static), 1), torch.cat(
         (batch.dynamic_valid[:, :, part], static_valid), 1
     )
+
+
+def embed_covariates(embedding: nn.Module, batch: Batch, bond: Tensor | None, part: slice) -> Tensor:
+    """Covariates and their validity at the steps of ``part`` as (B, t, H, W, cell_dim); ``bond`` as of :func:`relations`."""
+    values, valid = (x.movedim(1, -1) for x in all_covariates(batch, part))
+    further = () if bond is None else (bond,)
+    return embedding(torch.asinh(values), valid, *further)  # type: ignore[no-any-return]
 
 
 def relations(batch: Batch) -> Tensor:

@@ -160,8 +160,12 @@ def _seen(path: Path) -> dict[str, Any]:
         raise ModelError(f"{beside}: not the ranges seen in training (no valid JSON of them)") from error
 
 
-def read_tensors(path: Path, expected: Shapes, sha256: str) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, expected: Shapes, sha256: str, outgrown: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
     """The weights at ``path`` in float32, if they are exactly those named by ``expected`` and hash to ``sha256``.
+
+    Others are left out if their names begin with one of ``outgrown``.
 
     Raises
     ------
@@ -169,7 +173,7 @@ def read_tensors(path: Path, expected: Shapes, sha256: str) -> dict[str, Tensor]
     """
     header = read_header(path)
     missing = sorted(set(expected) - set(header.shapes))
-    unexpected = sorted(set(header.shapes) - set(expected))
+    unexpected = sorted(name for name in set(header.shapes) - set(expected) if not name.startswith(outgrown))
     if missing or unexpected:
         named = [f"lacks {name}" for name in missing[:1]] + [
             f"has an unknown {name}" for name in unexpected[:1]
@@ -187,7 +191,8 @@ def read_tensors(path: Path, expected: Shapes, sha256: str) -> dict[str, Tensor]
         raise ModelError(
             f"{path}: SHA-256 {found[:12]}..., its card says {sha256[:12]}...; the file was altered or cut"
         )
-    return {name: tensor.float() for name, tensor in safetensors.torch.load(data).items()}
+    tensors = safetensors.torch.load(data)
+    return {name: tensors[name].float() for name in expected}
 
 
 def read_header(path: Path) -> Header:

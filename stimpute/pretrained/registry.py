@@ -149,8 +149,9 @@ def _network(path: Path, card: dict[str, Any], build: Callable[[], Network]) -> 
     """The architecture that ``build`` makes, with the weights at ``path``."""
     read_header(path)  # a damaged file is named before anything is built
     with torch.device("meta"):  # the architecture's shapes, without its memory
-        expected = {name: tuple(t.shape) for name, t in build().state_dict().items()}
-    tensors = read_tensors(path, expected, card["sha256"])
+        shapes = build()
+    expected = {name: tuple(t.shape) for name, t in shapes.state_dict().items()}
+    tensors = read_tensors(path, expected, card["sha256"], getattr(shapes, "outgrown", ()))
     with torch.random.fork_rng(devices=()):
         network = build()
     network.load_state_dict(tensors)

@@ -94,7 +94,12 @@ def read_state(
             raise ModelError(
                 f"{path}: the interrupted run had {key} {stored.get(key)}, this one has {value}; same options, or no --resume"
             )
-    network.load_state_dict(_part(tensors, "network/", device))
+    try:
+        network.load_state_dict(_part(tensors, "network/", device))
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path}: the interrupted run trained another network, of an earlier version; start again without --resume"
+        ) from error
     parameters = dict(network.named_parameters())
     for moment in _MOMENTS:
         for name, tensor in _part(tensors, f"{moment}/", torch.device("cpu")).items():

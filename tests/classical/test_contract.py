@@ -14,9 +14,8 @@ from stimpute.classical.temporal import linear, linear_filled
 def covariates(values, valid, times):
     dynamic = times[:, None, :, None, None].expand(len(values), 1, *values.shape[1:]).to(values.dtype)
     none = values[:, :0], valid[:, :0]
-    return regress_covariates(
-        values, valid, dynamic, torch.ones_like(dynamic, dtype=torch.bool), none[0], none[1], anomalies=True
-    )
+    known = torch.ones_like(dynamic, dtype=torch.bool)
+    return regress_covariates(values, valid, dynamic, known, none[0], none[1], times)
 
 
 def regression(values, valid, times):

@@ -6,7 +6,7 @@ import torch
 
 from stimpute.classical import stack_covariance as covariance
 from stimpute.classical.cosine import cosines
-from stimpute.model.candidates import EVENNESS
+from stimpute.model.kriged import EVENNESS
 
 
 def test_semi_variances_are_those_of_the_definition() -> None:

@@ -1,0 +1,75 @@
+"""What covariates say of a stack, and whether the other candidates start from it: only if that errs less on the internal hold-out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from stimpute.classical.covariate_regression import regress_covariates
+from stimpute.model.batch import Batch
+from stimpute.model.kriged import krige_rest
+
+HELPS = 0.98  # error on the internal hold-out over that without covariates, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """Regression on covariates, view by view.
+
+    Parameters
+    ----------
+    fitted : (B, T, H, W) for each view, finite everywhere.
+    kriged : likewise, with kriging of what it leaves over.
+    helps : (B,) bool, samples of which hidden cells are estimated better with covariates than without.
+    """
+
+    fitted: list[Tensor]
+    kriged: list[Tensor]
+    helps: Tensor
+
+    def start(self, number: int) -> Tensor:
+        """What the candidates of a view start from, (B, T, H, W): the regression where it helps, else 0."""
+        said = self.fitted[number]
+        return torch.where(self.helps[:, None, None, None], said, said.new_zeros(()))
+
+    def taken_off(self, views: list[Batch]) -> list[Batch]:
+        """The views without what their candidates start from."""
+        return [replace(view, values=view.values - self.start(i)) for i, view in enumerate(views)]
+
+    def rest(self, kriged: list[Tensor]) -> list[Tensor]:
+        """Kriging of :meth:`taken_off`; of samples that covariates do not help this is ``kriged``."""
+        helps = self.helps[:, None, None, None]
+        return [
+            torch.where(helps, of_rest - self.start(i), plain)
+            for i, (of_rest, plain) in enumerate(zip(self.kriged, kriged, strict=True))
+        ]
+
+
+def regress_on_covariates(views: list[Batch], hidden: Tensor, kriged: list[Tensor]) -> Drift | None:
+    """The drift of a stack; None where there are no covariates, or where they help no sample.
+
+    Parameters
+    ----------
+    views : the stack, then the stack without ``hidden`` (B, T, H, W), then others.
+    kriged : the views kriged without covariates.
+    """
+    fitted = []
+    for v in views:
+        said = regress_covariates(
+            v.values, v.valid, v.dynamic, v.dynamic_valid, v.static, v.static_valid, v.times
+        )
+        if said is None:
+            return None
+        fitted.append(said.nan_to_num())
+    with_covariates = krige_rest(views, fitted)
+    without, withal = (error_at(said[1], views[0].values, hidden) for said in (kriged, with_covariates))
+    helps = withal < HELPS * without
+    return Drift(fitted, with_covariates, helps) if bool(helps.any()) else None
+
+
+def error_at(said: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
+    """Mean absolute error (B,) at hidden cells; 0 where none are."""
+    missed = torch.where(hidden, (said - values).abs(), values.new_zeros(())).flatten(1).sum(dim=1)
+    return missed / hidden.flatten(1).sum(dim=1).clamp_min(1)

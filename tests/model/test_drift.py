@@ -1,0 +1,80 @@
+"""Candidates start from what covariates say where that helps on the internal hold-out, and know nothing of them elsewhere."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stimpute.model.batch import Batch
+from stimpute.model.candidates import CANDIDATES, REGRESSED, REGRESSED_KRIGED, Candidates, compute_candidates
+from stimpute.model.drift import Drift
+
+FIELDS = ("estimates", "log_error", "prior", "prior_error", "features")
+
+
+def driven(samples: int = 1, seed: int = 0) -> tuple[Batch, torch.Tensor]:
+    """A stack that follows a rough covariate, with a tenth of noise, and its truth."""
+    generator = torch.Generator().manual_seed(seed)
+    driver = torch.randn(samples, 1, 12, 12, 12, generator=generator)
+    truth = driver[:, 0].sin() + 0.1 * torch.randn(driver[:, 0].shape, generator=generator)
+    valid = torch.rand(truth.shape, generator=generator) < 0.5
+    batch = Batch.plain(torch.where(valid, truth, 0.0), valid)
+    return replace(batch, dynamic=driver, dynamic_valid=torch.ones_like(driver, dtype=torch.bool)), truth
+
+
+def unrelated(batch: Batch, sample: int = 0) -> Batch:
+    dynamic = batch.dynamic.clone()
+    dynamic[sample] = torch.randn(dynamic[sample].shape, generator=torch.Generator().manual_seed(99))
+    return replace(batch, dynamic=dynamic)
+
+
+def without(batch: Batch) -> Batch:
+    return replace(batch, dynamic=batch.dynamic[:, :0], dynamic_valid=batch.dynamic_valid[:, :0])
+
+
+def missed(found: Candidates, batch: Batch, truth: torch.Tensor, name: str) -> float:
+    return float((found.estimates[:, CANDIDATES.index(name)] - truth)[~batch.valid].abs().mean())
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_all_candidates_but_kriging_start_from_covariates_that_help(fast: bool) -> None:
+    batch, truth = driven()
+    found, bare = compute_candidates(batch, fast), compute_candidates(without(batch), fast)
+    assert torch.equal(found.estimates[:, 5], bare.estimates[:, 5])
+    assert CANDIDATES[5] == "kriging"
+    for name in set(CANDIDATES) - {"kriging"}:
+        assert missed(found, batch, truth, name) < 0.6 * missed(bare, batch, truth, name), name
+    error = (found.prior - truth)[~batch.valid].abs().mean()
+    assert error < 0.4 * (bare.prior - truth)[~batch.valid].abs().mean()
+
+
+def test_the_regression_stands_alone_and_with_kriging() -> None:
+    batch, _ = driven()
+    found = compute_candidates(batch)
+    alone, kriged = (found.estimates[:, CANDIDATES.index(name)] for name in (REGRESSED, REGRESSED_KRIGED))
+    drawn = compute_candidates(batch, names=(REGRESSED,)).estimates[:, 0]
+    torch.testing.assert_close(alone, drawn)
+    assert not torch.equal(alone, kriged)
+
+
+def test_covariates_that_do_not_help_change_nothing() -> None:
+    batch, _ = driven()
+    found, bare = compute_candidates(unrelated(batch)), compute_candidates(without(batch))
+    for field in FIELDS:
+        assert torch.equal(getattr(found, field), getattr(bare, field)), field
+
+
+def test_a_sample_does_not_depend_on_what_helps_its_neighbour() -> None:
+    batch = unrelated(driven(samples=2)[0], sample=1)
+    both = compute_candidates(batch)
+    for number in (0, 1):
+        alone = compute_candidates(batch.sample(number))
+        for field in FIELDS:
+            torch.testing.assert_close(getattr(both, field)[number : number + 1], getattr(alone, field))
+
+
+def test_what_is_left_over_is_what_the_kriged_regression_adds() -> None:
+    said, kriged = [torch.full((2, 1, 1, 1), 3.0)], [torch.full((2, 1, 1, 1), 3.5)]
+    drift = Drift(said, kriged, torch.tensor([True, False]))
+    assert drift.start(0).flatten().tolist() == [3.0, 0.0]
+    assert drift.rest([torch.full((2, 1, 1, 1), 9.0)])[0].flatten().tolist() == [0.5, 9.0]
