@@ -17,8 +17,8 @@ PAST = 3.0, 10.0  # steps over which what covariates that change were is remembe
 WAVES = 256
 PENALTIES = 0.1, 1.0, 10.0, 100.0, 1e3, 1e4  # on columns of about unit variance, in cells
 FOLDS = 5
-ROWS = 40_000  # observed cells that are fitted on, at most
-CELLS = 60_000  # evaluated at once
+ROWS = 20_000  # observed cells that are fitted on, at most
+CELLS = 16_384  # evaluated at once
 RELEVANCE = 0.1, 3.0  # of an input to waves beside the others', at least and at most
 FEWEST = 2 * FOLDS  # cells from which a penalty can be chosen
 
@@ -153,21 +153,26 @@ def _left_out(cells: Tensor, shape: torch.Size) -> Tensor:
 
 def _chosen(columns: Tensor, target: Tensor, fold: Tensor) -> Tensor:
     """Slopes (P,) under the penalty, and with or without waves, that err least on the folds left out; float64, on the CPU."""
-    x, y = _centred(columns, target)
-    gram, product = _moments(x, y)
+    center, level = (x.mean(dim=0, dtype=torch.float64).cpu() for x in (columns, target))
+
+    def part(k: int) -> tuple[Tensor, Tensor]:
+        cells = (fold == k).to(columns.device)
+        return columns[cells].cpu().double() - center, target[cells].cpu().double() - level
+
+    own = [_moments(*part(k)) for k in range(FOLDS)]
+    gram, product = (torch.stack(moments).sum(dim=0) for moments in zip(*own, strict=True))
     missed = torch.zeros(2, len(PENALTIES), dtype=torch.float64)
-    counts = x.shape[1] - WAVES, x.shape[1]
-    for k in range(FOLDS):
-        cells = fold == k
-        own_gram, own_product = _moments(x[cells], y[cells])
+    counts = columns.shape[1] - WAVES, columns.shape[1]
+    for k, (own_gram, own_product) in enumerate(own):
+        x, y = part(k)
         for row, count in enumerate(counts):
             roots, vectors = torch.linalg.eigh((gram - own_gram)[:count, :count])
             turned = vectors.T @ (product - own_product)[:count]
             slopes = [turned / (roots.clamp_min(0) + penalty) for penalty in PENALTIES]
-            said = x[cells, :count] @ (vectors @ torch.stack(slopes, dim=1))
-            missed[row] += (said - y[cells, None]).abs().sum(dim=0)
+            said = x[:, :count] @ (vectors @ torch.stack(slopes, dim=1))
+            missed[row] += (said - y[:, None]).abs().sum(dim=0)
     row, column = divmod(int(missed.argmin()), len(PENALTIES))
-    slope = torch.zeros(x.shape[1], dtype=torch.float64)
+    slope = torch.zeros(counts[1], dtype=torch.float64)
     slope[: counts[row]] = _solve(
         gram[: counts[row], : counts[row]], product[: counts[row]], PENALTIES[column]
     )

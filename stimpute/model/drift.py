@@ -12,6 +12,9 @@ from stimpute.model.batch import Batch
 from stimpute.model.kriged import krige_rest
 
 HELPS = 0.98  # error on the internal hold-out over that without covariates, at most
+PARTS = 16  # of the hidden cells, in the order of time, that must agree on it:
+SURE = 2.6  # standard errors of the mean of its logarithm (Student, 15 degrees of freedom: 99 %)
+TINY = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +67,18 @@ def regress_on_covariates(views: list[Batch], hidden: Tensor, kriged: list[Tenso
             return None
         fitted.append(said.nan_to_num())
     with_covariates = krige_rest(views, fitted)
-    without, withal = (error_at(said[1], views[0].values, hidden) for said in (kriged, with_covariates))
-    helps = withal < HELPS * without
+    before, after = ((said[1] - views[0].values).abs() for said in (kriged, with_covariates))
+    helps = torch.stack([is_less(a[h], b[h]) for a, b, h in zip(after, before, hidden, strict=True)])
     return Drift(fitted, with_covariates, helps) if bool(helps.any()) else None
 
 
-def error_at(said: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
-    """Mean absolute error (B,) at hidden cells; 0 where none are."""
-    missed = torch.where(hidden, (said - values).abs(), values.new_zeros(())).flatten(1).sum(dim=1)
-    return missed / hidden.flatten(1).sum(dim=1).clamp_min(1)
+def is_less(after: Tensor, before: Tensor) -> Tensor:
+    """Whether errors (n,) are clearly smaller than others of the same cells, in the order of time: bool, without dimensions."""
+    if len(after) < PARTS:
+        return torch.tensor(False, device=after.device)
+    part = (torch.arange(len(after), device=after.device) * PARTS).div(len(after), rounding_mode="floor")
+    sums = [torch.zeros(PARTS, device=after.device).index_add(0, part, e) + TINY for e in (after, before)]
+    change = (sums[0] / sums[1]).log()
+    doubt = SURE * change.std() / PARTS**0.5
+    clearly: Tensor = (sums[0].sum() < HELPS * sums[1].sum()) & (change.mean() < -doubt)
+    return clearly

@@ -7,7 +7,7 @@ import torch
 
 from stimpute.model.batch import Batch
 from stimpute.model.candidates import CANDIDATES, REGRESSED, REGRESSED_KRIGED, Candidates, compute_candidates
-from stimpute.model.drift import Drift
+from stimpute.model.drift import Drift, is_less
 
 FIELDS = ("estimates", "log_error", "prior", "prior_error", "features")
 
@@ -78,3 +78,26 @@ def test_what_is_left_over_is_what_the_kriged_regression_adds() -> None:
     drift = Drift(said, kriged, torch.tensor([True, False]))
     assert drift.start(0).flatten().tolist() == [3.0, 0.0]
     assert drift.rest([torch.full((2, 1, 1, 1), 9.0)])[0].flatten().tolist() == [0.5, 9.0]
+
+
+def test_errors_must_fall_clearly_and_everywhere() -> None:
+    before = torch.rand(3200, generator=torch.Generator().manual_seed(4)) + 0.5
+    by_part = before.view(16, 200)
+    assert is_less(0.9 * before, before)
+    assert not is_less(0.99 * before, before)
+    in_few = torch.where(torch.arange(16)[:, None] < 3, 0.2 * by_part, 1.02 * by_part).flatten()
+    assert in_few.sum() < 0.9 * before.sum()
+    assert not is_less(in_few, before)
+    assert not is_less(0.5 * before[:15], before[:15])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_few_cells_are_not_misled(seed: int) -> None:
+    """Smooth noise beside a small smooth stack: by chance it follows some of what is observed."""
+    generator = torch.Generator().manual_seed(seed)
+    rough = torch.randn(2, 12, 5, 5, generator=generator)
+    truth, noise = torch.nn.functional.interpolate(rough, (16, 16), mode="bicubic")[:, None]
+    valid = torch.rand(truth.shape, generator=generator) < 0.4
+    batch = Batch.plain(torch.where(valid, truth, 0.0), valid)
+    misled = replace(batch, dynamic=noise[None], dynamic_valid=torch.ones_like(noise[None], dtype=torch.bool))
+    assert torch.equal(compute_candidates(misled).prior, compute_candidates(batch).prior)

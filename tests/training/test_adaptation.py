@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,8 @@ def start(tmp_path: Path) -> LoadedModel:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made."""
+    """Where temporary folders are made; torch's compiler makes its own, once, when it is first loaded, elsewhere."""
+    importlib.import_module("torch._inductor.runtime.cache_dir_utils").cache_dir()
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
