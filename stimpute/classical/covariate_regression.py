@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stimpute.classical.convolution import normalized
 from stimpute.classical.mean import observed, overall_mean
+from stimpute.classical.temporal import linear
 
 PAST = 3.0, 10.0  # steps over which what covariates that change were is remembered
 WAVES = 256
@@ -20,6 +22,11 @@ FOLDS = 5
 ROWS = 20_000  # observed cells that are fitted on, at most
 CELLS = 16_384  # evaluated at once
 RELEVANCE = 0.1, 3.0  # of an input to waves beside the others', at least and at most
+NEAR_CELLS, NEAR_STEPS, NEARLY_NOTHING = (
+    4.0,
+    2.0,
+    1e-3,
+)  # reach of what completes covariates in space, and its least density
 FEWEST = 2 * FOLDS  # cells from which a penalty can be chosen
 
 
@@ -37,25 +44,40 @@ def regress_covariates(
     Parameters
     ----------
     values, valid : (B, T, H, W); gaps may hold anything.
-    dynamic, dynamic_valid : (B, C, T, H, W); unknown covariates may hold anything and count as their mean.
-    static, static_valid : (B, S, H, W), likewise.
+    dynamic, dynamic_valid : (B, C, T, H, W); unknown covariates may hold anything. They are interpolated in time, then in space; where nothing
+        is near they count as their mean.
+    static, static_valid : (B, S, H, W), likewise, in space alone.
     times : (B, T) in days, increasing.
 
     Returns
     -------
-    (B, T, H, W), or None where there is no covariate at all. NaN where none of the covariates is known.
+    (B, T, H, W), finite, or None where there is no covariate at all.
     """
     if dynamic.shape[1] + static.shape[1] == 0:
         return None
     moving, still = _standardised(dynamic, dynamic_valid), _standardised(static, static_valid)
-    known = dynamic_valid.any(dim=1) | static_valid.any(dim=1)[:, None]
     level = overall_mean(values, valid)
     fitted = []
     for b in range(len(values)):
-        before = [recent_mean(moving[b], times[b], steps) for steps in PAST] if len(times[b]) > 1 else []
-        inputs = _Inputs(torch.cat((moving[b], *before)).flatten(1), still[b].flatten(1))
+        now = _completed(moving[b], dynamic_valid[b], times[b])
+        before = [recent_mean(now, times[b], steps) for steps in PAST] if len(times[b]) > 1 else []
+        fixed = _completed(still[b][:, None], static_valid[b][:, None], times[b][:1])
+        inputs = _Inputs(torch.cat((now, *before)).flatten(1), fixed.flatten(1))
         fitted.append(_regress(observed(values[b] - level[b], valid[b]), valid[b], inputs) + level[b])
-    return torch.stack(fitted).where(known, torch.nan)
+    return torch.stack(fitted)
+
+
+def _completed(fields: Tensor, known: Tensor, times: Tensor) -> Tensor:
+    """Standardised fields (C, T, H, W), 0 where they are unknown, with what lies around them there: in time, else in space."""
+    gappy = (~known.flatten(1).all(dim=1)).nonzero()[:, 0].tolist()
+    completed = fields.clone() if gappy else fields
+    for number in gappy:
+        field, there = fields[number][None], known[number][None]
+        between, _, _ = linear(field, there, times[None])
+        around, density = normalized(field, there, NEAR_CELLS, NEAR_STEPS)
+        around = torch.where(density > NEARLY_NOTHING, around, around.new_zeros(()))
+        completed[number] = torch.where(torch.isfinite(between), between, around)[0]
+    return completed
 
 
 def recent_mean(fields: Tensor, times: Tensor, steps: float) -> Tensor:

@@ -15,6 +15,7 @@ HELPS = 0.98  # error on the internal hold-out over that without covariates, at 
 PARTS = 16  # of the hidden cells, in the order of time, that must agree on it:
 SURE = 2.6  # standard errors of the mean of its logarithm (Student, 15 degrees of freedom: 99 %)
 TINY = 1e-6
+TOGETHER = 0.9  # share of gaps at which a covariate is known, over that of observed cells, at most, if it goes missing with them
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +60,40 @@ def regress_on_covariates(views: list[Batch], hidden: Tensor, kriged: list[Tenso
     kriged : the views kriged without covariates.
     """
     fitted = []
-    for v in views:
+    for v in views_of_covariates(views):
         said = regress_covariates(
             v.values, v.valid, v.dynamic, v.dynamic_valid, v.static, v.static_valid, v.times
         )
         if said is None:
             return None
-        fitted.append(said.nan_to_num())
+        fitted.append(said)
     with_covariates = krige_rest(views, fitted)
     before, after = ((said[1] - views[0].values).abs() for said in (kriged, with_covariates))
     helps = torch.stack([is_less(a[h], b[h]) for a, b, h in zip(after, before, hidden, strict=True)])
     return Drift(fitted, with_covariates, helps) if bool(helps.any()) else None
+
+
+def views_of_covariates(views: list[Batch]) -> list[Batch]:
+    """The views, in which covariates that go missing with the values are missing from cells that are hidden, too.
+
+    Those are covariates known at a smaller share of gaps than of observed cells: other bands under the same clouds.
+    """
+    first = views[0]
+    if not first.dynamic.shape[1]:
+        return views
+    at_gaps, at_observed = (
+        (first.dynamic_valid & cells[:, None]).flatten(2).sum(dim=2)
+        / cells.flatten(1).sum(dim=1).clamp_min(1)[:, None]
+        for cells in (~first.valid, first.valid)
+    )
+    together = (at_gaps < TOGETHER * at_observed)[:, :, None, None, None]
+    if not bool(together.any()):
+        return views
+    hidden = [(first.valid & ~v.valid)[:, None] for v in views]
+    return [
+        replace(v, dynamic_valid=v.dynamic_valid & ~(together & cells))
+        for v, cells in zip(views, hidden, strict=True)
+    ]
 
 
 def is_less(after: Tensor, before: Tensor) -> Tensor:

@@ -80,21 +80,29 @@ def test_few_cells_give_their_mean():
     torch.testing.assert_close(regress(truth, valid, dynamic, static), truth[valid].mean().expand_as(truth))
 
 
-def test_none_without_covariates_and_nan_where_none_is_known():
+def test_none_without_covariates() -> None:
     truth, valid, dynamic, static = world()
     assert regress(truth, valid, dynamic[:, :0], static[:, :0]) is None
-    known = torch.ones_like(dynamic, dtype=torch.bool)
-    known[:, :, 2, 3, 4] = False
-    static_known = torch.ones_like(static, dtype=torch.bool)
-    static_known[:, :, 3, 4] = False
-    fitted = regress_covariates(
-        truth,
-        valid,
-        dynamic.masked_fill(~known, torch.nan),
-        known,
-        static,
-        static_known,
-        torch.arange(6.0)[None],
+
+
+def test_unknown_covariates_are_what_lies_around_them_whatever_stands_there():
+    generator = torch.Generator().manual_seed(6)
+    rough = torch.randn((2, 1, 5, 4, 4), generator=generator)
+    dynamic, static = torch.nn.functional.interpolate(rough, (20, 16, 16), mode="trilinear")
+    static = static[:, 0]
+    truth = (2 * dynamic[0] + static)[None]
+    valid = torch.rand(truth.shape, generator=generator) > 0.6
+    known, still = (
+        torch.rand(dynamic.shape, generator=generator) > 0.3,
+        torch.ones_like(static, dtype=torch.bool),
     )
-    assert fitted[0, 2, 3, 4].isnan()
-    assert fitted.isnan().sum() == 1
+    still[0, 3:5, 3:5] = False
+    days = torch.arange(20.0)[None]
+
+    def missed(fill):
+        spoilt = dynamic.masked_fill(~known, fill)[None], static.masked_fill(~still, fill)[None]
+        found = regress_covariates(truth, valid, spoilt[0], known[None], spoilt[1], still[None], days)
+        return share_missed(found, truth, valid)
+
+    assert missed(torch.nan) < 0.15
+    assert missed(torch.nan) == missed(1e9)

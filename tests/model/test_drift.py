@@ -102,3 +102,12 @@ def test_few_cells_are_not_misled(seed: int) -> None:
     batch = Batch.plain(torch.where(valid, truth, 0.0), valid)
     misled = replace(batch, dynamic=noise, dynamic_valid=torch.ones_like(noise, dtype=torch.bool))
     assert torch.equal(compute_candidates(misled).prior, compute_candidates(batch).prior)
+
+
+def test_covariates_that_go_missing_with_the_values_are_judged_without_them() -> None:
+    """Bands under the same clouds: where values are wanted, covariates are not there, although they are where some are hidden."""
+    batch, _ = driven()
+    clouded = replace(batch, dynamic_valid=batch.valid[:, None].clone())
+    found, bare = compute_candidates(clouded), compute_candidates(without(batch))
+    for field in FIELDS:
+        assert torch.equal(getattr(found, field), getattr(bare, field)), field
