@@ -163,7 +163,7 @@ def estimate_candidates(
     """
     views = [batch, *(batch.hide(cells) for cells in hidden)]
     kriged = krige(views, [v.values for v in views])
-    drift = regress_on_covariates(views, hidden[0], kriged)
+    drift = regress_on_covariates(views, hidden, kriged)
     if drift is None:
         return estimate_all(views, kriged, fast, names)
     found = estimate_all(drift.taken_off(views), drift.rest(kriged), fast, names)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stimpute.classical.covariate_regression import regress_covariates
 from stimpute.model.batch import Batch
+from stimpute.model.inner_hold_out import empty_frames
 from stimpute.model.kriged import krige_rest
 
 HELPS = 0.98  # error on the internal hold-out over that without covariates, at most
@@ -51,12 +52,13 @@ class Drift:
         ]
 
 
-def regress_on_covariates(views: list[Batch], hidden: Tensor, kriged: list[Tensor]) -> Drift | None:
+def regress_on_covariates(views: list[Batch], hidden: list[Tensor], kriged: list[Tensor]) -> Drift | None:
     """The drift of a stack; None where there are no covariates, or where they help no sample.
 
     Parameters
     ----------
-    views : the stack, then the stack without ``hidden`` (B, T, H, W), then others.
+    views : the stack, then the stack without the cells of each entry of ``hidden`` (B, T, H, W).
+    hidden : as of :func:`~stimpute.model.inner_hold_out.hidden_by_turns`: cells, then whole frames.
     kriged : the views kriged without covariates.
     """
     fitted = []
@@ -68,8 +70,10 @@ def regress_on_covariates(views: list[Batch], hidden: Tensor, kriged: list[Tenso
             return None
         fitted.append(said)
     with_covariates = krige_rest(views, fitted)
-    before, after = ((said[1] - views[0].values).abs() for said in (kriged, with_covariates))
-    helps = torch.stack([is_less(a[h], b[h]) for a, b, h in zip(after, before, hidden, strict=True)])
+    asked = like_most_gaps(views[0].valid, hidden)
+    before, after = (missed(said[1:], views[0].values, asked) for said in (kriged, with_covariates))
+    cells = torch.stack(asked).any(dim=0)
+    helps = torch.stack([is_less(a[h], b[h]) for a, b, h in zip(after, before, cells, strict=True)])
     return Drift(fitted, with_covariates, helps) if bool(helps.any()) else None
 
 
@@ -94,6 +98,25 @@ def views_of_covariates(views: list[Batch]) -> list[Batch]:
         replace(v, dynamic_valid=v.dynamic_valid & ~(together & cells))
         for v, cells in zip(views, hidden, strict=True)
     ]
+
+
+def like_most_gaps(valid: Tensor, hidden: list[Tensor]) -> list[Tensor]:
+    """Of what is hidden, sample by sample: the whole frames where most gaps lie in empty ones, else the cells."""
+    gaps = (~valid).flatten(1).sum(dim=1)
+    in_empty = (~valid & empty_frames(valid)[:, :, None, None]).flatten(1).sum(dim=1)
+    frames = torch.zeros_like(in_empty, dtype=torch.bool)
+    for turn in hidden[1:]:
+        frames = frames | turn.flatten(1).any(dim=1)
+    whole = (frames & (2 * in_empty > gaps))[:, None, None, None]
+    return [hidden[0] & ~whole, *(turn & whole for turn in hidden[1:])]
+
+
+def missed(said: list[Tensor], values: Tensor, asked: list[Tensor]) -> Tensor:
+    """Absolute error (B, T, H, W) of each view at the cells asked of it; of the first that is asked."""
+    error = torch.zeros_like(values)
+    for estimate, cells in zip(reversed(said), reversed(asked), strict=True):
+        error = torch.where(cells, (estimate - values).abs(), error)
+    return error
 
 
 def is_less(after: Tensor, before: Tensor) -> Tensor:
