@@ -22,11 +22,8 @@ FOLDS = 5
 ROWS = 20_000  # observed cells that are fitted on, at most
 CELLS = 16_384  # evaluated at once
 RELEVANCE = 0.1, 3.0  # of an input to waves beside the others', at least and at most
-NEAR_CELLS, NEAR_STEPS, NEARLY_NOTHING = (
-    4.0,
-    2.0,
-    1e-3,
-)  # reach of what completes covariates in space, and its least density
+NEAR_CELLS, NEAR_STEPS = 4.0, 2.0  # reach of what completes covariates in space,
+NEARLY_NOTHING = 1e-3  # and density from which it does
 FEWEST = 2 * FOLDS  # cells from which a penalty can be chosen
 
 
@@ -175,7 +172,7 @@ def _left_out(cells: Tensor, shape: torch.Size) -> Tensor:
 
 def _chosen(columns: Tensor, target: Tensor, fold: Tensor) -> Tensor:
     """Slopes (P,) under the penalty, and with or without waves, that err least on the folds left out; float64, on the CPU."""
-    center, level = (x.mean(dim=0, dtype=torch.float64).cpu() for x in (columns, target))
+    center, level = (x.cpu().mean(dim=0, dtype=torch.float64) for x in (columns, target))
 
     def part(k: int) -> tuple[Tensor, Tensor]:
         cells = (fold == k).to(columns.device)
@@ -202,7 +199,7 @@ def _chosen(columns: Tensor, target: Tensor, fold: Tensor) -> Tensor:
 
 
 def _centred(columns: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    x, y = columns.double().cpu(), target.double().cpu()
+    x, y = columns.cpu().double(), target.cpu().double()
     return x - x.mean(dim=0), y - y.mean()
 
 
