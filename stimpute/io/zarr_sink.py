@@ -134,7 +134,7 @@ class ZarrSink:
         """Chunks and codecs: those of the array it is, or stands beside; else moderate chunks and the default codec."""
         native = self.source.files[0].native
         same = self.source.format == "Zarr" and self.version == native.metadata.zarr_format
-        array = native[variable.of] if same else None
+        array = native.get(variable.of) if same else None  # none: a variable that the input does not have
         if array is None:
             chunks = variable.storage.get("chunksizes") or _chunks(variable.shape)
             return {"chunks": tuple(max(1, min(c, n)) for c, n in zip(chunks, variable.shape))}

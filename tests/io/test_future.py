@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from stimpute import io
-from stimpute.errors import InputError
-from stimpute.io.future import cadence_of, future_of
+from stimpute.errors import InputError, StimputeWarning
+from stimpute.io.future import future_of
 from stimpute.protocols import FILLED, REFUSED, Filled, Window
 
 
@@ -72,13 +72,6 @@ def test_irregular_times_are_refused_and_every_settles_them():
     assert len(stamps(stack(times), 2, every=1.0)) == 2
 
 
-def test_a_shorter_step_now_and_then_is_no_irregularity():
-    """MODIS composites: every 8 days, but 5 at the end of a year."""
-    days = np.concatenate([np.arange(0, 361, 8), 365 + np.arange(0, 100, 8)]).astype(float)
-    labels = [str(np.datetime64("2019-01-01") + np.timedelta64(int(d), "D")) + "T00:00:00" for d in days]
-    assert cadence_of(labels, days, "standard", "").seconds == 8 * 86400
-
-
 @pytest.mark.parametrize("suffix", [".nc", ".zarr", ".tif"])
 def test_the_future_file_is_the_input_with_later_times(tmp_path, suffix):
     given = stack(
@@ -134,6 +127,98 @@ def test_bounds_of_time_go_on_with_it(tmp_path):
     assert made.time_bnds.values.astype("M8[D]").astype(str).tolist() == [
         ["2020-05-01", "2020-06-01"], ["2020-06-01", "2020-07-01"],
     ]  # fmt: skip
+
+
+def to_come(path, out, steps=2, every=None):
+    """The file that comes next, of nothing but gaps."""
+    with io.open_source(path) as source:
+        future, ahead = io.open_future(source, steps, every)
+        with io.create_sink(out, future, io.SinkOptions(flags=False, made="forecast")) as sink:
+            sink.commit("forecast")
+    return ahead
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_zarr_comes_after_zarr(tmp_path, version):
+    times = np.arange("2020-01-01", "2020-01-11", dtype="M8[D]").astype("M8[ns]")
+    stack(times).to_zarr(tmp_path / "in.zarr", zarr_format=version, consolidated=version == 2)
+    to_come(tmp_path / "in.zarr", tmp_path / "out.zarr")
+    made = xr.open_zarr(tmp_path / "out.zarr", consolidated=version == 2)
+    assert made.time.values.astype("M8[D]").astype(str).tolist() == ["2020-01-11", "2020-01-12"]
+    assert str(made.forecast_reference_time.values)[:10] == "2020-01-10"
+
+
+def test_bounds_that_end_with_the_month_stay_there(tmp_path):
+    times = np.array(["2019-12-15", "2020-01-15", "2020-02-15"], dtype="M8[ns]")
+    ends = [["2019-12-01", "2019-12-31"], ["2020-01-01", "2020-01-31"], ["2020-02-01", "2020-02-29"]]
+    given = stack(times, time_bnds=(("time", "nv"), np.array(ends, "M8[ns]")))
+    given.assign_coords(time=("time", times, {"bounds": "time_bnds"})).to_netcdf(
+        tmp_path / "in.nc", encoding={"time": {"units": "days since 2019-01-01"}}
+    )
+    to_come(tmp_path / "in.nc", tmp_path / "out.nc", 3)
+    made = xr.open_dataset(tmp_path / "out.nc")
+    assert made.time_bnds.values.astype("M8[D]").astype(str).tolist() == [
+        ["2020-03-01", "2020-03-31"], ["2020-04-01", "2020-04-30"], ["2020-05-01", "2020-05-31"],
+    ]  # fmt: skip
+
+
+def test_a_reference_time_of_the_input_is_brought_up_to_date(tmp_path):
+    times = np.arange("2020-01-01", "2020-01-11", dtype="M8[D]").astype("M8[ns]")
+    given = stack(
+        times, forecast_reference_time=((), np.datetime64("1999-01-01", "ns"), {"long_name": "the run"})
+    )
+    given.to_netcdf(tmp_path / "in.nc")
+    to_come(tmp_path / "in.nc", tmp_path / "out.nc")
+    made = xr.open_dataset(tmp_path / "out.nc")
+    assert str(made.forecast_reference_time.values)[:10] == "2020-01-10"
+    assert made.forecast_reference_time.attrs["long_name"] == "the run"
+    assert "forecast_reference_time" in made.v.coords
+
+
+def test_times_that_outgrow_their_type_get_a_wider_one(tmp_path):
+    times = np.arange("2020-01-01", "2020-04-30", dtype="M8[D]").astype("M8[ns]")
+    stack(times).to_netcdf(
+        tmp_path / "in.nc", encoding={"time": {"units": "days since 2020-01-01", "dtype": "int8"}}
+    )
+    to_come(tmp_path / "in.nc", tmp_path / "out.nc", 14)
+    made = xr.open_dataset(tmp_path / "out.nc")
+    assert str(made.time.values[-1])[:10] == "2020-05-13"
+
+
+def test_attributes_name_nothing_that_is_left_out(tmp_path):
+    times = np.arange("2020-01-01", "2020-01-06", dtype="M8[D]").astype("M8[ns]")
+    ends = np.stack([times, times + np.timedelta64(1, "D")], axis=1)
+    given = stack(
+        times, time_bnds=(("time", "nv"), ends), climate=(("time", "nv"), ends), season=("time", np.arange(5))
+    )
+    given = given.assign_coords(
+        time=(
+            "time",
+            times,
+            {"bounds": "time_bnds", "climatology": "climate", "actual_range": np.array([0.0, 4.0])},
+        )
+    )
+    given.v.attrs["actual_range"] = np.array([8.0, 12.0])
+    given["time_bnds"].encoding["coordinates"] = "season"
+    given.to_netcdf(tmp_path / "in.nc", encoding={"time": {"units": "days since 2020-01-01"}})
+    to_come(tmp_path / "in.nc", tmp_path / "out.nc")
+    made = xr.open_dataset(tmp_path / "out.nc", decode_cf=False)
+    assert "actual_range" not in {**made.v.attrs, **made.time.attrs}
+    named = [
+        made[v].attrs.get(k, "") for v in made.variables for k in ("climatology", "bounds", "coordinates")
+    ]
+    assert all(word in made.variables for words in named for word in words.split())
+
+
+def test_every_holds_for_plain_numbers(tmp_path):
+    given = xr.Dataset(
+        {"v": (("time", "lat", "lon"), np.ones((4, 3, 4), "f4"))}, {"time": np.array([0.0, 2, 4, 6])}
+    )
+    given.to_netcdf(tmp_path / "in.nc")
+    with pytest.warns(StimputeWarning):
+        ahead = to_come(tmp_path / "in.nc", tmp_path / "out.nc", 2, every=4.0)
+    assert xr.open_dataset(tmp_path / "out.nc").time.values.tolist() == [10.0, 14.0]
+    assert ahead.stamps == ("10", "14")
 
 
 # --- stations ---------------------------------------------------------------------------------------------------------
