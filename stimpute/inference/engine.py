@@ -135,7 +135,10 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
     reasons: Counter[str] = Counter()
     bounds = resolve_bounds(survey.layer, options)
     gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
-    if gaps:
+    if gaps and survey.constant is not None:
+        trust = Trust()
+        blocks = _all_the_same(survey, survey.constant, options)
+    elif gaps:
         prepare = cache(lambda: _prepared(survey, method, run))
         trust = kept.trust or _trust(survey, prepare(), method, options, run)
         kept.keep_trust(trust)
@@ -214,6 +217,14 @@ def _untouched(survey: Survey) -> Iterator[tuple[Window, Answer]]:
         extended = Window(window.time, y, (survey.margin, survey.margin + survey.shape[2]))
         stack = survey.read(extended)
         yield window, Answer(stack.values, None, stack.valid)
+
+
+def _all_the_same(survey: Survey, value: float, options: FillOptions) -> Iterator[tuple[Window, Answer]]:
+    """A layer of one value: no method can know better. A single observation says nothing about the error."""
+    for window, answer in _untouched(survey):
+        mean = np.where(answer.valid, answer.mean, np.float32(value))
+        error = np.full_like(mean, 0.0 if survey.observed > 1 else np.nan) if options.uncertainty else None
+        yield window, Answer(mean, error, answer.valid)
 
 
 # --- flags, bounds, quantiles ---------------------------------------------------------------------------------------

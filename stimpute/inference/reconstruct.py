@@ -198,7 +198,7 @@ def _layer(
     window = Window.whole((t, ny * k, nx * k))
     bounds = resolve_bounds(survey.layer, options.fill)
     wanted = Refining(k, options.samples, options.conserve, bounds, options.seed)
-    estimate = refiner.refine(coarse, fine.read(window, survey.index), wanted)
+    estimate = _constant(survey, wanted) or refiner.refine(coarse, fine.read(window, survey.index), wanted)
     flag = _blocks(_coarse_flag(survey, coarse.valid, options), k)
     sink.write(window, _filled(estimate, flag, options, bounds), survey.index)
     counts = np.bincount(flag.ravel(), minlength=4)
@@ -207,6 +207,17 @@ def _layer(
         survey.layer.name, survey.layer.units, survey.shape, window.shape, survey.observed, int(counts[FILLED]),
         int(counts[REFUSED]), int(counts[OUTSIDE_DOMAIN]), error, survey.notes,
     )  # fmt: skip
+
+
+def _constant(survey: Survey, wanted: Refining) -> Estimate | None:
+    """The one value that a layer holds, everywhere and without doubt; None where it holds several."""
+    if survey.constant is None:
+        return None
+    t, ny, nx = survey.shape
+    field = np.full((t, ny * wanted.factor, nx * wanted.factor), survey.constant, dtype=np.float32)
+    return Estimate(
+        field, np.zeros_like(field), members=np.broadcast_to(field, (wanted.samples, *field.shape))
+    )
 
 
 def _coarse_flag(

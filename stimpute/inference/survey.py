@@ -76,6 +76,7 @@ class Survey:
     budget: int  # bytes
     notes: tuple[str, ...]
     workers: int = 1  # tiles to compute at once, in threads of one process
+    constant: float | None = None  # the one value that is observed everywhere; None: there are several
 
     @property
     def observed(self) -> int:
@@ -135,6 +136,8 @@ def survey_layer(
             f"{_where(source, layer)}: no observed value at all, so there is nothing to fill from"
         )
     notes = _remarks(layer, scan) + _jump(source, layer, scan)
+    if scan.constant is not None and scan.per_cell.sum() < math.prod(layer.shape):
+        notes.append(f"{layer.name}: every observed value is {scan.constant:g}, and so is every filled one")
     complete = bool((scan.per_cell == layer.shape[0]).all())
     variogram, failed = (None, "") if complete else _variogram(scan.whole or scan.overview, options.seed)
     range_km, range_days = _ranges(variogram)
@@ -153,7 +156,7 @@ def survey_layer(
         index=index, layer=layer, shape=layer.shape, read=read, margin=0, in_memory=scan.whole is not None,
         overview=scan.overview, observed_per_cell=scan.per_cell, observed_per_step=scan.per_step, first_and_last=scan.first_and_last,
         times=source.times, grid=source.grid, fillable=fillable, outside=outside, variogram=variogram, range_km=range_km, range_days=range_days,
-        plan=None, tiles=(), bytes_per_cell=_bytes_per_cell(method, scan.overview), budget=budget, notes=tuple(notes),
+        plan=None, tiles=(), bytes_per_cell=_bytes_per_cell(method, scan.overview), budget=budget, notes=tuple(notes), constant=scan.constant,
     )  # fmt: skip
     for note in notes:
         warnings.warn(note, StimputeWarning, stacklevel=2)
@@ -176,6 +179,7 @@ class Scan:
     per_cell: npt.NDArray[np.int32]
     per_step: npt.NDArray[np.int64]
     first_and_last: FirstAndLast
+    constant: float | None = None
 
 
 def _where(source: Source, layer: Layer) -> str:
@@ -199,6 +203,7 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
     per_step = np.zeros(shape[0], dtype=np.int64)
     first_seen, last_seen = (np.full(shape[1:], -1, dtype=np.int32) for _ in range(2))
     whole, thinned = None, []
+    low, high = np.inf, -np.inf
     for start, stop in _slabs(
         shape, shape[0] if in_memory else budget // (ENGINE_BYTES * shape[1] * shape[2])
     ):
@@ -208,6 +213,9 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
             per_step[step] = seen.sum()
             np.copyto(first_seen, step, where=seen & (first_seen < 0))
             np.copyto(last_seen, step, where=seen)
+        if not low < high:
+            low = min(low, float(slab.values.min(where=slab.valid, initial=np.inf)))
+            high = max(high, float(slab.values.max(where=slab.valid, initial=-np.inf)))
         first = -start % every_step
         if first < stop - start:
             thinned.append(_thin(slab, slice(first, None, every_step), every_cell))
@@ -215,7 +223,8 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
         if progress:
             progress("survey", stop, shape[0])
     read = StackSource(whole).read if whole is not None else (lambda window: source.read(window, index))
-    return Scan(read, whole, _joined(thinned), per_cell, per_step, (first_seen, last_seen))
+    constant = low if low == high else None
+    return Scan(read, whole, _joined(thinned), per_cell, per_step, (first_seen, last_seen), constant)
 
 
 def thinning(shape: tuple[int, int, int], cells: int) -> tuple[int, int]:

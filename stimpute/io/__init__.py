@@ -292,7 +292,13 @@ def open_future(source: Any, steps: int, every: float | None = None) -> tuple[An
 
     cf = _as_cf(source)
     ahead = future_of(cf, steps, every)
-    return future_source(cf, ahead), ahead
+    future = future_source(cf, ahead)
+    if source.format == "GeoTIFF" and len(source.headers) > 1:
+        from stimpute.io.geotiff_layout import name_of_step
+
+        names = tuple(name_of_step(source, label) for label in future.time_labels)
+        future.step_names = names if len(set(names)) == len(names) else ()
+    return future, ahead
 
 
 def check_spared(written: str | Path | None, read: Sequence[str | Path]) -> None:

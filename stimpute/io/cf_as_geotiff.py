@@ -53,7 +53,8 @@ class TiffView:
         self.alterations = source.alterations
         self.transform = transform_of(source)
         self.crs = _raster_crs(source.grid.crs_wkt, str(source.paths[0]))
-        if self.crs is None and crs_of(source.files[0], source.files[0].variables[source.variables[0]])[1]:
+        mapping = crs_of(source.files[0], source.files[0].variables[source.variables[0]])[1]
+        if self.crs is None and "grid_mapping_name" in mapping:
             raise OutputError(
                 f"{source.paths[0]}: GeoTIFF cannot hold its grid mapping; write NetCDF or Zarr"
             )
@@ -71,8 +72,14 @@ class TiffView:
         """
         if is_folder_output(out):
             stems = [_file_stem(layer.name) for layer in self.layers]
+            if len(stems) == 1 and self.source.step_names:
+                whole = self._file(0, "", options)
+                return tuple(
+                    replace(whole, name=name, bands=(band,))
+                    for name, band in zip(self.source.step_names, whole.bands, strict=True)
+                )
             if len(stems) == 1:
-                stems = [Path(str(self.paths[0])).stem]
+                stems = [Path(str(self.source.files[0].path)).stem]
             return tuple(self._file(i, f"{stem}.tif", options) for i, stem in enumerate(stems))
         if len(self.layers) > 1:
             names = ", ".join(layer.name for layer in self.layers[:4])
@@ -129,9 +136,11 @@ def transform_of(source: CFSource) -> Affine | None:
 
     Raises
     ------
-    OutputError : coordinates that no transform describes.
+    OutputError : stations, or coordinates that no transform describes.
     """
     grid = source.grid
+    if grid.kind == "points":
+        raise OutputError(f"{source.paths[0]}: stations fit no GeoTIFF; write NetCDF or Zarr")
     stated = _stated_transform(source)
     whole = grid.shape == tuple(source.files[0].dims[d] for d in _dims(source))
     if stated is not None and whole and (stated.b or stated.d or grid.units == "cells"):

@@ -51,6 +51,7 @@ class CFSource:
     alterations : what the user asked to change in observed cells, for the history.
     warnings : texts of the warnings given while opening.
     notes : what is worth a line in a log, though nothing is wrong.
+    step_names : file names, one for each step, where the steps belong into files of their own; else empty.
     """
 
     def __init__(self, files: Sequence[RawFile], options: ReadOptions) -> None:
@@ -62,6 +63,7 @@ class CFSource:
         self.domain: npt.NDArray[np.bool_] | None = None
         self.covariates: tuple[Covariate, ...] = ()
         self.warnings: tuple[str, ...] = ()
+        self.step_names: tuple[str, ...] = ()
         self._told: set[str] = set()
         self._lock = threading.Lock()
         chosen = choose(first, options.variables, force=options.force)

@@ -67,7 +67,7 @@ class FolderSink:
         )
         self._rank = _ranks(source)
         self._sinks: dict[int, Sink] = {}
-        self._names = file_names(source.paths, suffix)
+        self._names = file_names([f.path for f in source.files], suffix)
         home = self._folder.path if self._folder is not None else self.out
         try:
             for number in sorted({places[0][0] for places in source.steps.places}):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cftime
@@ -129,8 +130,9 @@ def _future_file(source: CFSource, future: Future) -> RawFile:
         elif variable.name not in dropped and variable.name not in replaced:
             variables[variable.name] = variable
     ordered = {n: variables.pop(n) for n in first.variables if n in variables} | variables
+    last = Path(str(source.paths[-1])) if len(source.paths) > 1 else None
     return RawFile(
-        path=first.path,
+        path=first.path if last is None else last.with_name(f"{last.stem}_forecast{last.suffix}"),
         format="memory" if first.format == "GeoTIFF" else first.format,
         variant=first.variant,
         dims={**first.dims, time: len(future.days)},

@@ -219,7 +219,11 @@ def _decoded(source: GeoTiffSource, window: Window, dtype: np.dtype[Any]) -> Arr
 def _global_attributes(source: GeoTiffSource) -> dict[str, Any]:
     tags = dict(common_tags([h.tags for h in source.headers]).get("", {}))
     history = [tags.pop(key, "") for key in ("history", HISTORY_TAG)]
-    attrs = {k: v for k, v in tags.items() if k != "AREA_OR_POINT" and re.fullmatch(r"[A-Za-z]\w*", k)}
+    attrs = {
+        k: v
+        for k, v in tags.items()
+        if (k, v) != ("AREA_OR_POINT", "Area") and re.fullmatch(r"[A-Za-z]\w*", k)
+    }
     lines = "\n".join(h for h in history if h)
     return attrs | ({"history": lines} if lines else {})
 

@@ -172,7 +172,7 @@ def _one_each(source: GeoTiffSource, options: SinkOptions) -> tuple[FileLayout, 
     files = []
     for file, steps in members.items():
         header = source.headers[file] if file >= 0 else source.headers[0]
-        name = _tiff_name(header.name) if file >= 0 else _inserted_name(source, steps[0])
+        name = _tiff_name(header.name) if file >= 0 else name_of_step(source, source.time_labels[steps[0]])
         names = {s: b.description if (b := source.steps[s].band) else "" for s in steps}
         bands = tuple(_band(source, s, names[s], options) for s in steps)
         tags = header.tags if file >= 0 else common_tags([h.tags for h in source.headers])
@@ -264,9 +264,8 @@ def _tiff_name(name: str) -> str:
     return name if path.suffix.lower() in TIFF_SUFFIXES else f"{path.stem}.tif"
 
 
-def _inserted_name(source: GeoTiffSource, step: int) -> str:
-    """A file name for a step that no file holds: a neighbour's, with the date replaced."""
-    label = source.time_labels[step]
+def name_of_step(source: GeoTiffSource, label: str) -> str:
+    """A file name for a step that no file holds: that of the first file, with the date replaced by ``label``."""
     if source.reading is None:
         return f"{label.replace(':', '')}.tif"
     return _tiff_name(rename(source.headers[0].name, source.reading.found[0], datetime.fromisoformat(label)))

@@ -240,11 +240,11 @@ class NetCDFSink:
             if target is None or 0 in variable.shape:
                 continue
             native = self._native(variable)
-            if native is not None and not isinstance(native.datatype, np.dtype):
-                target[...] = native[...]
-                continue
+            numbers = native is not None and isinstance(
+                native.datatype, netCDF4.EnumType | netCDF4.CompoundType
+            )
             for key, data in slabs(self.source, variable):
-                target[key if key else ...] = data
+                target[key if key else ...] = data.astype(native.datatype.dtype) if numbers else data
 
     def _variable(self, name: str) -> Any:
         group, short = self._place(name)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stimpute.errors import StimputeWarning
+from stimpute.errors import InputError, StimputeWarning
 from stimpute.io.cf import time_variable
 from stimpute.io.cf_grid import horizontal
 from stimpute.io.cf_source import CFSource
@@ -33,6 +33,8 @@ _ON_COARSE_CELLS = ("ancillary_variables", "cell_measures")
 
 def refine_source(coarse: CFSource, factor: int) -> CFSource:
     """The refined counterpart of an opened stack, without covariates. ``coarse`` must stay open as long as it is used."""
+    if coarse.grid.kind == "points":
+        raise InputError(f"{coarse.paths[0]}: stations have no cells to refine; reconstruct works on rasters")
     dated = coarse.options.times is not None or coarse.axes[0][coarse.variables[0]].time is None
     order = np.argsort(coarse.steps.position)
     labels = tuple(coarse.steps.stamps[i] for i in order) if dated else None
@@ -146,11 +148,25 @@ class _Refining:
     def _axis(self, variable: OutVariable) -> RawVariable:
         """A 1-D coordinate: centres of the fine cells."""
         raw, numbers = self._decoded(variable)
-        if horizontal(raw) == "lon":
-            numbers = np.unwrap(numbers, period=360.0)
-        return _constant(
-            variable.name, variable.dims, self.between(numbers, self._step(variable)), _plain(variable.attrs)
-        )
+        kind, step = horizontal(raw), self._step(variable)
+        if kind == "lon":  # over the seam and back, so that every cell keeps the turn its coarse cell is on
+            turned = np.unwrap(numbers, period=360.0)
+            fine = self.between(turned, step) + np.repeat(numbers - turned, self.factor)
+        else:
+            fine = self.between(numbers, step)
+            if kind == "lat" and len(numbers) > 1:
+                fine = self._short_of_poles(fine, numbers)
+        return _constant(variable.name, variable.dims, fine, _plain(variable.attrs))
+
+    def _short_of_poles(self, fine: FloatArray, coarse: FloatArray) -> FloatArray:
+        """Latitudes whose outermost rows of cells end at the pole, not beyond it."""
+        share = (np.arange(self.factor) + 0.5) / self.factor
+        for row, inner in ((0, 1), (-1, -2)):
+            part = slice(0, self.factor) if row == 0 else slice(-self.factor, None)
+            if np.abs(fine[part]).max() > 90:
+                edge, pole = (coarse[row] + coarse[inner]) / 2, np.copysign(90.0, coarse[row])
+                fine[part] = (pole + (edge - pole) * share) if row == 0 else (edge + (pole - edge) * share)
+        return fine
 
     def _step(self, variable: OutVariable) -> float:
         """Size of a cell where an axis has one only: that of its bounds, else of the other axis, else 1."""
@@ -167,12 +183,19 @@ class _Refining:
         return next((v for v in self.layout.variables if v.name == name), None)
 
     def _bounds(self, variable: OutVariable) -> RawVariable:
-        """Edges (cells, 2) of the fine cells, in the direction of the coarse ones."""
+        """Edges (cells, 2) of the fine cells, each pair in the order of the coarse ones."""
         _, edges = self._decoded(variable)
+        axis, centres = self._decoded(self.bounds[variable.name])
+        if horizontal(axis) == "lon":  # around their centre, not around the globe
+            off = edges - centres[:, None]
+            edges = centres[:, None] + off - 360.0 * np.round(off / 360.0)
+            centres = np.unwrap(centres, period=360.0)
         share = np.arange(self.factor + 1) / self.factor
         cuts = edges[:, :1] + (edges[:, 1:] - edges[:, :1]) * share
-        fine = np.stack([cuts[:, :-1], cuts[:, 1:]], axis=2).reshape(-1, 2)
-        return _constant(variable.name, variable.dims, fine, _plain(variable.attrs))
+        fine = np.stack([cuts[:, :-1], cuts[:, 1:]], axis=2)
+        if (centres[-1] - centres[0]) * (edges[0, 1] - edges[0, 0]) < 0:  # pairs that run against their axis
+            fine = fine[:, ::-1]
+        return _constant(variable.name, variable.dims, fine.reshape(-1, 2), _plain(variable.attrs))
 
     def _plane(self, variable: OutVariable) -> RawVariable:
         """A 2-D coordinate, linear between the centres; its bounds, if any, are not kept."""
@@ -184,6 +207,8 @@ class _Refining:
             )
             numbers = np.where(known, turned, np.nan)
         fine = np.apply_along_axis(self.between, 0, np.apply_along_axis(self.between, 1, numbers))
+        if horizontal(raw) == "lat":
+            fine = np.clip(fine, -90.0, 90.0)
         attrs = {k: v for k, v in _plain(variable.attrs).items() if k != "bounds"}
         return _constant(variable.name, variable.dims, fine, attrs)
 

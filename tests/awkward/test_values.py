@@ -275,10 +275,11 @@ def test_18_a_constant_field(gappy, write_netcdf, fill):
 
 
 @pytest.mark.parametrize("method", ["linear", "st"])
-def test_18_a_constant_field_through_every_kind_of_method(gappy, write_netcdf, fill, method):
-    values = np.where(np.isnan(gappy()), np.nan, np.float32(4.25))
+@pytest.mark.parametrize("value", [4.25, 0.0, 1e-9])
+def test_18_a_constant_field_through_every_kind_of_method(gappy, write_netcdf, fill, method, value):
+    values = np.where(np.isnan(gappy()), np.nan, np.float32(value))
     outcome = fill(write_netcdf(values), method=method)
-    np.testing.assert_allclose(outcome.stored("sst"), 4.25, rtol=1e-3)
+    assert (outcome.stored("sst") == np.float32(value)).all()
 
 
 def test_19_no_gaps_is_a_copy(gappy, write_netcdf, fill):

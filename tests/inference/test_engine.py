@@ -220,7 +220,16 @@ def test_a_constant_field_is_filled_with_its_constant() -> None:
     values[2, 3:6, 3:6] = np.nan
     sink, _ = run(Stack.from_array(values), TileMean())
     np.testing.assert_array_equal(sink.values[sink.flag == FILLED], 4.0)
-    assert np.isfinite(sink.standard_error[sink.flag == FILLED]).all()
+    assert (sink.standard_error[sink.flag == FILLED] == 0).all()
+
+
+def test_one_observation_alone_says_nothing_about_the_error() -> None:
+    values = np.full((6, 1, 1), np.nan, dtype=np.float32)
+    values[2] = 4.0
+    with pytest.warns(StimputeWarning):
+        sink, _ = run(Stack.from_array(values), TileMean())
+    assert (sink.values == 4.0)[sink.flag == FILLED].all()
+    assert np.isnan(sink.standard_error).all()
 
 
 def test_one_observed_cell_is_said_and_the_rest_refused() -> None:

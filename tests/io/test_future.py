@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 
 from stimpute import io
-from stimpute.errors import InputError, StimputeWarning
+from stimpute.errors import InputError, OutputError, StimputeWarning
 from stimpute.io.future import future_of
 from stimpute.protocols import FILLED, REFUSED, Filled, Window
 
@@ -221,6 +222,61 @@ def test_every_holds_for_plain_numbers(tmp_path):
     assert ahead.stamps == ("10", "14")
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".nc"])
+def test_what_comes_after_several_files_bears_no_name_of_theirs(tmp_path, suffix):
+    """Dated GeoTIFFs go on as dated GeoTIFFs; other files get one file to come."""
+    (tmp_path / "in").mkdir()
+    for k in range(4):
+        date = np.datetime64("2021-01-01") + 10 * k
+        name = tmp_path / "in" / f"ndvi_{str(date).replace('-', '')}{suffix}"
+        if suffix == ".nc":
+            stack(np.array([date], dtype="M8[ns]")).to_netcdf(name)
+            continue
+        profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "nodata": -1.0, "crs": "EPSG:32630"}
+        with rasterio.open(
+            name, "w", height=3, width=4, transform=rasterio.Affine(9, 0, 5e5, 0, -9, 4e6), **profile
+        ) as file:
+            file.update_tags(AREA_OR_POINT="Point")
+            file.write(np.arange(12, dtype=np.float32).reshape(1, 3, 4))
+    with io.open_source(tmp_path / "in") as source:
+        future, _ = io.open_future(source, 2)
+        kind = io.output_format(f"{tmp_path}/out/", source, io.SinkOptions())
+        with io.create_sink(
+            f"{tmp_path}/out/", future, io.SinkOptions(flags=False, uncertainty=False, format=kind)
+        ) as sink:
+            gaps = np.zeros((2, 3, 4), np.float32)
+            sink.write(Window.whole(gaps.shape), Filled(gaps, np.full(gaps.shape, FILLED, np.uint8)))
+            made = sorted(path.name for path in sink.commit("forecast"))
+    if suffix == ".nc":
+        assert made == ["ndvi_20210131_forecast.nc"]
+        return
+    assert made == ["ndvi_20210210.tif", "ndvi_20210220.tif"]
+    with rasterio.open(tmp_path / "out" / made[1]) as file:
+        assert file.tags()["AREA_OR_POINT"] == "Point"
+        assert file.transform == rasterio.Affine(9, 0, 5e5, 0, -9, 4e6)
+
+
+def test_a_raster_without_crs_comes_after_one_without(tmp_path):
+    with rasterio.open(tmp_path / "in.tif", "w", driver="GTiff", height=3, width=4, count=4, dtype="float32",
+                       transform=rasterio.Affine(9, 0, 5, 0, -9, 4), nodata=-1) as file:  # fmt: skip
+        for k in range(4):
+            file.write(np.arange(12, dtype=np.float32).reshape(3, 4), k + 1)
+            file.set_band_description(k + 1, f"2020-01-0{k + 1}")
+    with pytest.warns(StimputeWarning, match="no CRS"):
+        opened = io.open_source(tmp_path / "in.tif")
+    with opened as source:
+        future, _ = io.open_future(source, 2)
+        with io.create_sink(
+            tmp_path / "out.tif", future, io.SinkOptions(flags=False, uncertainty=False)
+        ) as sink:
+            gaps = np.zeros((2, 3, 4), np.float32)
+            sink.write(Window.whole(gaps.shape), Filled(gaps, np.full(gaps.shape, FILLED, np.uint8)))
+            sink.commit("forecast")
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.crs is None
+        assert file.transform == rasterio.Affine(9, 0, 5, 0, -9, 4)
+
+
 # --- stations ---------------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +305,26 @@ def test_stations_are_a_row_of_points_and_come_back_as_stations(tmp_path):
     made = xr.open_dataset(tmp_path / "out.nc")
     assert made.v.dims == ("time", "station")
     assert np.array_equal(made.v.values, stations().v.values)
+
+
+def test_stations_fit_no_geotiff(tmp_path):
+    with io.open_source(stations()) as source, pytest.raises(OutputError, match="stations"):
+        io.create_sink(tmp_path / "out.tif", source)
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_stations_in_a_box_are_written(tmp_path, suffix):
+    stations().to_netcdf(tmp_path / "in.nc")
+    inside = stations().lon.values < 5.5
+    options = io.ReadOptions(bbox=(5.0, 50.0, 5.5, 51.0))
+    with io.open_source(tmp_path / "in.nc", options) as source:
+        stack = source.read(Window.whole(source.layers[0].shape))
+        with io.create_sink(tmp_path / f"out{suffix}", source) as sink:
+            sink.write(Window.whole(stack.shape), Filled(stack.values, np.zeros(stack.shape, np.uint8)))
+            sink.commit("")
+    made = xr.open_dataset(tmp_path / f"out{suffix}")
+    assert np.array_equal(made.v.values, stations().v.values[:, inside])
+    assert np.array_equal(made.lon.values, stations().lon.values[inside])
 
 
 def test_a_box_picks_stations_by_both_coordinates():

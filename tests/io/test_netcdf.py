@@ -14,6 +14,7 @@ import pytest
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
 from stimpute.io import ReadOptions, SinkOptions, create_sink, describe, open_source
+from stimpute.io.verify import verify
 from stimpute.protocols import Filled, Window
 
 
@@ -96,6 +97,41 @@ def test_everything_else_in_the_file_is_kept(tmp_path, fill_with):
         assert b["data/fine/v_fill_flag"].chunking() == [1, 4, 3]
     np.testing.assert_array_equal(raw(out, "data/fine/v")[[0, 2]], numbers[[0, 2]])
     assert set(raw(out, "data/fine/v")[1, 1:].ravel().tolist()) == {7}
+
+
+def test_types_of_the_file_are_cut_like_numbers(tmp_path, fill_with):
+    """Text, enums, compounds and ragged arrays along the cells and steps that are kept."""
+    path, out = tmp_path / "in.nc", tmp_path / "out.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        for name, size in (("time", 6), ("lat", 5), ("lon", 4)):
+            file.createDimension(name, size)
+            axis = file.createVariable(name, "f8", (name,))
+            axis.units = {"time": "days since 2000-01-01", "lat": "degrees_north", "lon": "degrees_east"}[
+                name
+            ]
+            axis[:] = np.arange(size)
+        file.createVariable("v", "f4", ("time", "lat", "lon"), fill_value=-1)[:] = np.full((6, 5, 4), -1)
+        file.createVariable("row", str, ("lat",))[:] = np.array([f"row {k}" for k in range(5)], dtype=object)
+        file.createVariable("step", str, ("time",))[:] = np.array(
+            [f"step {k}" for k in range(6)], dtype=object
+        )
+        kind = file.createEnumType(np.uint8, "kind", {"land": 0, "sea": 1})
+        file.createVariable("surface", kind, ("lat", "lon"))[:] = np.arange(20).reshape(5, 4) % 3 % 2
+        pair = file.createCompoundType(np.dtype([("a", "f4"), ("b", "i2")]), "pair")
+        file.createVariable("pairs", pair, ("lat",))[:] = np.array([(k, -k) for k in range(5)], pair.dtype)
+        ragged = file.createVariable("ragged", file.createVLType(np.int32, "many"), ("lat",))
+        for k in range(5):
+            ragged[k] = np.arange(k, dtype=np.int32)
+    options = ReadOptions(bbox=(0.5, 0.5, 2.5, 3.5), time=("2000-01-02", "2000-01-04"))
+    fill_with(7.0, path, out, options)
+    with netCDF4.Dataset(out) as made:
+        assert made["row"][:].tolist() == ["row 1", "row 2", "row 3"]
+        assert made["step"][:].tolist() == ["step 1", "step 2", "step 3"]
+        assert made["surface"][:].tolist() == (np.arange(20).reshape(5, 4) % 3 % 2)[1:4, 1:3].tolist()
+        assert made["pairs"][:]["b"].tolist() == [-1, -2, -3]
+        assert [len(cell) for cell in made["ragged"][:]] == [1, 2, 3]
+    fill_with(7.0, path, tmp_path / "whole.nc")
+    assert verify(path, tmp_path / "whole.nc").identical
 
 
 def test_dimension_order_levels_and_unsorted_times(tmp_path, fill_with):

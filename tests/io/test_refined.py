@@ -8,6 +8,7 @@ import pytest
 import rasterio
 
 from stimpute import io
+from stimpute.errors import InputError
 from stimpute.protocols import FILLED, Filled, Window
 
 
@@ -74,6 +75,60 @@ def test_bounds_follow_the_cells(tmp_path, write_netcdf, gappy):
     with netCDF4.Dataset(tmp_path / "out.nc") as after:
         assert np.allclose(after["lat_bnds"][:].mean(axis=1), after["lat"][:])
         assert np.allclose(after["lat_bnds"][0], [45.05, 45.0])
+
+
+@pytest.mark.parametrize("start", [300.0, 120.0])
+def test_bounds_do_not_go_round_the_globe(start, write_netcdf, gappy):
+    """Over Greenwich (0 to 360) and over the date line (-180 to 180)."""
+    path = write_netcdf(gappy(t=2, ny=3, nx=6))
+    turn = 0.0 if start == 300 else -180.0
+    centres = (start + 22.5 * np.arange(6) - turn) % 360 + turn
+    with netCDF4.Dataset(path, "a") as file:
+        file["lon"][:] = centres
+        file["lon"].bounds = "lon_bnds"
+        file.createDimension("nv", 2)
+        both = centres[:, None] + np.array([-11.25, 11.25])
+        file.createVariable("lon_bnds", "f8", ("lon", "nv"))[:] = (both - turn) % 360 + turn
+    with pytest.warns(UserWarning, match="unevenly spaced"):
+        opened = io.open_source(path)
+    with opened as source:
+        fine = io.refine(source, 2).files[0]
+    lon, edges = fine.variables["lon"].read(), fine.variables["lon_bnds"].read()
+    assert np.allclose(np.diff(edges, axis=1), 11.25)
+    assert np.allclose(edges.mean(axis=1), lon)
+    assert np.allclose(lon.reshape(6, 2).mean(axis=1), centres)
+
+
+@pytest.mark.parametrize("north_up", [True, False])
+def test_rows_at_the_poles_end_there(write_netcdf, gappy, north_up):
+    path = write_netcdf(gappy(t=2, ny=7, nx=4))
+    order = slice(None, None, -1) if north_up else slice(None)
+    with netCDF4.Dataset(path, "a") as file:
+        file["lat"][:] = np.linspace(-90, 90, 7)[order]
+        file["lon"][:] = np.arange(4) * 90.0
+        file["lat"].bounds = "lat_bnds"
+        file.createDimension("nv", 2)
+        rows = np.clip(np.linspace(-90, 90, 7)[:, None] + np.array([-15, 15]), -90, 90)
+        file.createVariable("lat_bnds", "f8", ("lat", "nv"))[:] = rows[order]
+    with io.open_source(path) as source:
+        fine = io.refine(source, 3).files[0]
+    lat, edges = fine.variables["lat"].read(), fine.variables["lat_bnds"].read()
+    assert np.abs(lat).max() < 90
+    assert (np.diff(lat[order]) > 0).all()
+    assert ((edges.min(axis=1) < lat) & (lat < edges.max(axis=1))).all()
+    assert np.allclose(lat[3:-3], np.linspace(-70, 70, 15)[order])
+
+
+def test_stations_are_refused():
+    import xarray as xr
+
+    places = {"lon": ("station", [1.0, 2.0]), "lat": ("station", [3.0, 4.0])}
+    data = xr.Dataset(
+        {"v": (("time", "station"), np.ones((3, 2)))},
+        {"time": np.arange("2020-01", "2020-04", dtype="M8[M]").astype("M8[ns]"), **places},
+    )
+    with io.open_source(data) as source, pytest.raises(InputError, match="stations"):
+        io.refine(source, 2)
 
 
 def test_what_lies_on_coarse_cells_is_left_out_with_a_warning(write_netcdf, gappy):

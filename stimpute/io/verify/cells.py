@@ -195,7 +195,10 @@ def same_bits(a: Array, b: Array) -> Bool:
     >>> same_bits(np.array([0.0, np.nan]), np.array([-0.0, np.nan])).tolist()
     [False, True]
     """
-    if a.dtype.kind in "OUTSV":
+    if a.dtype.kind == "O":  # text, or ragged cells
+        equal = [np.array_equal(x, y) for x, y in zip(a.ravel(), b.ravel(), strict=True)]
+        return np.array(equal, dtype=bool).reshape(a.shape)
+    if a.dtype.kind in "UTSV":
         return np.asarray(a == b)
     width = a.dtype.itemsize
     if width in (1, 2, 4, 8):
