@@ -12,6 +12,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "evaluate_forecasts",
+    "evaluate_reconstruct",
     "fill",
     "forecast",
     "info",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stimpute.api import (
         evaluate,
         evaluate_forecasts,
+        evaluate_reconstruct,
         fill,
         forecast,
         info,

@@ -21,6 +21,7 @@ from stimpute.api.keywords import (
     as_inputs,
     as_tuple,
     check_known,
+    check_scored,
     check_target,
     fill_options,
     outcome,
@@ -265,6 +266,10 @@ def evaluate(
         method: Any = open_method("st", model, device, threads=threads)
         return adapt_method(StackSource(shown), method, budget or (None, 1), seed=seed, memory=memory)
 
+    if model is not None:
+        open_method(
+            "st", model, device, threads=threads
+        )  # a model that cannot be used is no matter of scores
     runs = [(name, maker(name)) for name in names]
     if budget is not None:
         runs.insert(names.index("st") + 1, ("st+adapt", adapted))
@@ -278,6 +283,7 @@ def evaluate(
         for index, layer in enumerate(source.layers):
             stack, notes = sampled_stack(source, index, chosen.max_cells, memory)
             board = evaluate_stack(stack, layer, runs, chosen, progress, notes)
+            check_scored(board.rows)
             boards.append(board)
             if picture and index == 0:
                 from stimpute.report.evaluation_picture import draw_evaluation

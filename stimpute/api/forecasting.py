@@ -11,6 +11,7 @@ from stimpute.api.keywords import (
     WriteKeywords,
     as_inputs,
     check_known,
+    check_scored,
     check_target,
     outcome,
     read_options,
@@ -85,8 +86,8 @@ def forecast(
 
     check_steps(steps)
     every = options.get("every")
-    if every is not None and not every > 0:
-        raise UsageError(f"--every {every:g}: more than 0 days")
+    if every is not None and not (isinstance(every, int | float) and every > 0):
+        raise UsageError(f"--every {every}: a number of days, more than 0")
     writing = replace(sink_options(options), flags=False, made="forecast")
     reading = read_options(options)
     inputs = as_inputs(x)
@@ -98,6 +99,12 @@ def forecast(
         options.get("device", "auto"),
         options.get("threads"),
     )
+    if not getattr(forecaster, "gives_spread", True):
+        if writing.quantiles:
+            raise UsageError(
+                f"--quantiles: method {forecaster.name} says nothing about its error; leave them out"
+            )
+        writing = replace(writing, uncertainty=False)
     with io.open_source(inputs, reading) as source:
         future, ahead = io.open_future(source, steps, every)
         if writing.format is None and io.output_format(out, source, writing) in ("GeoTIFF", "COG"):
@@ -144,6 +151,9 @@ def evaluate_forecasts(
     if model is not None and "sba" not in names:
         raise UsageError(f"--model {model}: without method sba among --methods it has no effect")
 
+    if model is not None:
+        open_forecaster("sba", model, device, threads)  # a model that cannot be used is no matter of scores
+
     def maker(name: str) -> Callable[[], Forecaster]:
         return lambda: open_forecaster(name, model if name == "sba" else None, device, threads)
 
@@ -151,9 +161,9 @@ def evaluate_forecasts(
     with io.open_source(as_inputs(x), read_options(options)) as source:
         for index, layer in enumerate(source.layers):
             stack, notes = sampled_stack(source, index, MAX_CELLS, memory)
-            boards.append(
-                evaluate_stack(stack, layer, [(n, maker(n)) for n in names], chosen, progress, notes)
-            )
+            board = evaluate_stack(stack, layer, [(n, maker(n)) for n in names], chosen, progress, notes)
+            check_scored(board.rows)
+            boards.append(board)
     return boards
 
 

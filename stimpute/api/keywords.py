@@ -19,6 +19,22 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 
+def check_scored(rows: Sequence[Any]) -> None:
+    """Refuse a table in which no method has a score.
+
+    Parameters
+    ----------
+    rows : with ``method``, ``scores`` (None where the method failed) and ``note`` (why).
+
+    Raises
+    ------
+    InputError : what the first method said.
+    """
+    if rows and all(row.scores is None for row in rows):
+        first = rows[0]
+        raise InputError(f"no method could be scored; {first.method}: {first.note.removeprefix('failed: ')}")
+
+
 class ReadKeywords(TypedDict, total=False):
     """How inputs are read; the command line's options of the same names."""
 

@@ -161,6 +161,8 @@ def _forecast_options(out: Path, options: Mapping[str, Any], share: float, setti
     if options.get("batch") is not None:
         feed["batch"] = options["batch"]
     if options.get("horizon") is not None:
+        if not options["horizon"] or min(options["horizon"]) < 1:
+            raise UsageError(f"--horizon {','.join(map(str, options['horizon']))}: at least 1 step each")
         feed["horizons"] = tuple(options["horizon"])
     shape: dict[str, Any] = {"embed_dim": 96} if options.get("size") == "base" else {}
     if options.get("width") is not None:

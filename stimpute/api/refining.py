@@ -11,6 +11,7 @@ from stimpute.api.keywords import (
     WriteKeywords,
     as_inputs,
     check_known,
+    check_scored,
     check_target,
     outcome,
     read_options,
@@ -80,8 +81,6 @@ def reconstruct(
     writing = replace(sink_options(options), members=given.samples if given.members else 0)
     inputs = as_inputs(x)
     archive = options.get("archive")
-    if out is not None:
-        _refuse_folder(out)
     check_target(out, inputs, reading, writing.overwrite, () if archive is None else (str(archive),))
     refiner: Refiner = open_refiner(
         options.get("method", "diffrecon"), options.get("model"), factor, options.get("device", "auto"), options.get("threads")
@@ -93,6 +92,8 @@ def reconstruct(
             refiner = _beside(refiner, fine, str(archive))
         if out is not None:
             writing = replace(writing, format=io.output_format(out, source, writing))
+            if writing.format not in ("GeoTIFF", "COG") or len(fine.layers) == 1:
+                _refuse_folder(out)
         with io.create_sink(out, fine, writing) as sink:
             summary = reconstruct_source(source, fine, sink, refiner, given, progress, command)
     return outcome(out, sink, summary)
@@ -160,29 +161,25 @@ def evaluate_reconstruct(
     from stimpute.evaluation.refining import RefiningCase, evaluate_refining
     from stimpute.evaluation.sample import sampled_stack
     from stimpute.evaluation.scoreboard import EvaluateOptions
+    from stimpute.inference.reconstruct import ReconstructOptions
 
+    ReconstructOptions(factor, samples)
     cases = [RefiningCase(kind, share if kind != "quarter" else 0.25) for kind in holdout]  # type: ignore[arg-type]
     names = tuple(methods) if methods else REFINING_METHODS
     if model is not None and "diffrecon" not in names:
         raise UsageError(f"--model {model}: without diffrecon among --methods it has no effect")
     runs = [(name, refiner_maker(name, factor, model, device, threads)) for name in names]
+    if model is not None:
+        dict(runs)["diffrecon"]()  # a model that cannot be used is no matter of scores
     boards = []
     with io.open_source(as_inputs(x), read_options(options)) as source:
         for index, layer in enumerate(source.layers):
             stack, _ = sampled_stack(source, index, EvaluateOptions().max_cells, memory)
-            boards.append(
-                evaluate_refining(
-                    stack,
-                    layer.name,
-                    layer.units,
-                    factor,
-                    runs,
-                    cases,
-                    samples=samples,
-                    seed=seed,
-                    progress=progress,
-                )
-            )
+            board = evaluate_refining(
+                stack, layer.name, layer.units, factor, runs, cases, samples=samples, seed=seed, progress=progress
+            )  # fmt: skip
+            check_scored(board.rows)
+            boards.append(board)
     return boards
 
 

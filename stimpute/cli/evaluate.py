@@ -133,16 +133,18 @@ def evaluate(
         times=times, dedupe=dedupe, domain=domain, force=force,
     )  # fmt: skip
     ahead = o.reading(steps=steps, origins=origins, last=last)
+    repeated = seeds if seeds != 1 else None
     if task == "forecast":
         return _forecasts(
-            paths, {"fast": fast or None, "adapt": adapt, "by": by, "plot": plot, "holdout": holdout, "share": share, "factor": factor, "samples": samples}, json,
+            paths, {"fast": fast or None, "adapt": adapt, "by": by, "plot": plot, "holdout": holdout, "share": share, "factor": factor, "samples": samples,
+                    "seeds": repeated, "seed": seed or None}, json,
             methods=methods, model=model, device=device, threads=threads, memory=memory, **ahead, **read,
         )  # fmt: skip
     if ahead:
         raise UsageError(f"--{next(iter(ahead))}: only for --task forecast; leave it out")
     if task != "fill":
         return _refining(
-            paths, task, factor, {"fast": fast or None, "adapt": adapt, "by": by, "plot": plot}, json,
+            paths, task, factor, {"fast": fast or None, "adapt": adapt, "by": by, "plot": plot, "seeds": repeated}, json,
             {**read, **o.reading(holdout=None if holdout is None else parse.names(holdout), share=share, samples=samples)},
             {"methods": methods, "model": model, "seed": seed, "device": device, "threads": threads, "memory": memory},
         )  # fmt: skip

@@ -18,6 +18,8 @@ from stimpute.stack import Stack
 class CellForecaster:
     """A linear model of each cell: ``ar`` iterates one step of ``LAGS`` lags, ``dlinear`` maps trend and remainder to all steps."""
 
+    gives_spread = False
+
     def __init__(self, name: str) -> None:
         if name not in ("ar", "dlinear"):
             raise ValueError(f"no cell forecaster is called {name}")

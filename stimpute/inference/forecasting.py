@@ -174,10 +174,10 @@ def check_steps(steps: int) -> None:
 
     Raises
     ------
-    UsageError : fewer than one step.
+    UsageError : no whole number, or fewer than one step.
     """
-    if steps < 1:
-        raise UsageError(f"--steps {steps}: at least 1")
+    if not isinstance(steps, int) or steps < 1:
+        raise UsageError(f"--steps {steps}: a whole number, at least 1")
 
 
 __all__ = ["Ahead", "ForecastLayer", "ForecastOptions", "ForecastSummary", "check_steps", "forecast_source"]

@@ -285,6 +285,9 @@ def _remarks(layer: Layer, scan: Scan) -> list[str]:
         )
     if int((scan.per_cell > 0).sum()) == 1 and scan.per_cell.size > 1:
         notes.append(f"{layer.name}: only one cell was ever observed")
+    covariates = {**scan.overview.dynamic, **scan.overview.static}
+    for name in (n for n, field in covariates.items() if not np.isfinite(field).any()):
+        notes.append(f"{layer.name}: covariate {name} holds no value here, so it has no effect")
     return notes
 
 

@@ -241,6 +241,18 @@ def cadence_of(dates: Sequence[Any], label: str) -> Cadence:
     return Even(_whole_seconds(step), label)
 
 
+def given_cadence(every: float, dates: Sequence[Any], label: str) -> Cadence:
+    """What the user says: ``every`` days; calendar months where that is their mean length, times a whole number.
+
+    >>> given_cadence(30.436875, [cftime.datetime(2020, 1, 31)], "").after(cftime.datetime(2020, 1, 31), 1)[0].isoformat()
+    '2020-02-29T00:00:00'
+    """
+    months = round(every / _MONTH)
+    if months and abs(every - months * _MONTH) < 1e-9 * every:
+        return Monthly(months, 31 if all(_is_month_end(d) for d in dates) else int(dates[-1].day))
+    return Even(float(round(every * 86400)), label, True)
+
+
 def even_places(days: FloatArray, step: float, label: str, given: bool) -> npt.NDArray[np.int64]:
     """Place of every step in a regular series that ends at 0.
 

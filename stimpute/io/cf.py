@@ -183,11 +183,11 @@ def is_flag(variable: RawVariable) -> bool:
     )
 
 
-def candidates(raw: RawFile, *, flags: bool = False) -> list[RawVariable]:
+def candidates(raw: RawFile, *, flags: bool = False, still: bool = False) -> list[RawVariable]:
     """The variables that may be filled: numbers over y and x, neither coordinates, bounds nor ancillary.
 
     Those with ``flags`` (categories) instead of quantities on request only. Where some have a time axis, those without
-    are left out.
+    are left out, but not if ``still`` ones count as well.
     """
     referred = _referred(raw)
     found: list[tuple[RawVariable, Axes]] = []
@@ -207,7 +207,7 @@ def candidates(raw: RawFile, *, flags: bool = False) -> list[RawVariable]:
             found.append((variable, axes))
     located = [(v, a) for v, a in found if _role(raw, a.x) == "x" and _role(raw, a.y) == "y"]
     found = located or found
-    timed = [(v, a) for v, a in found if a.time is not None]
+    timed = [] if still else [(v, a) for v, a in found if a.time is not None]
     return [v for v, _ in (timed or found)]
 
 
@@ -223,23 +223,25 @@ def _referred(raw: RawFile) -> set[str]:
     return names
 
 
-def choose(raw: RawFile, wanted: Sequence[str], *, force: bool = False) -> list[RawVariable]:
-    """The variables to fill: those asked for, or the only candidate.
+def choose(
+    raw: RawFile, wanted: Sequence[str], *, force: bool = False, beside: bool = False
+) -> list[RawVariable]:
+    """The variables to fill (or to read ``beside`` those): the ones asked for, or the only candidate.
 
     Raises
     ------
     InputError : none or several candidates, an unknown name, a variable that holds no quantities.
     """
-    possible = candidates(raw) or candidates(raw, flags=True)  # flags alone are refused by name below
+    possible = candidates(raw, still=beside)
+    possible = possible or candidates(raw, flags=True, still=beside)  # flags alone are refused by name below
     if tuple(wanted) == ("all",):
         chosen = possible
     elif wanted:
-        chosen = [_named(raw, name) for name in wanted]
+        chosen = [_named(raw, name, beside) for name in wanted]
     elif len(possible) > 1:
         listed = ", ".join(f"{v.name} ({' '.join(d.rpartition('/')[2] for d in v.dims)})" for v in possible)
-        raise InputError(
-            f"{raw.path}: several variables: {listed}; choose with --var (repeatable, or --var all)"
-        )
+        how = f"one with {raw.path}:{possible[0].name}" if beside else "with --var (repeatable, or --var all)"
+        raise InputError(f"{raw.path}: several variables: {listed}; choose {how}")
     else:
         chosen = possible
     if not chosen:
@@ -252,7 +254,7 @@ def choose(raw: RawFile, wanted: Sequence[str], *, force: bool = False) -> list[
     return list(dict.fromkeys(chosen))
 
 
-def _named(raw: RawFile, name: str) -> RawVariable:
+def _named(raw: RawFile, name: str, still: bool) -> RawVariable:
     if name.strip("/") in raw.variables:
         return raw.variables[name.strip("/")]
     matches = [v for v in raw.variables.values() if v.short == name]
@@ -263,7 +265,7 @@ def _named(raw: RawFile, name: str) -> RawVariable:
     close = difflib.get_close_matches(name, list(raw.variables), n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise InputError(
-        f"{raw.path}: no variable {name}{hint} (it has {', '.join(v.name for v in candidates(raw)) or 'none to fill'})"
+        f"{raw.path}: no variable {name}{hint} (it has {', '.join(v.name for v in candidates(raw, still=still)) or 'none with two horizontal dimensions'})"
     )
 
 

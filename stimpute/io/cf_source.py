@@ -66,7 +66,7 @@ class CFSource:
         self.step_names: tuple[str, ...] = ()
         self._told: set[str] = set()
         self._lock = threading.Lock()
-        chosen = choose(first, options.variables, force=options.force)
+        chosen = choose(first, options.variables, force=options.force, beside=options.beside)
         self.variables = self._on_same_dimensions(tuple(v.name for v in chosen))
         self.axes = tuple({v: _axes(f, _variable(f, v, first)) for v in self.variables} for f in self.files)
         lead = self.variables[0]

@@ -88,10 +88,12 @@ def _open(text: str, option: str, opened: Callable[[str, ReadOptions], Any]) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StimputeWarning)
         try:
-            return opened(path, ReadOptions(variables=variables, force=True))
+            return opened(path, ReadOptions(variables=variables, force=True, beside=True))
         except InputError as error:
             try:  # a single band without a date
-                return opened(path, ReadOptions(variables=variables, force=True, times=("2000-01-01",)))
+                return opened(
+                    path, ReadOptions(variables=variables, force=True, beside=True, times=("2000-01-01",))
+                )
             except InputError:
                 raise InputError(f"{option} {text}: {error}") from error
 

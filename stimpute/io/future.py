@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stimpute.errors import InputError, StimputeWarning
-from stimpute.io.cadence import Cadence, Even, cadence_of, even_places
+from stimpute.io.cadence import Cadence, Even, cadence_of, even_places, given_cadence
 from stimpute.io.cf import time_variable
 from stimpute.io.cf_source import CFSource
 from stimpute.io.cf_time import EPOCH, NO_CALENDAR, from_dates, is_time_units, parse_label
@@ -80,9 +80,7 @@ def future_of(source: CFSource, steps: int, every: float | None = None) -> Futur
             ahead - days[0], tuple(f"{v:g}" for v in ahead), zeros, zeros, slots, Even(step * 86400)
         )
     dates = [parse_label(s, label, source.calendar) for s in stamps]
-    cadence: Cadence = (
-        cadence_of(dates, label) if every is None else Even(float(round(every * 86400)), label, True)
-    )
+    cadence = cadence_of(dates, label) if every is None else given_cadence(every, dates, label)
     axis = from_dates(np.array(cadence.after(dates[-1], steps), dtype=object))
     return Future(
         axis.days - days[0], axis.stamps, axis.year_phase, axis.day_phase, cadence.places(dates), cadence

@@ -39,6 +39,7 @@ class ReadOptions:
     qc : mark outliers as gaps.
     force : read complex, palette or categorical rasters too.
     wrap : longitude that spans 360 degrees wraps around.
+    beside : read beside a stack (a covariate, a domain): fields without time count as well, and ``PATH:VAR`` chooses.
 
     Raises
     ------
@@ -59,6 +60,7 @@ class ReadOptions:
     qc: bool = False
     force: bool = False
     wrap: bool = True
+    beside: bool = False
 
     def __post_init__(self) -> None:
         if self.bbox is not None and not self.bbox[1] < self.bbox[3]:

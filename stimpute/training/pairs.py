@@ -167,6 +167,13 @@ class PairFeed:
                 crops.append(replace(crop, given=np.isfinite(crop.values), wanted=~np.isfinite(crop.values)))
             if len(crops) == b:
                 break
+        if not crops and all(
+            a.shape[0] < t or min(a.shape[1:]) < h * k or min(a.shape[1:]) < w * k for a in self.archives
+        ):
+            raise InputError(
+                f"every archive is smaller than the crops that are trained on, {t} steps of {h * k} x {w * k} cells; "
+                "take a larger archive or a smaller --factor"
+            )
         if not crops:
             raise InputError(
                 "the archives have too many gaps of their own to be coarsened: no crop is a third full"

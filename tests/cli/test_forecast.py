@@ -76,6 +76,50 @@ def test_a_long_hole_is_no_past_to_go_on_from(tmp_path, capsys):
     assert not (tmp_path / "out.nc").exists()
 
 
+def test_a_method_without_a_spread_writes_none(tmp_path):
+    path, out = write(tmp_path / "in.nc"), tmp_path / "out.nc"
+    assert run(["forecast", str(path), str(out), "--steps", "3", "--method", "ar"]) == 0
+    assert "v_standard_error" not in xr.open_dataset(out)
+
+
+def test_a_month_to_go_is_a_calendar_month(tmp_path):
+    times = np.array(
+        ["2019-01", "2019-02", "2019-03", "2019-05", "2019-08", "2019-11", "2019-12", "2020-01"], "M8[M]"
+    )
+    times = (times.astype("M8[D]") + np.array([0, 3, 9, 1, 5, 0, 7, 4])).astype("M8[ns]")
+    path, out = write(tmp_path / "in.nc", steps=8, times=times), tmp_path / "out.nc"
+    assert (
+        run(["forecast", str(path), str(out), "--steps", "2", "--method", "persistence", "--every", "1mo"])
+        == 0
+    )
+    assert xr.open_dataset(out).time.values.astype("M8[D]").astype(str).tolist() == [
+        "2020-02-05",
+        "2020-03-05",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--model", "nope"], 1, "nope: neither a model file"),
+        (["--model", "reconstruct-x2"], 1, "not for fill"),
+        (["--task", "forecast", "--model", "st-small"], 1, "not for forecast"),
+        (["--task", "reconstruct", "--factor", "2", "--model", "nope"], 1, "nope: neither a model file"),
+        (
+            ["--task", "reconstruct", "--factor", "3", "--methods", "diffrecon"],
+            1,
+            "no method could be scored",
+        ),
+        (["--task", "reconstruct", "--factor", "0"], 2, "--factor 0: 2 to"),
+        (["--task", "reconstruct", "--factor", "2", "--samples", "0"], 2, "--samples 0: 2 to"),
+        (["--task", "forecast", "--steps", "300"], 1, "lower --steps"),
+    ],
+)
+def test_what_cannot_be_scored_is_an_error(tmp_path, capsys, arguments, code, words):
+    assert run(["evaluate", str(write(tmp_path / "in.nc", shape=(12, 12))), *arguments]) == code
+    assert words in said(capsys)
+
+
 def test_an_output_is_not_replaced_unasked(tmp_path, capsys):
     path, out = write(tmp_path / "in.nc"), tmp_path / "out.nc"
     out.write_text("mine")
@@ -87,12 +131,13 @@ def test_an_output_is_not_replaced_unasked(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--steps", "0"], 2, "--steps 0: at least 1"),
+        (["--steps", "0"], 2, "--steps 0: a whole number, at least 1"),
         (["--steps", "-3"], 2, "--steps -3"),
         (["--method", "wishful"], 2, "--method wishful"),
         (["--every", "0d"], 2, "--every"),
         (["--model", "st-small"], 1, "not for forecast"),
         (["--method", "blend", "--model", "x"], 2, "has no model"),
+        (["--method", "ar", "--quantiles", "0.1"], 2, "--quantiles: method ar"),
         (["--steps", "60", "--method", "blend"], 1, "too few"),
     ],
 )
@@ -173,9 +218,18 @@ def test_a_model_is_trained_evaluated_and_used(tmp_path, capsys):
     "arguments",
     [["train", "-o", "m.safetensors", "--task", "forecast", "--attention", "msa"],
      ["train", "-o", "m.safetensors", "--horizon", "3"],
+     ["evaluate", "in.nc", "--task", "forecast", "--seeds", "3"],
+     ["evaluate", "in.nc", "--task", "reconstruct", "--factor", "2", "--seeds", "3"],
      ["evaluate", "in.nc", "--origins", "3"],
      ["evaluate", "in.nc", "--task", "forecast", "--by", "length"]],
 )  # fmt: skip
 def test_options_of_the_other_task_are_refused(arguments, capsys):
     assert run(arguments) == 2
     assert "task" in said(capsys)
+
+
+def test_a_horizon_of_no_step_is_refused(tmp_path, capsys):
+    path = write(tmp_path / "in.nc", steps=60)
+    out = str(tmp_path / "m.safetensors")
+    assert run(["train", str(path), "-o", out, "--task", "forecast", "--horizon", "0"]) == 2
+    assert "--horizon 0: at least 1" in said(capsys)

@@ -105,6 +105,23 @@ def test_geotiffs_in_and_out(stimpute, tmp_path, write_geotiffs, gappy):
         assert np.abs(means - coarse)[observed].max() < 1e-3
 
 
+def test_several_variables_become_geotiffs_in_a_folder(stimpute, tmp_path, write_netcdf, gappy):
+    path = write_netcdf(gappy(t=4, ny=6, nx=5))
+    with netCDF4.Dataset(path, "a") as file:
+        file.createVariable("ice", "f4", ("time", "lat", "lon"))[:] = np.random.default_rng(0).random(
+            (4, 6, 5)
+        )
+    one, folder = tmp_path / "one.tif", f"{tmp_path}/fine/"
+    refused = stimpute("reconstruct", path, one, "--factor", "2", "--var", "all", *CLASSICAL)
+    assert refused.code == 1
+    assert "name a folder" in refused.err
+    done = stimpute(
+        "reconstruct", path, folder, "--factor", "2", "--var", "all", "--of", "GeoTIFF", *CLASSICAL
+    )
+    assert done.code == 0, done.err
+    assert {"sst.tif", "ice.tif"} <= {p.name for p in (tmp_path / "fine").iterdir()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -89,6 +89,30 @@ def test_another_crs(stack, tmp_path):
     assert name
 
 
+@pytest.mark.parametrize("option", ["covariates", "domain"])
+def test_a_file_of_several_fields_is_asked_back_about(stack, tmp_path, option):
+    """Fields without time count as much as those with: none is taken unasked."""
+    lat, lon = np.arange(43, 47, 0.5), np.arange(4, 8, 0.5)
+    plane = np.ones((len(lat), len(lon)))
+    path = field_file(tmp_path / "two.nc", "clay", plane, ("lat", "lon"), lat, lon)
+    with netCDF4.Dataset(path, "a") as file:
+        file.createDimension("time", 3)
+        file.createVariable("time", "f8", ("time",))[:] = [0, 1, 2]
+        file["time"].units = "days since 2020-01-01"
+        file.createVariable("rain", "f4", ("time", "lat", "lon"))[:] = 1
+
+    def opened(text):
+        return open_source(stack, ReadOptions(**{option: (text,) if option == "covariates" else text}))
+
+    with pytest.raises(
+        InputError, match=r"clay \(lat lon\), rain \(time lat lon\); choose one with .*two.nc:clay"
+    ):
+        opened(str(path))
+    with pytest.raises(InputError, match=r"no variable nope \(it has clay, rain\)"):
+        opened(f"{path}:nope")
+    opened(f"{path}:clay").close()
+
+
 def test_what_is_missing_or_elsewhere_is_an_error(stack, tmp_path):
     with pytest.raises(InputError, match=r"--covariate .*nothing\.nc"):
         open_source(stack, ReadOptions(covariates=(str(tmp_path / "nothing.nc"),)))

@@ -77,6 +77,15 @@ def test_archives_too_small_or_too_gappy_are_refused(gappy):
         PairFeed([Archive.from_array("holes", values)], 2, world_share=0.0, shapes=((1, 3, 4, 4),)).pairs(0)
 
 
+def test_archives_smaller_than_a_crop_are_called_small():
+    values = np.random.default_rng(0).normal(size=(6, 20, 20)).astype(np.float32)
+    feed = PairFeed([Archive.from_array("small", values)], 4, world_share=0.0, shapes=((1, 12, 16, 16),))
+    with pytest.raises(
+        InputError, match="smaller than the crops that are trained on, 12 steps of 64 x 64 cells"
+    ):
+        feed.pairs(0)
+
+
 def test_training_learns_writes_a_card_and_loads_again(tmp_path):
     seen = []
     summary = train_diffusion(options(tmp_path, steps=12), progress=seen.append)
