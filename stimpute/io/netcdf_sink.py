@@ -186,7 +186,7 @@ class NetCDFSink:
         if variable.dtype.kind == "S" and variable.dtype.itemsize == 1:
             return "S1"
         native = self._native(variable)
-        if native is not None and not isinstance(native.datatype, np.dtype):
+        if self.variant == "NETCDF4" and native is not None and not isinstance(native.datatype, np.dtype):
             return _user_type(group, native)
         if variable.dtype.kind in "OUS" and self.variant == "NETCDF4":
             return str

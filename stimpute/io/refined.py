@@ -66,9 +66,16 @@ class _Refining:
         }  # fmt: skip
 
     def file(self) -> RawFile:
-        made = [self._variable(v) for v in self.layout.variables]
+        own = [v.name for v in self.layout.variables if self._of_its_own_type(v)]
+        if own:
+            warnings.warn(
+                f"{self.coarse.paths[0]}: {', '.join(own)} hold values of types of their own and are left out of the refined output",
+                StimputeWarning, stacklevel=4,
+            )  # fmt: skip
+        given = [v for v in self.layout.variables if v.name not in own]
+        made = [self._variable(v) for v in given]
         variables = {v.name: v for v in made if v is not None}
-        lost = [v.name for v, m in zip(self.layout.variables, made, strict=True) if m is None]
+        lost = [v.name for v, m in zip(given, made, strict=True) if m is None]
         if lost:
             warnings.warn(
                 f"{self.coarse.paths[0]}: {', '.join(lost)} lie on the coarse cells and are left out of the refined output",
@@ -78,6 +85,13 @@ class _Refining:
             path=self.coarse.files[0].path, format="refined", variant="", dims=self.dims, variables=variables,
             groups=self.layout.groups, native=None, unlimited=self.layout.unlimited,
         )  # fmt: skip
+
+    def _of_its_own_type(self, variable: OutVariable) -> bool:
+        """Whether a variable holds neither numbers nor text (compounds, ragged cells), which no other file can declare."""
+        if variable.dtype.kind != "O" or variable.role != "copied":
+            return False
+        first = np.asarray(self._raw(variable).read(tuple(slice(0, 1) for _ in variable.shape))).ravel()
+        return bool(first.size) and not isinstance(first[0], str)
 
     def _variable(self, variable: OutVariable) -> RawVariable | None:
         across = [d for d in variable.dims if d in (self.y, self.x)]

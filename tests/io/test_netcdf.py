@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
-from stimpute.io import ReadOptions, SinkOptions, create_sink, describe, open_source
+from stimpute.io import ReadOptions, SinkOptions, create_sink, describe, open_source, refine
 from stimpute.io.verify import verify
 from stimpute.protocols import Filled, Window
 
@@ -99,9 +99,10 @@ def test_everything_else_in_the_file_is_kept(tmp_path, fill_with):
     assert set(raw(out, "data/fine/v")[1, 1:].ravel().tolist()) == {7}
 
 
-def test_types_of_the_file_are_cut_like_numbers(tmp_path, fill_with):
-    """Text, enums, compounds and ragged arrays along the cells and steps that are kept."""
-    path, out = tmp_path / "in.nc", tmp_path / "out.nc"
+@pytest.fixture
+def typed(tmp_path):
+    """6 steps of 5 x 4 cells, with text, an enum, a compound and ragged cells beside them."""
+    path = tmp_path / "in.nc"
     with netCDF4.Dataset(path, "w") as file:
         for name, size in (("time", 6), ("lat", 5), ("lon", 4)):
             file.createDimension(name, size)
@@ -122,6 +123,12 @@ def test_types_of_the_file_are_cut_like_numbers(tmp_path, fill_with):
         ragged = file.createVariable("ragged", file.createVLType(np.int32, "many"), ("lat",))
         for k in range(5):
             ragged[k] = np.arange(k, dtype=np.int32)
+    return path
+
+
+def test_types_of_the_file_are_cut_like_numbers(typed, tmp_path, fill_with):
+    """Text, enums, compounds and ragged arrays along the cells and steps that are kept."""
+    path, out = typed, tmp_path / "out.nc"
     options = ReadOptions(bbox=(0.5, 0.5, 2.5, 3.5), time=("2000-01-02", "2000-01-04"))
     fill_with(7.0, path, out, options)
     with netCDF4.Dataset(out) as made:
@@ -132,6 +139,21 @@ def test_types_of_the_file_are_cut_like_numbers(tmp_path, fill_with):
         assert [len(cell) for cell in made["ragged"][:]] == [1, 2, 3]
     fill_with(7.0, path, tmp_path / "whole.nc")
     assert verify(path, tmp_path / "whole.nc").identical
+
+
+def test_text_that_classic_files_cannot_hold_is_left_out_with_a_warning(typed, tmp_path, fill_with):
+    with pytest.warns(StimputeWarning, match="cannot be stored as NETCDF3_CLASSIC; left out") as said:
+        fill_with(7.0, typed, tmp_path / "out.nc", None, SinkOptions(format="NetCDF3"))
+    assert any(": row (object)" in str(w.message) for w in said)
+    assert "row" not in netCDF4.Dataset(tmp_path / "out.nc").variables
+
+
+def test_refined_files_keep_text_and_leave_out_types_of_their_own(typed, tmp_path):
+    with open_source(typed) as source:
+        with pytest.warns(StimputeWarning, match="left out") as said:
+            fine = refine(source, 2)
+        assert any("surface, pairs, ragged hold values of types of their own" in str(w.message) for w in said)
+        assert fine.files[0].variables["step"].read().tolist() == [f"step {k}" for k in range(6)]
 
 
 def test_dimension_order_levels_and_unsorted_times(tmp_path, fill_with):
