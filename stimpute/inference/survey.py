@@ -37,6 +37,7 @@ BAND_SHARE, BAND_BYTES = (
     4,
     16,
 )  # share of the memory for rows of tiles read at once, bytes per cell-step of them
+_GRAINS = 20  # of single precision at the largest value, that the standard deviation must be worth
 FEW_STEPS = 5
 MAX_HALO, NETWORK_HALO, MANY_STEPS = 16, 8, 6  # cells, of networks where there are many steps (decision 4)
 
@@ -223,8 +224,23 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
         if progress:
             progress("survey", stop, shape[0])
     read = StackSource(whole).read if whole is not None else (lambda window: source.read(window, index))
-    constant = low if low == high else None
+    constant = low if low == high and not _many_numbers(source, index) else None
     return Scan(read, whole, _joined(thinned), per_cell, per_step, (first_seen, last_seen), constant)
+
+
+def _many_numbers(source: Source, index: int) -> bool:
+    """Whether a layer that is one value in single precision holds several as it is stored."""
+    stored = getattr(source, "read_stored", None)
+    if stored is None:
+        return False
+    shape, seen = source.layers[index].shape, set()
+    for step in range(shape[0]):
+        window = Window((step, step + 1), (0, shape[1]), (0, shape[2]))
+        numbers = stored(window, index)[source.read(window, index).valid]
+        seen |= set(np.unique(numbers)[:2].tolist())
+        if len(seen) > 1:
+            return True
+    return False
 
 
 def thinning(shape: tuple[int, int, int], cells: int) -> tuple[int, int]:
@@ -285,10 +301,26 @@ def _remarks(layer: Layer, scan: Scan) -> list[str]:
         )
     if int((scan.per_cell > 0).sum()) == 1 and scan.per_cell.size > 1:
         notes.append(f"{layer.name}: only one cell was ever observed")
+    notes += _coarse_numbers(layer, scan.overview, scan.constant is not None)
     covariates = {**scan.overview.dynamic, **scan.overview.static}
     for name in (n for n, field in covariates.items() if not np.isfinite(field).any()):
         notes.append(f"{layer.name}: covariate {name} holds no value here, so it has no effect")
     return notes
+
+
+def _coarse_numbers(layer: Layer, overview: Stack, constant: bool) -> list[str]:
+    """Of values that are so large against their spread that single precision tells few of them apart."""
+    seen = overview.values[overview.valid]
+    if seen.size < 2:
+        return []
+    grain = float(np.spacing(np.abs(seen).max()))
+    spread = float(seen.std(dtype=np.float64))
+    if spread >= _GRAINS * grain or constant:
+        return []
+    return [
+        f"{layer.name}: values of about {seen[0]:.3g} vary by {spread:.2g} only, and single precision, in which gaps are computed, "
+        f"tells no less than {grain:.2g} apart; subtract a constant first"
+    ]
 
 
 def _jump(source: Source, layer: Layer, scan: Scan) -> list[str]:

@@ -282,6 +282,26 @@ def test_18_a_constant_field_through_every_kind_of_method(gappy, write_netcdf, f
     assert (outcome.stored("sst") == np.float32(value)).all()
 
 
+@pytest.mark.parametrize("spread", [0.03, 20.0])
+def test_18_values_that_single_precision_hardly_tells_apart(gappy, write_netcdf, fill, spread):
+    """Observed numbers stay to the bit, and the user is told why the filled ones are poor."""
+    values = 1e8 + spread * np.random.default_rng(0).normal(size=gappy().shape)
+    values[np.isnan(gappy())] = np.nan
+    outcome = fill(write_netcdf(values, dtype="f8"))
+    assert "single precision" in outcome.warned
+    assert "every observed value" not in outcome.warned
+    observed = np.isfinite(values)
+    assert np.array_equal(outcome.stored("sst")[observed], values[observed])
+
+
+def test_18_values_beyond_single_precision_are_refused(gappy, write_netcdf, fill, refuses):
+    values = gappy().astype(np.float64)
+    values[0, :2] = 1e40
+    path = write_netcdf(values, dtype="f8")
+    assert "sst holds 1e+40, beyond" in refuses(path)
+    assert fill(path, nodata=(1e40,)).counts[1] > 20
+
+
 def test_19_no_gaps_is_a_copy(gappy, write_netcdf, fill):
     values = np.nan_to_num(gappy(), nan=3.0)
     outcome = fill(write_netcdf(values))
