@@ -104,7 +104,7 @@ class CFSource:
             stored = self._stored(block, window, layer)
             packing = self.packings[block.file][name]
             self._tell(stored, packing, block.file, name)
-            self._refuse_beyond(stored, packing, block.file, name)
+            packing.refuse_beyond(stored, f"{self.paths[block.file]}: {name}")
             values[block.at], valid[block.at] = packing.decode(stored)
         for at, places in self._averaged(window):
             values[at], valid[at] = self._mean(places, window, layer)
@@ -261,17 +261,6 @@ class CFSource:
                 if message not in self._told:
                     self._told.add(message)
                     warnings.warn(message, StimputeWarning, stacklevel=3)
-
-    def _refuse_beyond(self, stored: Array, packing: Packing, file: int, name: str) -> None:
-        """Refuse observations that single precision cannot hold: as gaps they would be filled over."""
-        if stored.dtype != np.float64:
-            return
-        beyond = (np.abs(stored) > np.finfo(np.float32).max) & np.isfinite(stored) & packing.observed(stored)
-        if beyond.any():
-            raise InputError(
-                f"{self.paths[file]}: {name} holds {stored[beyond][0]:g}, beyond the largest number in single precision, in which "
-                "gaps are computed; if it means no data, say so with --nodata, else bring the values to another unit"
-            )
 
     # -- opening ------------------------------------------------------------------------------------------------
 

@@ -130,6 +130,8 @@ class GeoTiffSource:
             step = self.steps[window.time[0] + k]
             if step.band is not None:
                 self._note_infinity(step.band, stored)
+                label = f"{step.band.path}: band {step.band.index}"
+                step.band.packing.refuse_beyond(stored[~gap], label)
                 decoded, observed = step.band.packing.decode(np.where(gap, step.band.dtype.type(0), stored))
                 valid[k] = observed & ~gap
                 values[k] = np.where(valid[k], decoded, np.float32(0))

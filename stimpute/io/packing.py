@@ -99,6 +99,22 @@ class Packing:
                 missing |= _outside(numbers.astype(np.float64) * self.scale + self.offset, self.value_limits)
         return ~missing
 
+    def refuse_beyond(self, stored: Array, label: str) -> None:
+        """Refuse observations that single precision cannot hold: as gaps they would be filled over.
+
+        Raises
+        ------
+        InputError : naming ``label`` and the number.
+        """
+        if stored.dtype != np.float64:
+            return
+        beyond = (np.abs(stored) > np.finfo(np.float32).max) & self.observed(stored)
+        if beyond.any():
+            raise InputError(
+                f"{label} holds {stored[beyond][0]:g}, beyond the largest number in single precision, in which gaps are "
+                "computed; if it means no data, say so with --nodata, else bring the values to another unit"
+            )
+
     def decode(self, stored: Array) -> tuple[npt.NDArray[np.float32], BoolArray]:
         """Values (float32, 0 in gaps) and where they are observed.
 

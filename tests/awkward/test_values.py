@@ -302,6 +302,17 @@ def test_18_values_beyond_single_precision_are_refused(gappy, write_netcdf, fill
     assert fill(path, nodata=(1e40,)).counts[1] > 20
 
 
+def test_18_the_same_of_a_geotiff(tmp_path, refuses):
+    values = np.random.default_rng(0).normal(size=(6, 5, 4))
+    values[2, 1, 1], values[3, 2, 2] = np.nan, -1e40
+    path = tmp_path / "big.tif"
+    with rasterio.open(path, "w", driver="GTiff", height=5, width=4, count=6, dtype="float64", crs="EPSG:32631",
+                       transform=rasterio.Affine(9, 0, 5e5, 0, -9, 4e6), nodata=np.nan) as file:  # fmt: skip
+        file.write(values)
+        file.descriptions = tuple(f"2020-01-0{k + 1}" for k in range(6))
+    assert "band 4 holds -1e+40, beyond" in refuses(path)
+
+
 def test_19_no_gaps_is_a_copy(gappy, write_netcdf, fill):
     values = np.nan_to_num(gappy(), nan=3.0)
     outcome = fill(write_netcdf(values))
