@@ -296,7 +296,7 @@ def test_an_integer_raster_that_hides_its_nodata(tmp_path: Path) -> None:
         (np.array([1, np.nan, -99], "f4"), -99, (), [True, False, False]),
         (np.array([1, np.finfo("f4").min, 3], "f4"), -3.4e38, (), [True, False, True]),
         (np.array([1, np.float32(-3.4e38), 3], "f4"), float(np.finfo("f4").min), (), [True, False, True]),
-        (np.array([1, 1e300, -1e308], "f8"), -1e308, (), [True, False, False]),
+        (np.array([1, 1e300, -1e308], "f8"), -1e308, (1e300,), [True, False, False]),
         (np.array([1, 250, 255], "u1"), 255, (249, 250), [True, False, False]),
         (np.array([0, 1, 65535], "u2"), 0, (), [False, True, True]),
     ],
