@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from stimpute.io.cf_steps import Steps, arrange
 from stimpute.io.cf_time import short_labels
 from stimpute.io.covariates import Covariate
 from stimpute.io.options import ReadOptions
-from stimpute.io.packing import DEFAULT_FILLS, Packing, equals, packing_of
+from stimpute.io.packing import DEFAULT_FILLS, Packing, equals, packing_of, shared_packing
 from stimpute.io.raw import Array, RawFile, RawVariable
 from stimpute.protocols import Layer, Window
 from stimpute.stack import Stack
@@ -47,6 +48,7 @@ class CFSource:
     files : the raw files, in the order given.
     axes : dimensions of each chosen variable, per file.
     steps, selection : what of the files is kept, in which order.
+    packings : of each chosen variable, per file; ``shared``: the one its numbers are given in.
     domain : bool (y, x) or None, True inside the domain to fill.
     alterations : what the user asked to change in observed cells, for the history.
     warnings : texts of the warnings given while opening.
@@ -89,6 +91,8 @@ class CFSource:
         self.calendar = self.steps.calendar
         self.year_phase, self.day_phase = self.steps.year_phase, self.steps.day_phase
         self.packings = tuple({v: self._packing(f, v) for v in self.variables} for f in self.files)
+        self.shared = {v: shared_packing([p[v] for p in self.packings]) for v in self.variables}
+        self._refuse_different_units()
         self.layers = tuple(layer for v in self.variables for layer in self._layers(v))
         self.alterations = self.steps.altered + self._repackings()
         self.notes = tuple(self._missing_chunks())
@@ -121,7 +125,7 @@ class CFSource:
         )
 
     def read_stored(self, window: Window, layer: int = 0) -> Array:
-        """The stored numbers of a window, in the packing of the first file (see ``packing``)."""
+        """The stored numbers of a window, as ``packing`` says they are to be understood."""
         name = self.layers[layer].variable
         packing = self.packing(layer)
         gap = np.asarray(self.fill_number(layer)).astype(packing.dtype)  # as read: unsigned under _Unsigned
@@ -136,8 +140,8 @@ class CFSource:
         return out
 
     def packing(self, layer: int = 0) -> Packing:
-        """How the stored numbers of a layer are to be understood."""
-        return self.packings[0][self.layers[layer].variable]
+        """How the stored numbers of a layer are to be understood: as in the file, or as all files can be."""
+        return self.shared[self.layers[layer].variable]
 
     def fill_number(self, layer: int = 0) -> float | int:
         """The stored number of a gap: the one declared, or the default of its type."""
@@ -242,7 +246,7 @@ class CFSource:
     def _repacked(self, stored: Array, theirs: Packing, layer: int) -> Array:
         values, valid = theirs.decode64(stored)
         out = np.full(stored.shape, self.fill_number(layer), dtype=self.layers[layer].dtype)
-        out[valid] = self.packing(layer).encode(values[valid], self.layers[layer].name)
+        out[valid] = self.packing(layer).recode(values[valid], self.layers[layer].name)
         return out
 
     def _tell(self, stored: Array, packing: Packing, file: int, name: str) -> None:
@@ -295,6 +299,18 @@ class CFSource:
                     f"{self.paths[0]} and {file.path} lie on different grids ({difference}): they cannot be one stack"
                 )
 
+    def _refuse_different_units(self) -> None:
+        """Files that say they hold the same variable in different units, unless the user knows better."""
+        for name in self.variables:
+            said = [(f.path, f.variables[name].text("units")) for f in self.files]
+            stated = [(path, units) for path, units in said if units]
+            for path, units in stated[1:]:
+                if _plain_units(units) != _plain_units(stated[0][1]) and not self.options.force:
+                    raise InputError(
+                        f"{stated[0][0]} has {name} in {stated[0][1]}, {path} in {units}: bring them to one unit first, or say "
+                        "--force if it is one"
+                    )
+
     def _packing(self, file: RawFile, name: str) -> Packing:
         variable = file.variables[name]
         return packing_of(
@@ -320,12 +336,18 @@ class CFSource:
                     yield note
 
     def _repackings(self) -> tuple[str, ...]:
-        return tuple(
-            f"{name} of {Path(self.paths[i]).name} repacked like {Path(self.paths[0]).name}"
-            for i, packings in enumerate(self.packings)
-            for name in self.variables
-            if not packings[name].same_as(self.packings[0][name])
-        )
+        """What was done to stored numbers of files that differ in how they pack them."""
+        told = []
+        for name, shared in self.shared.items():
+            if not shared.same_as(self.packings[0][name]):
+                told.append(f"{name}: files of different packing decoded to {shared.dtype}")
+                continue
+            others = (i for i, p in enumerate(self.packings) if not p[name].same_as(shared))
+            told += [
+                f"{name} of {Path(self.paths[i]).name} repacked like {Path(self.paths[0]).name}"
+                for i in others
+            ]
+        return tuple(told)
 
     def _layers(self, name: str) -> Iterator[Layer]:
         first, axes = self.files[0], self.axes[0][name]
@@ -338,7 +360,7 @@ class CFSource:
                 variable=name,
                 index=index,
                 shape=shape,
-                dtype=packing.stored_dtype,
+                dtype=self.shared[name].stored_dtype,
                 units=variable.text("units"),
                 long_name=variable.text("long_name"),
                 standard_name=variable.text("standard_name"),
@@ -356,6 +378,18 @@ class CFSource:
                     value = f"{coordinate.read()[value]:g}"
                 parts.append(f"{_short(dim)}={value}")
         return f"[{','.join(parts)}]" if parts else ""
+
+
+def _plain_units(text: str) -> str:
+    """Units without case, blanks and the spellings of one thing.
+
+    >>> _plain_units("degrees_C") == _plain_units("degC"), _plain_units("K") == _plain_units("degC")
+    (True, False)
+    """
+    plain = re.sub(r"[\s_^*.]+", "", text.lower())
+    known = {"degreesc": "degc", "degreec": "degc", "celsius": "degc", "degreescelsius": "degc", "degreecelsius": "degc", "c": "degc",
+             "kelvin": "k", "degk": "k", "degreesk": "k", "percent": "%", "meter": "m", "metre": "m", "meters": "m", "metres": "m"}  # fmt: skip
+    return known.get(plain, plain)
 
 
 def _short(dim: str) -> str:

@@ -97,7 +97,7 @@ class _Named:
 
 
 def _packing(source: CFSource, name: str, options: SinkOptions) -> Packing:
-    packing = source.packings[0][name]
+    packing = source.shared[name]
     if options.dtype is not None:
         return packing.with_dtype(options.dtype)
     if source.needs_fill and packing.fill is None:

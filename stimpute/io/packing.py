@@ -176,7 +176,10 @@ class Packing:
         OutputError : an observed value would change: rounded to a whole number, cut to a limit, moved off the nodata.
         """
         if self.dtype.kind == "f":
-            return self.encode(values, name)
+            exact = np.asarray(values, dtype=np.float64)
+            stored = self.encode(values, name)
+            self._refuse_rounding(exact, stored.astype(np.float64), name)
+            return stored
         exact = (np.asarray(values, dtype=np.float64) - self.offset) / self.scale
         self._refuse_change(exact, np.rint(exact), name)
         stored = self.encode(values, name)
@@ -189,6 +192,16 @@ class Packing:
             was, becomes = (float(x[changed].flat[0]) * self.scale + self.offset for x in (exact, kept))
             raise OutputError(
                 f"{name}: the observed value {was:g} would become {becomes:g} as {self.dtype}; "
+                "choose a type that holds what was observed, such as --dtype float32"
+            )
+
+    def _refuse_rounding(self, exact: Array, kept: Array, name: str) -> None:
+        """Single precision is what the user asks for with float32; half precision is more than rounding."""
+        changed = np.abs(kept - exact) > 1e-6 * np.abs(exact) + float(np.finfo(np.float32).tiny)
+        if changed.any():
+            was, becomes = (float(x[changed].flat[0]) for x in (exact, kept))
+            raise OutputError(
+                f"{name}: the observed value {was:.8g} would become {becomes:.8g} as {self.dtype}; "
                 "choose a type that holds what was observed, such as --dtype float32"
             )
 
@@ -299,6 +312,19 @@ class Packing:
             self, dtype=wanted, stored_dtype=wanted, nodata=(fill,), fill=fill, undeclared_fill=None,
             stored_limits=(None, None), value_limits=self.decoded_limits,
         )  # fmt: skip
+
+
+def shared_packing(packings: Sequence[Packing]) -> Packing:
+    """A packing that the observed values of all can be given in, unchanged: the first, where the others differ from it in
+    nothing but what means missing; else floats.
+    """
+    first = packings[0]
+    same = {(p.dtype, p.stored_dtype, float(p.scale), float(p.offset)) for p in packings}
+    if len(same) == 1:
+        return first
+    wide = any(p.dtype.itemsize > (4 if p.dtype.kind == "f" else 2) for p in packings)
+    floats = first.with_dtype("float64" if wide else "float32")
+    return replace(floats, value_limits=(None, None))
 
 
 def equals(numbers: Array, code: float | int) -> BoolArray:

@@ -214,13 +214,50 @@ def test_files_of_one_stack_with_other_packing_and_units(write_netcdf, gappy, fi
         file["time"].units = "hours since 2020-01-04"
         file["time"][:] = [0, 24, 48]
     out = tmp_path / "out.nc"
-    fill_with(15.0, [b, a], out)  # the first file gives the packing
+    fill_with(15.0, [b, a], out)  # neither packing holds the numbers of both
     assert raw(out, "time").tolist() == [-72, -48, -24, 0, 24, 48]
     after, flag = raw(out, "sst"), raw(out, "sst_fill_flag")
-    np.testing.assert_allclose(after[flag == 0] * 0.02, values[flag == 0], atol=0.02)
-    np.testing.assert_array_equal(after[3:][flag[3:] == 0], raw(b, "sst")[flag[3:] == 0])
+    stored = np.concatenate([raw(a, "sst") * 0.01, raw(b, "sst") * 0.02])
+    np.testing.assert_array_equal(after[flag == 0], stored[flag == 0].astype(np.float32))
     with netCDF4.Dataset(out) as file:
-        assert "sst of a.nc repacked like b.nc" in file.history
+        assert "sst: files of different packing decoded to float32" in file.history
+        assert not {"scale_factor", "add_offset"} & set(file["sst"].ncattrs())
+
+
+def test_files_that_differ_in_their_fill_alone_keep_their_packing(write_netcdf, gappy, fill_with, tmp_path):
+    values = gappy()
+    a = write_netcdf(values[:3], "a.nc", dtype="i2", scale=0.01)
+    b = write_netcdf(values[3:], "b.nc", dtype="i2", scale=0.01)
+    with netCDF4.Dataset(b, "a") as file:
+        file["sst"].set_auto_maskandscale(False)
+        numbers = file["sst"][:]
+        file.renameVariable("sst", "old")
+        other = file.createVariable("sst", "i2", ("time", "lat", "lon"), fill_value=-1)
+        other.set_auto_maskandscale(False)
+        other.scale_factor = 0.01
+        other[:] = np.where(numbers == -9999, -1, numbers)
+        file["time"][:] = [3, 4, 5]
+    fill_with(15.0, [a, b], tmp_path / "out.nc", ReadOptions(variables=("sst",)))
+    assert raw(tmp_path / "out.nc", "sst").dtype == np.int16
+    assert "sst of b.nc repacked like a.nc" in netCDF4.Dataset(tmp_path / "out.nc").history
+
+
+def test_files_in_different_units_are_refused(write_netcdf, gappy):
+    a = write_netcdf(gappy(t=3), "a.nc", attributes={"units": "K"})
+    b = write_netcdf(gappy(t=3), "b.nc", times=[3, 4, 5], attributes={"units": "degC"})
+    with pytest.raises(InputError, match=r"a\.nc has sst in K, .*b\.nc in degC"):
+        open_source([a, b])
+    open_source([a, b], ReadOptions(force=True)).close()
+    with netCDF4.Dataset(b, "a") as file:
+        file["sst"].units = "kelvin"
+    open_source([a, b]).close()
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_half_precision_does_not_hold_what_was_observed(write_netcdf, gappy, fill_with, tmp_path, suffix):
+    path = write_netcdf(gappy())
+    with pytest.raises(OutputError, match=r"would become .* as float16"):
+        fill_with(15.0, path, tmp_path / f"out{suffix}", None, SinkOptions(dtype="float16"))
 
 
 def test_files_on_other_grids_are_named(write_netcdf, gappy):
