@@ -27,7 +27,7 @@ from stimpute.io.covariates import Covariate
 from stimpute.io.options import ReadOptions
 from stimpute.io.packing import DEFAULT_FILLS, Packing, equals, packing_of, shared_packing
 from stimpute.io.raw import Array, RawFile, RawVariable
-from stimpute.protocols import Layer, Window
+from stimpute.protocols import FILLED, FLAG_MEANINGS, Layer, Window
 from stimpute.stack import Stack
 
 
@@ -139,6 +139,29 @@ class CFSource:
             out[at][valid] = packing.encode(values[valid], name)
         return out
 
+    def filled_before(self, window: Window, layer: int = 0) -> npt.NDArray[np.bool_] | None:
+        """Which cells of a window an earlier run filled, by the flag it left; None where there is none."""
+        name = f"{self.layers[layer].variable}_fill_flag"
+        numbers = self.beside(name, window, layer) if self.is_fill_flag(name) else None
+        return None if numbers is None else numbers == FILLED
+
+    def is_fill_flag(self, name: str) -> bool:
+        """Whether the input has a flag of that name, as ``fill`` writes it beside a variable."""
+        flag = self.files[0].variables.get(name)
+        return flag is not None and flag.text("flag_meanings") == " ".join(FLAG_MEANINGS)
+
+    def beside(self, name: str, window: Window, layer: int = 0) -> Array | None:
+        """Stored numbers of another variable on the dimensions of a layer, 0 where no file holds them; None if it lies on others."""
+        owner = self.layers[layer].variable
+        if any(
+            name not in f.variables or f.variables[name].dims != f.variables[owner].dims for f in self.files
+        ):
+            return None
+        out = np.zeros(window.shape, dtype=self.files[0].variables[name].dtype)
+        for block in self._blocks(window):
+            out[block.at] = self._stored(block, window, layer, name)
+        return out
+
     def packing(self, layer: int = 0) -> Packing:
         """How the stored numbers of a layer are to be understood: as in the file, or as all files can be."""
         return self.shared[self.layers[layer].variable]
@@ -218,11 +241,11 @@ class CFSource:
             if len(self.steps.places[at]) > 1:
                 yield at - window.time[0], self.steps.places[at]
 
-    def _stored(self, block: Block, window: Window, layer: int) -> Array:
-        """(time, y, x) of one file, stored numbers."""
+    def _stored(self, block: Block, window: Window, layer: int, name: str | None = None) -> Array:
+        """(time, y, x) of one file, stored numbers; of a variable beside the layer's, if ``name`` says so."""
         described = self.layers[layer]
         axes = self.axes[block.file][described.variable]
-        variable = self.files[block.file].variables[described.variable]
+        variable = self.files[block.file].variables[name or described.variable]
         at = {axes.y: self.selection.rows[slice(*window.y)], axes.x: self.selection.cols[slice(*window.x)]}
         at |= {dim: np.array([described.index[_short(dim)]]) for dim in axes.extra}
         if axes.time is not None:

@@ -5,13 +5,14 @@ Built from a source; the NetCDF, Zarr and in-memory sinks each write it in their
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from stimpute.errors import OutputError
+from stimpute.errors import OutputError, StimputeWarning
 from stimpute.io.cf_source import CFSource
 from stimpute.io.layout_times import is_time_number, time_numbers
 from stimpute.io.options import SinkOptions
@@ -79,6 +80,14 @@ def layout_of(source: CFSource, options: SinkOptions) -> Layout:
     packings = {v: _packing(source, v, options) for v in source.variables}
     new = [n for v in source.variables for n in _new_variables(first.variables[v], dims, options)]
     replaced = {n.name for n in new}
+    for variable in new:
+        _refuse_replacing(source, variable)
+        if variable.role == "flag" and variable.name in first.variables:
+            warnings.warn(
+                f"{source.paths[0]}: {variable.name} marks values that an earlier run filled; they are taken as observed, and stay marked",
+                StimputeWarning,
+                stacklevel=3,
+            )
     kept = [
         _filled(source, v, dims, packings[v.name], [n.short for n in map(_Named, new) if n.of == v.name])
         if v.name in source.variables
@@ -87,6 +96,30 @@ def layout_of(source: CFSource, options: SinkOptions) -> Layout:
         if v.name not in replaced
     ]
     return Layout(dims, first.unlimited, first.groups, (*kept, *new), packings)
+
+
+_OURS = {"error": "standard error of ", "quantile": " quantile of ", "member": "members of "}
+
+
+def _refuse_replacing(source: CFSource, variable: OutVariable) -> None:
+    """A variable of the input that happens to bear the name of a new one is not given up for it.
+
+    Raises
+    ------
+    OutputError : it is none that an earlier run wrote.
+    """
+    there = source.files[0].variables.get(variable.name)
+    if there is None:
+        return
+    if variable.role == "flag":
+        ours = source.is_fill_flag(variable.name)
+    else:
+        ours = there.dims == variable.dims and _OURS[variable.role] in there.text("long_name")
+    if not ours:
+        raise OutputError(
+            f"{source.paths[0]}: has a variable {variable.name} of its own, which the output would need for {variable.attrs['long_name']}; "
+            "rename it, or leave out what it would be replaced by (--no-flags, --no-uncertainty, --quantiles)"
+        )
 
 
 class _Named:

@@ -78,12 +78,20 @@ def contents(
         )
     estimated = filled.flag == FILLED
     yield layout.of(name, "filled")[0], _numbers(source, layout, window, filled, layer)
+    before = source.filled_before(window, layer)
+    kept = None if before is None else before & (filled.flag == OBSERVED)
+
+    def with_kept(variable: OutVariable, new: Array) -> Array:
+        """What an earlier run said of the cells it filled stays."""
+        said = None if kept is None else source.beside(variable.name, window, layer)
+        return new if said is None or kept is None else np.where(kept, said.astype(new.dtype), new)
+
     for variable in layout.of(name, "flag"):
-        yield variable, filled.flag.astype(np.int8)
+        yield variable, with_kept(variable, filled.flag.astype(np.int8))
     for variable in layout.of(name, "error"):
-        yield variable, _where(estimated, filled.standard_error)
+        yield variable, with_kept(variable, _where(estimated, filled.standard_error))
     for variable in layout.of(name, "quantile"):
-        yield variable, _where(estimated, filled.quantiles.get(variable.level or 0.0))
+        yield variable, with_kept(variable, _where(estimated, filled.quantiles.get(variable.level or 0.0)))
     for variable in layout.of(name, "member"):
         for number, values in enumerate([] if filled.members is None else filled.members):
             yield replace(variable, member=number), _where(estimated, values)

@@ -112,6 +112,14 @@ def _runs(indices: Array) -> Iterator[tuple[slice, slice]]:
         yield slice(int(index[a]), int(index[b - 1]) + 1), slice(int(a), int(b))
 
 
+def holds_text(variable: RawVariable) -> bool:
+    """Whether a variable that holds no numbers holds text, not compounds or ragged cells; an empty one does."""
+    if variable.dtype.kind != "O":
+        return variable.dtype.kind in "SU"
+    first = np.asarray(variable.read(tuple(slice(0, 1) for _ in variable.shape))).ravel()
+    return not first.size or isinstance(first[0], str)
+
+
 @dataclass(eq=False)
 class RawFile:
     """A whole file, opened.

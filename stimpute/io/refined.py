@@ -22,7 +22,7 @@ from stimpute.io.layout import OutVariable, layout_of
 from stimpute.io.layout_copies import slabs
 from stimpute.io.options import ReadOptions, SinkOptions
 from stimpute.io.packing import packing_of
-from stimpute.io.raw import Array, Key, RawFile, RawVariable
+from stimpute.io.raw import Array, Key, RawFile, RawVariable, holds_text
 
 FloatArray = npt.NDArray[np.float64]
 _STORAGE_WORDS = (
@@ -90,8 +90,7 @@ class _Refining:
         """Whether a variable holds neither numbers nor text (compounds, ragged cells), which no other file can declare."""
         if variable.dtype.kind != "O" or variable.role != "copied":
             return False
-        first = np.asarray(self._raw(variable).read(tuple(slice(0, 1) for _ in variable.shape))).ravel()
-        return bool(first.size) and not isinstance(first[0], str)
+        return not holds_text(self._raw(variable))
 
     def _variable(self, variable: OutVariable) -> RawVariable | None:
         across = [d for d in variable.dims if d in (self.y, self.x)]

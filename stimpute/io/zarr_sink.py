@@ -16,13 +16,14 @@ import numpy as np
 import zarr
 from zarr.errors import ZarrUserWarning
 
-from stimpute.errors import OutputError, UsageError
+from stimpute.errors import OutputError, StimputeWarning, UsageError
 from stimpute.io.atomic import AtomicTarget
 from stimpute.io.cf_source import CFSource
 from stimpute.io.layout import Layout, OutVariable, history_line, layout_of
 from stimpute.io.layout_copies import slabs
 from stimpute.io.layout_windows import arranged, chunk_of, contents, placements
 from stimpute.io.options import SinkOptions
+from stimpute.io.raw import holds_text
 from stimpute.protocols import Filled, Window
 
 _CHUNK_CELLS = 1 << 20
@@ -109,10 +110,29 @@ class ZarrSink:
         for name, attrs in self.layout.groups.items():
             group = self._root.require_group(name) if name else self._root
             group.attrs.put(_json(attrs))
-        return {v.name: self._create(v) for v in self.layout.variables if v.dtype.kind in "iufbcSU"}
+        kept = [v for v in self.layout.variables if self._can_hold(v)]
+        lost = [v.name for v in self.layout.variables if v not in kept]
+        if lost:
+            warnings.warn(
+                f"{self.source.paths[0]}: {', '.join(lost)} hold values of types that Zarr does not know; left out",
+                StimputeWarning,
+                stacklevel=3,
+            )
+        return {v.name: self._create(v) for v in kept}
+
+    def _can_hold(self, variable: OutVariable) -> bool:
+        """Numbers and text."""
+        return variable.dtype.kind in "iufbcSU" or holds_text(self.source.files[0].variables[variable.of])
 
     def _create(self, variable: OutVariable) -> Any:
         settings = self._settings(variable)
+        dtype: Any = str if variable.dtype.kind == "O" else variable.dtype
+        if dtype is str:  # fill, codec and filters are those of text
+            settings = {
+                k: v
+                for k, v in settings.items()
+                if k in ("chunks", "chunk_key_encoding", "compressors", "order")
+            } | {"fill_value": ""}
         dims = [d.rpartition("/")[2] for d in variable.dims]
         attrs = _json({k: v for k, v in variable.attrs.items() if k != "_FillValue"})
         declared = variable.attrs.get("_FillValue")
@@ -127,7 +147,7 @@ class ZarrSink:
         parent, _, short = variable.name.rpartition("/")
         group = self._root.require_group(parent) if parent else self._root
         return group.create_array(
-            short, shape=variable.shape, dtype=variable.dtype, attributes=attrs, overwrite=True, **settings
+            short, shape=variable.shape, dtype=dtype, attributes=attrs, overwrite=True, **settings
         )
 
     def _settings(self, variable: OutVariable) -> dict[str, Any]:
@@ -146,9 +166,15 @@ class ZarrSink:
         else:
             settings["shards"] = array.shards
             settings["chunk_key_encoding"] = array.metadata.chunk_key_encoding
-        if variable.dtype == np.dtype(array.dtype).newbyteorder("=") and variable.role in (
-            "copied",
-            "filled",
+        numbers = array.dtype.kind in "iufbcSU"
+        if (
+            numbers
+            and variable.dtype == np.dtype(array.dtype).newbyteorder("=")
+            and variable.role
+            in (
+                "copied",
+                "filled",
+            )
         ):
             settings["filters"], settings["fill_value"] = array.filters, array.fill_value
             if array.metadata.zarr_format == 3:

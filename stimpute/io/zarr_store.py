@@ -92,7 +92,8 @@ def _raw_variable(path: str | Path, name: str, array: Any) -> RawVariable:
 
     def load(key: Key) -> Array:
         try:
-            return np.asarray(array[key] if key else array[...])
+            data = np.asarray(array[key] if key else array[...])
+            return data if data.dtype.kind != "T" else data.astype(object)  # text of any length
         except MemoryError:
             raise
         except Exception as error:  # whatever a codec makes of damaged bytes

@@ -242,6 +242,36 @@ def test_files_that_differ_in_their_fill_alone_keep_their_packing(write_netcdf, 
     assert "sst of b.nc repacked like a.nc" in netCDF4.Dataset(tmp_path / "out.nc").history
 
 
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_what_an_earlier_run_filled_stays_marked(write_netcdf, gappy, fill_with, tmp_path, suffix):
+    """The first row is refused by the first run, and filled by the second, without ``fill_with``."""
+    path, first, second = write_netcdf(gappy()), tmp_path / f"first{suffix}", tmp_path / f"second{suffix}"
+    fill_with(15.0, path, first)
+    with pytest.warns(StimputeWarning, match="sst_fill_flag marks values that an earlier run filled"):
+        done = fill_with(16.0, first, second, None, SinkOptions(quantiles=(0.1,)))
+    assert done
+    with open_source(first) as a, open_source(second) as b:
+        window = Window.whole(a.layers[0].shape)
+        before, after = a.filled_before(window), b.filled_before(window)
+        assert before is not None
+        assert before.any()
+        assert np.array_equal(after, before)
+        errors = [s.beside("sst_standard_error", window) for s in (a, b)]
+    assert (errors[0][before] == 0.5).all()
+    assert (errors[1][before] == 0.5).all()
+    assert verify(first, second).identical
+
+
+def test_a_variable_of_the_users_is_not_replaced(write_netcdf, gappy, fill_with, tmp_path):
+    path = write_netcdf(gappy())
+    with netCDF4.Dataset(path, "a") as file:
+        file.createVariable("sst_q10", "f4", ("time",))[:] = 1
+    with pytest.raises(OutputError, match="sst_q10 of its own"):
+        fill_with(16.0, path, tmp_path / "out.nc", None, SinkOptions(quantiles=(0.1,)))
+    fill_with(16.0, path, tmp_path / "out.nc", None, SinkOptions())
+    assert netCDF4.Dataset(tmp_path / "out.nc")["sst_q10"].dimensions == ("time",)
+
+
 def test_files_in_different_units_are_refused(write_netcdf, gappy):
     a = write_netcdf(gappy(t=3), "a.nc", attributes={"units": "K"})
     b = write_netcdf(gappy(t=3), "b.nc", times=[3, 4, 5], attributes={"units": "degC"})

@@ -148,3 +148,26 @@ def test_arrays_without_dimension_names_do_not_share_any(tmp_path, gappy, fill_w
     assert verify([tmp_path / "in.zarr"], tmp_path / "out.zarr").differences == ()
     with xr.open_zarr(tmp_path / "out.zarr", consolidated=False) as out:
         assert out.weights.dims == ("weights_dim_0",)
+
+
+@pytest.mark.parametrize("version", [2, 3, "nc"])
+def test_text_of_any_length_is_kept(tmp_path, fill_with, version):
+    values = np.where(np.random.default_rng(0).random((4, 3, 5)) < 0.3, np.nan, 1.0).astype(np.float32)
+    times = np.arange("2020-01-01", "2020-01-05", dtype="M8[D]").astype("M8[ns]")
+    coords = {
+        "time": times,
+        "lat": ("lat", np.arange(3.0), {"units": "degrees_north"}),
+        "lon": ("lon", np.arange(5.0), {"units": "degrees_east"}),
+    }
+    names = np.array(["a", "longer", "b", "c"], dtype=object)
+    given = xr.Dataset({"v": (("time", "lat", "lon"), values), "names": ("time", names)}, coords)
+    path = tmp_path / ("in.nc" if version == "nc" else "in.zarr")
+    if version == "nc":
+        given.to_netcdf(path)
+    else:
+        given.to_zarr(path, zarr_format=version, consolidated=version == 2)
+    fill_with(7.0, path, tmp_path / "out.zarr")
+    assert (
+        xr.open_zarr(tmp_path / "out.zarr", consolidated=version != 3).names.values.tolist() == names.tolist()
+    )
+    assert verify(path, tmp_path / "out.zarr").identical

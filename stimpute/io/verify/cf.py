@@ -16,6 +16,7 @@ from stimpute.io.verify.cells import Encoding, Rules, blocks, compare, count_fla
 from stimpute.io.verify.declared import Declared
 from stimpute.io.verify.raw import Array, Index, RawArray, RawFile, open_raw
 from stimpute.io.verify.report import Ledger
+from stimpute.protocols import FILLED, OBSERVED
 
 FLAG_SUFFIX = "_fill_flag"
 NOWHERE, DROPPED = -1, -2  # not in the output; or left out by --dedupe
@@ -165,7 +166,8 @@ class _Comparison:
             if twin is None:
                 self.ledger.differ(f"variable {name}: absent from the output")
                 continue
-            self.variable(array, twin)
+            if not self._written_again(name):
+                self.variable(array, twin)
         for name in self.after.arrays:
             own = any(f"{suffix}" in name or "_q" in name for suffix in OWN_SUFFIXES)
             if name not in self.before.arrays and not own:
@@ -251,7 +253,7 @@ class _Comparison:
         target = self._is_target(a)
         what = f"variable {a.name}"
         self.ledger.expect(f"{what}, dimensions", a.dims, b.dims)
-        may_change = self.declared.dtype or self.later if target else self._to_classic(a, b)
+        may_change = self.declared.dtype or self.later if target else self._stored_otherwise(a, b)
         self.ledger.expect(f"{what}, dtype", a.dtype, b.dtype, may_change)
         if not self.later:
             self.attributes(f"{what}, attribute ", a.attributes, b.attributes, target and self.declared.dtype)
@@ -270,16 +272,22 @@ class _Comparison:
         if target:
             self.targets.add(a.name)
             self.filled(a, b)
-        elif self._to_classic(a, b):
+        elif self._stored_otherwise(a, b):
             self.untouched(a, b, by_value=True)
         elif a.dtype != b.dtype or moves or a.name in self.turned or (self.later and not self._own(a)):
             return
         else:
             self.untouched(a, b)
 
-    def _to_classic(self, a: RawArray, b: RawArray) -> bool:
-        """Whether integers that NetCDF-3 does not know were stored as others, on request (``--of NetCDF3``)."""
-        numbers = "string" not in (a.dtype, b.dtype) and np.dtype(a.dtype).kind in "iu"
+    def _stored_otherwise(self, a: RawArray, b: RawArray) -> bool:
+        """Whether a type that the other format does not know was stored as another that means the same.
+
+        Text of fixed and of any length, truth values as bytes; integers that NetCDF-3 does not know, on request (``--of NetCDF3``).
+        """
+        kinds = ["O" if x.dtype == "string" else np.dtype(x.dtype).kind for x in (a, b)]
+        if self.converted and a.dtype != b.dtype and (set(kinds) <= {"O", "U", "S"} or kinds == ["b", "i"]):
+            return True
+        numbers = "O" not in kinds and kinds[0] in "iu"
         return numbers and a.dtype != b.dtype and self.declared.format and "NETCDF3" in str(self.after.kind)
 
     def _own(self, a: RawArray) -> bool:
@@ -294,11 +302,21 @@ class _Comparison:
                 return self.maps.get(full)
             prefix = prefix.rpartition("/")[0]
 
+    def _written_again(self, name: str) -> bool:
+        """Whether a variable is the flag, error or quantile of one that was filled before and was filled again."""
+        owners = (n for n in self.before.arrays if name != n and name.startswith(f"{n}_"))
+        return any(
+            f"{n}{FLAG_SUFFIX}" in self.before.arrays and f"{n}{FLAG_SUFFIX}" in self.after.arrays and self._is_target(self.before.arrays[n])
+            for n in owners
+            if name.removeprefix(n).startswith((FLAG_SUFFIX, "_standard_error", "_q"))
+        )  # fmt: skip
+
     def _is_target(self, a: RawArray) -> bool:
         if self.variables:
             return a.name in self.variables
         if a.name + FLAG_SUFFIX in self.after.arrays:
-            return a.name + FLAG_SUFFIX not in self.before.arrays
+            again = not self.declared.var or a.name in self.declared.var
+            return again or a.name + FLAG_SUFFIX not in self.before.arrays
         if any(name.endswith(FLAG_SUFFIX) for name in self.after.arrays):
             return False
         numeric = a.dtype != "string" and np.dtype(a.dtype).kind in "iuf"
@@ -310,10 +328,15 @@ class _Comparison:
         before = Encoding.from_cf(np.dtype(a.dtype), a.attributes, self.nodata, self.before.is_netcdf)
         after = Encoding.from_cf(np.dtype(b.dtype), b.attributes, codes, self.after.is_netcdf)
         rules = Rules(a.name, before, after, self.declared.qc)
-        flag = self.after.arrays.get(a.name + FLAG_SUFFIX)
+        flag, earlier = (f.arrays.get(a.name + FLAG_SUFFIX) for f in (self.after, self.before))
         for part in self._parts(a):
             claimed = None if flag is None else flag.read(part.where)
             old, new = part.cut(a), b.read(part.where)
+            if claimed is not None and earlier is not None and earlier.dims == a.dims:
+                known = before.observed(old) & (
+                    part.cut(earlier) == FILLED
+                )  # by an earlier run: as good as observed
+                claimed = np.where(known & (claimed == FILLED), np.int8(OBSERVED), claimed)
             compare(self.ledger, rules, old, new, claimed, part.place, altered=part.altered)
 
     def untouched(self, a: RawArray, b: RawArray, by_value: bool = False) -> None:

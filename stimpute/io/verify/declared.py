@@ -5,6 +5,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+DECODED = (
+    "files of different packing decoded"  # an alteration that no option asks for: one output of several files
+)
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -17,7 +21,7 @@ class Declared:
     var: tuple[str, ...] = ()
     nodata: tuple[float, ...] = ()
     dedupe: str | None = None
-    dtype: bool = False
+    dtype: bool = False  # or decoded, because files differ
     qc: bool = False
     regular: bool = False
     window: bool = False  # --bbox or --time: the output is a part
@@ -36,7 +40,7 @@ class Declared:
             var=tuple(name for name in values.get("var", []) if name != "all"),
             nodata=tuple(float(v) for v in values.get("nodata", []) if _is_number(v)),
             dedupe=next(iter(values.get("dedupe", [])), None),
-            dtype="dtype" in values,
+            dtype="dtype" in values or any(DECODED in line for line in lines),
             qc="qc" in values,
             regular="regular" in values,
             window="bbox" in values or "time" in values,

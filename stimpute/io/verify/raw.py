@@ -221,14 +221,15 @@ def _zarr_array(name: str, array: Any) -> RawArray:
     }
 
     def read(index: Index) -> Array:
-        return np.asarray(array.oindex[index]) if array.ndim else np.asarray(array[...])
+        data = np.asarray(array.oindex[index]) if array.ndim else np.asarray(array[...])
+        return data if data.dtype.kind != "T" else data.astype(object)
 
     dtype = np.dtype(array.dtype)
     return RawArray(
         name,
         dims,
         tuple(array.shape),
-        dtype.str if dtype.kind != "O" else "string",
+        "string" if dtype.kind in "OT" else dtype.str,
         attributes,
         array.chunks,
         layout,
