@@ -127,12 +127,9 @@ class ZarrSink:
     def _create(self, variable: OutVariable) -> Any:
         settings = self._settings(variable)
         dtype: Any = str if variable.dtype.kind == "O" else variable.dtype
-        if dtype is str:  # fill, codec and filters are those of text
-            settings = {
-                k: v
-                for k, v in settings.items()
-                if k in ("chunks", "chunk_key_encoding", "compressors", "order")
-            } | {"fill_value": ""}
+        if dtype is str:  # filters are those of text
+            kept = ("chunks", "chunk_key_encoding", "compressors", "order", "fill_value")
+            settings = {"fill_value": "", **{k: v for k, v in settings.items() if k in kept}}
         dims = [d.rpartition("/")[2] for d in variable.dims]
         attrs = _json({k: v for k, v in variable.attrs.items() if k != "_FillValue"})
         declared = variable.attrs.get("_FillValue")
@@ -167,6 +164,8 @@ class ZarrSink:
             settings["shards"] = array.shards
             settings["chunk_key_encoding"] = array.metadata.chunk_key_encoding
         numbers = array.dtype.kind in "iufbcSU"
+        if not numbers:
+            settings["fill_value"] = array.fill_value
         if (
             numbers
             and variable.dtype == np.dtype(array.dtype).newbyteorder("=")

@@ -332,6 +332,7 @@ def test_values_the_packing_cannot_hold(write_netcdf, gappy, fill_with, tmp_path
         assert "scale_factor" not in file["sst"].ncattrs()
 
 
+@pytest.mark.filterwarnings("ignore:.*an earlier run filled")
 def test_options_of_the_output(write_netcdf, gappy, fill_with, tmp_path):
     path = write_netcdf(gappy())
     fill_with(1.0, path, tmp_path / "bare.nc", None, SinkOptions(flags=False, uncertainty=False))

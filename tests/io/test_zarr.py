@@ -82,6 +82,7 @@ def test_zero_as_fill_value_leaves_zeros_alone(tmp_path):
     assert (stack.values[2] == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*an earlier run filled")
 def test_netcdf_to_zarr_and_back_keeps_numbers(write_netcdf, gappy, fill_with, tmp_path):
     path = write_netcdf(gappy(), dtype="i2", scale=0.01)
     fill_with(11.0, path, tmp_path / "out.zarr", None, SinkOptions(creation={"ZARR_FORMAT": "3"}))
