@@ -391,8 +391,11 @@ def _simulated(
 def _method(options: FillKeywords) -> Any:
     from stimpute.inference.methods import open_method
 
+    name = options.get("method", "st")
+    if options.get("covariate") and name != "st":
+        raise UsageError(f"--covariate: method {name} hears of none; leave them out or use --method st")
     return open_method(
-        options.get("method", "st"), options.get("model"), options.get("device", "auto"),
+        name, options.get("model"), options.get("device", "auto"),
         options.get("precision", "fp32"), options.get("threads"), options.get("fast", False),
     )  # fmt: skip
 

@@ -238,7 +238,7 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
         suffix = None if wanted.startswith(source.format) else _STREAMED[wanted].removesuffix(".zip")
         return FolderSink(
             out,
-            _as_cf(source),
+            _as_cf(source, one_each=True),
             lambda path, part: _file_sink(path, part, options, wanted),
             suffix=suffix,
             overwrite=options.overwrite,
@@ -265,12 +265,12 @@ def is_folder_output(out: str | Path, wanted: str | None = None) -> bool:
     return str(out).endswith("/") or (not target.suffix and wanted != "Zarr")
 
 
-def _as_cf(source: Any) -> Any:
+def _as_cf(source: Any, *, one_each: bool = False) -> Any:
     if source.format != "GeoTIFF":
         return source
-    from stimpute.io.geotiff_as_cf import as_cf
+    from stimpute.io.geotiff_as_cf import as_cf, as_cf_files
 
-    return as_cf(source)
+    return as_cf_files(source) if one_each and len(source.headers) > 1 else as_cf(source)
 
 
 def _as_geotiff(source: Any) -> Any:

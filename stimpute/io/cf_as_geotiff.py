@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from stimpute.errors import OutputError, StimputeWarning
 from stimpute.io.cf_grid import crs_of
 from stimpute.io.cf_select import grid_units_in_crs
 from stimpute.io.cf_source import CFSource
+from stimpute.io.folder_sink import file_names
 from stimpute.io.geotiff_grid import SAME_CELLS, transform_difference
 from stimpute.io.geotiff_layout import BandLayout, FileLayout, creation_profile, is_folder_output
 from stimpute.io.options import SinkOptions
@@ -78,6 +80,8 @@ class TiffView:
                     replace(whole, name=name, bands=(band,))
                     for name, band in zip(self.source.step_names, whole.bands, strict=True)
                 )
+            if len(self.source.files) > 1:
+                return self._one_each(stems, options)
             if len(stems) == 1:
                 stems = [Path(str(self.source.files[0].path)).stem]
             return tuple(self._file(i, f"{stem}.tif", options) for i, stem in enumerate(stems))
@@ -88,6 +92,28 @@ class TiffView:
                 "gets one file per layer, or choose one with --var"
             )
         return (self._file(0, Path(out).name, options),)
+
+    def _one_each(self, layers: Sequence[str], options: SinkOptions) -> tuple[FileLayout, ...]:
+        """One file for each input and layer.
+
+        Raises
+        ------
+        OutputError : steps that belong to no single file; equal names.
+        """
+        places = self.source.steps.places
+        if any(len(p) != 1 for p in places):
+            raise OutputError(
+                f"{self.paths[0]}: --dedupe and --regular change the steps; name one output file instead of a folder"
+            )
+        stems = [Path(name).stem for name in file_names([f.path for f in self.source.files], ".tif")]
+        files = []
+        for number, layer in enumerate(layers):
+            whole = self._file(number, "", options)
+            for file, stem in enumerate(stems):
+                bands = tuple(b for b in whole.bands if places[b.step][0][0] == file)
+                name = f"{stem}.tif" if len(layers) == 1 else f"{stem}_{layer}.tif"
+                files += [replace(whole, name=name, bands=bands)] if bands else []
+        return tuple(files)
 
     def _file(self, number: int, name: str, options: SinkOptions) -> FileLayout:
         layer = self.layers[number]

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,9 @@ def _covariates(
             other.close()
 
     try:
-        names = []
+        names: list[str] = []
         for layer in other.layers:
-            name = (
-                layer.name
-                if layer.name not in taken
-                else f"{Path(split_variable(text)[0]).stem}_{layer.name}"
-            )
+            name = _free_name(layer.name, Path(split_variable(text)[0]), taken | set(names))
             names.append(name)
         return [
             Covariate(
@@ -127,6 +124,18 @@ def _covariates(
     except BaseException:
         other.close()
         raise
+
+
+def _free_name(name: str, path: Path, taken: set[str]) -> str:
+    """A covariate's name; with that of its file, of its folder, or a number where it is taken.
+
+    >>> _free_name("c", Path("lag1/rain.nc"), {"c", "rain_c"}), _free_name("c", Path("rain.nc"), {"c", "rain_c"})
+    ('lag1_rain_c', 'c_3')
+    """
+    folder = f"{path.parent.name}_" if path.parent.name else ""
+    numbered = (f"{name}_{n}" for n in count(len(taken) + 1))
+    choices = (name, f"{path.stem}_{name}", *([f"{folder}{path.stem}_{name}"] if folder else []))
+    return next(n for n in chain(choices, numbered) if n not in taken)
 
 
 def _domain(text: str, source: Any, opened: Callable[[str, ReadOptions], Any]) -> npt.NDArray[np.bool_]:
@@ -161,8 +170,8 @@ def archive_on(source: Any, text: str, opened: Callable[[str, ReadOptions], Any]
             raise InputError(f"{label}: several layers ({', '.join(names)}); choose one with PATH:VAR")
         number = names.index(wanted) if wanted in names else 0
         reader = _Reader(source, other, number, label, matched=False)
-        count = len(other.times)
-        steps = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
+        length = len(other.times)
+        steps = np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(np.intp))
         values = np.stack(
             reader.fields(steps, slice(0, source.grid.shape[0]), slice(0, source.grid.shape[1]))
         )
@@ -250,15 +259,27 @@ class _Reader:
         box = places.box(2 + int(self.coarsening), self.other.grid.shape)
         if box is None:
             return [np.full(places.rows.shape, np.nan, dtype=np.float32) for _ in steps]
-        rows, cols = places.rows - box[0].start, places.cols - box[1].start
+        around = self._around(places.cols, 2 + int(self.coarsening))
+        box = (box[0], slice(0, self.other.grid.shape[1])) if around else box
+        rows, cols = places.rows - box[0].start, places.cols - box[1].start + around
         return [
-            sample(self._stored(step, *box), rows, cols, nearest=self.nearest, coarsening=self.coarsening)[0]
+            sample(
+                self._stored(step, *box, around), rows, cols, nearest=self.nearest, coarsening=self.coarsening
+            )[0]
             for step in steps
         ]
 
-    def _stored(self, step: int, y: slice, x: slice) -> Float32Array:
+    def _around(self, cols: FloatArray, margin: int) -> int:
+        """How many columns to lay on beyond both ends of a grid that goes round the globe; none away from its seam."""
+        width = self.other.grid.shape[1]
+        inside = cols[np.isfinite(cols)]
+        near = inside.size > 0 and (inside.min() < margin or inside.max() > width - 1 - margin)
+        return min(margin, width) if self.other.grid.wraps and near else 0
+
+    def _stored(self, step: int, y: slice, x: slice, around: int = 0) -> Float32Array:
         window = Window((int(step), int(step) + 1), (y.start, y.stop), (x.start, x.stop))
-        return np.asarray(self.other.read(window, self.layer).with_nan())
+        field = np.asarray(self.other.read(window, self.layer).with_nan())
+        return np.pad(field, ((0, 0), (0, 0), (around, around)), mode="wrap") if around else field
 
 
 def _categories(other: Any, layer: int) -> bool:

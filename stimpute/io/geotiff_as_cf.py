@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cftime
@@ -15,7 +15,7 @@ import numpy as np
 import pyproj
 from rasterio.transform import Affine
 
-from stimpute.errors import StimputeWarning
+from stimpute.errors import OutputError, StimputeWarning
 from stimpute.io.cf_source import CFSource
 from stimpute.io.cf_time import parse_label
 from stimpute.io.geotiff_bands import HISTORY_TAG
@@ -36,10 +36,33 @@ def as_cf(source: GeoTiffSource) -> CFSource:
     Stored numbers and packing stay where all bands share them and gaps have a number of their own; otherwise the
     variable is decoded to floats, which is recorded as an alteration.
     """
-    raw = raw_file(source)
+    return _converted(source, [raw_file(source)])
+
+
+def as_cf_files(source: GeoTiffSource) -> CFSource:
+    """The same with one file for each GeoTIFF, for outputs that are one file per input.
+
+    Raises
+    ------
+    OutputError : steps that no single file holds (inserted or merged ones).
+    """
+    members: dict[int, list[int]] = {}
+    for step, stored in enumerate(source.steps):
+        if len(stored.files) != 1:
+            raise OutputError(
+                f"{source.paths[0]}: --dedupe and --regular change the steps; name one output file instead of a folder"
+            )
+        members.setdefault(stored.files[0], []).append(step)
+    ordered = sorted(members)
+    converted = _converted(source, [raw_file(source, members[file]) for file in ordered])
+    converted.paths = tuple(source.headers[file].path for file in ordered)
+    return converted
+
+
+def _converted(source: GeoTiffSource, raws: Sequence[RawFile]) -> CFSource:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StimputeWarning)
-        converted = CFSource([raw], ReadOptions(wrap=source.options.wrap))
+        converted = CFSource(raws, ReadOptions(wrap=source.options.wrap))
     converted.paths, converted.warnings = source.paths, source.warnings
     converted.domain, converted.covariates = source.domain, source.covariates
     unpacked = () if _common_packing(source) else ("files of different packing decoded to floats",)
@@ -47,17 +70,23 @@ def as_cf(source: GeoTiffSource) -> CFSource:
     return converted
 
 
-def raw_file(source: GeoTiffSource) -> RawFile:
-    """The file that a GeoTIFF stack would be if it were NetCDF: dimensions, coordinates, grid mapping, lazy values."""
+def raw_file(source: GeoTiffSource, steps: Sequence[int] | None = None) -> RawFile:
+    """The file that a GeoTIFF stack, or ``steps`` of one of its files, would be if it were NetCDF.
+
+    Dimensions, coordinates, grid mapping, lazy values.
+    """
+    chosen = list(range(len(source.steps))) if steps is None else list(steps)
     geographic = bool(source.headers[0].crs) and bool(source.headers[0].crs.is_geographic)
     names = ("lat", "lon") if geographic else ("y", "x")
-    nt, ny, nx = source.layers[0].shape
-    variables = [_time(source), *_coordinates(source, names), _mapping(source), _values(source, names)]
+    _, ny, nx = source.layers[0].shape
+    variables = [
+        _time(source, chosen), *_coordinates(source, names), _mapping(source), _values(source, names, chosen)
+    ]  # fmt: skip
     return RawFile(
-        path=source.paths[0],
+        path=source.paths[0] if steps is None else source.headers[source.steps[chosen[0]].files[0]].path,
         format="GeoTIFF",
         variant="",
-        dims={"time": nt, names[0]: ny, names[1]: nx},
+        dims={"time": len(chosen), names[0]: ny, names[1]: nx},
         variables={v.name: v for v in variables if v is not None},
         groups={"": {"Conventions": "CF-1.8", **_global_attributes(source)}},
         native=None,
@@ -65,9 +94,9 @@ def raw_file(source: GeoTiffSource) -> RawFile:
     )
 
 
-def _time(source: GeoTiffSource) -> RawVariable:
+def _time(source: GeoTiffSource, steps: Sequence[int]) -> RawVariable:
     """Days, or seconds where steps are not at midnight, since 1970."""
-    dates = [parse_label(label, "time", source.calendar) for label in source.time_labels]
+    dates = [parse_label(source.time_labels[step], "time", source.calendar) for step in steps]
     whole_days = all("T" not in label for label in source.time_labels)
     units = "days since 1970-01-01" if whole_days else "seconds since 1970-01-01 00:00:00"
     numbers = np.asarray(cftime.date2num(dates, units, calendar=source.calendar))
@@ -147,14 +176,25 @@ def _cf_parameters(wkt: str) -> dict[str, Any]:
     }
 
 
-def _values(source: GeoTiffSource, names: tuple[str, str]) -> RawVariable:
+def _values(source: GeoTiffSource, names: tuple[str, str], steps: Sequence[int]) -> RawVariable:
     layer = source.layers[0]
     packing = _common_packing(source)
     dtype = packing.dtype if packing is not None else _float_for(layer.dtype)
 
+    shape = (len(steps), *layer.shape[1:])
+
     def load(key: Key) -> Array:
-        window = Window(*(_range(k, n) for k, n in zip(key or (slice(None),) * 3, layer.shape)))
-        return _native(source, window, packing) if packing is not None else _decoded(source, window, dtype)
+        wanted, y, x = key or (slice(None),) * 3
+        rows, cols = _range(y, shape[1]), _range(x, shape[2])
+        asked = list(steps)[wanted]
+        runs = [(k, k + 1) for k in asked] if asked != list(range(*_ends(asked))) else [_ends(asked)]
+        windows = [Window(run, rows, cols) for run in runs]
+        return np.concatenate(
+            [
+                _native(source, w, packing) if packing is not None else _decoded(source, w, dtype)
+                for w in windows
+            ]
+        )
 
     attrs: dict[str, Any] = {}
     if packing is None:
@@ -167,7 +207,7 @@ def _values(source: GeoTiffSource, names: tuple[str, str]) -> RawVariable:
         attrs["grid_mapping"] = _MAPPING
     two = [v.name for v in _coordinates(source, names) if len(v.dims) == 2]
     attrs |= {"coordinates": " ".join(two)} if two else {}
-    return RawVariable(layer.variable, ("time", *names), layer.shape, dtype, attrs, load)
+    return RawVariable(layer.variable, ("time", *names), shape, dtype, attrs, load)
 
 
 def _common_packing(source: GeoTiffSource) -> Packing | None:
@@ -236,6 +276,10 @@ def _constant(name: str, dims: tuple[str, ...], values: Array, attrs: Mapping[st
 def _range(key: slice, length: int) -> tuple[int, int]:
     start, stop, _ = key.indices(length)
     return start, stop
+
+
+def _ends(steps: Sequence[int]) -> tuple[int, int]:
+    return (steps[0], steps[-1] + 1) if steps else (0, 0)
 
 
 def _float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -80,6 +80,14 @@ def layout_of(source: CFSource, options: SinkOptions) -> Layout:
     packings = {v: _packing(source, v, options) for v in source.variables}
     new = [n for v in source.variables for n in _new_variables(first.variables[v], dims, options)]
     replaced = {n.name for n in new}
+    later = {n: f.path for f in source.files[:0:-1] for n in f.variables if n not in first.variables}
+    if later:
+        path = next(iter(later.values()))
+        warnings.warn(
+            f"{path}: {', '.join(later)} {'is' if len(later) == 1 else 'are'} not in {first.path}; left out of the merged output",
+            StimputeWarning,
+            stacklevel=3,
+        )
     for variable in new:
         _refuse_replacing(source, variable)
         if variable.role == "flag" and variable.name in first.variables:

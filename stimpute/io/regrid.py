@@ -106,7 +106,7 @@ def _cell(axis: FloatArray) -> float:
 
 
 def _fractional(values: FloatArray, axis: FloatArray, *, wraps: bool = False) -> FloatArray:
-    """Index of values along a monotonic axis; NaN more than half a cell outside it."""
+    """Index of values along a monotonic axis; NaN more than half a cell outside it, unless it ``wraps``."""
     if axis.size == 1:
         return np.where(np.isfinite(values), 0.0, np.nan)
     ascending = axis[-1] > axis[0]
@@ -114,8 +114,9 @@ def _fractional(values: FloatArray, axis: FloatArray, *, wraps: bool = False) ->
     index = np.interp(values, ordered, np.arange(axis.size, dtype=np.float64))
     half = 0.5 * _cell(axis) * (1 + 1e-6)
     outside = (values < ordered[0] - half) | (values > ordered[-1] + half) | ~np.isfinite(values)
-    if wraps:
-        outside = ~np.isfinite(values)
+    if wraps:  # on between the last and the first, as fractions of a step beyond them
+        outside, step = ~np.isfinite(values), _cell(axis)
+        index = index + np.minimum(values - ordered[0], 0) / step + np.maximum(values - ordered[-1], 0) / step
     index = np.where(outside, np.nan, index)
     return index if ascending else axis.size - 1 - index
 

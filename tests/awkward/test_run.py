@@ -170,9 +170,15 @@ def test_69_a_covariate_that_cannot_be_used_is_named(tmp_path, gappy, write_netc
     lat = np.arange(-40, -43, -0.1) if kind == "elsewhere" else np.arange(46, 43, -0.1)
     beside = covariate(tmp_path / "rain.nc", np.ones((30, 30)), lat, np.arange(4, 7, 0.1))
     named = {"absent": tmp_path / "snow.nc", "elsewhere": beside, "no such variable": f"{beside}:snow"}[kind]
-    said = refuses(write_netcdf(gappy()), covariate=str(named))
+    said = refuses(write_netcdf(gappy()), method="st", covariate=str(named))
     assert "--covariate" in said
     assert str(named) in said
+
+
+def test_69_a_method_that_hears_of_no_covariate_says_so(tmp_path, gappy, write_netcdf, refuses):
+    beside = covariate(tmp_path / "rain.nc", np.ones((30, 30)), np.arange(46, 43, -0.1), np.arange(4, 7, 0.1))
+    said = refuses(write_netcdf(gappy()), method="linear", covariate=str(beside))
+    assert "--covariate: method linear" in said
 
 
 @pytest.mark.parametrize(("method", "most"), [("linear", 1e-5), ("dct-pls", 0.02), ("st", 0.25)])

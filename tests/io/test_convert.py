@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import numpy as np
 import pytest
 import rasterio
@@ -263,3 +264,43 @@ def test_a_rotated_pole_keeps_its_crs_in_the_side_file(shared_data: Path, tmp_pa
         with open_geotiff(tmp_path / "out.tif", ReadOptions(force=True)) as again:
             assert np.allclose(again.grid.x, source.grid.x, atol=1e-5)
             assert "rotation" in str(again.grid.crs_wkt)
+
+
+def test_geotiffs_become_one_netcdf_each_in_a_folder(tmp_path, write_geotiffs, gappy, fill_with):
+    values = gappy(t=4, ny=6, nx=5)
+    paths = write_geotiffs(values)
+    sink = fill_with(7.0, paths, Path(f"{tmp_path}/out/"), None, SinkOptions(format="NetCDF"))
+    assert sink is not None
+    names = [Path(p).with_suffix(".nc").name for p in paths]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
+    for number, name in enumerate(names):
+        with open_source(paths[number]) as before, open_source(tmp_path / "out" / name) as after:
+            assert after.time_labels == before.time_labels
+            stack = after.read(Window.whole(after.layers[0].shape))
+            seen = np.isfinite(values[number])
+            assert np.array_equal(stack.values[0][seen], before.read(Window.whole((1, 6, 5))).values[0][seen])
+
+
+def test_netcdfs_become_one_geotiff_each_in_a_folder(tmp_path, write_netcdf, gappy, fill_with):
+    values = gappy(t=6)
+    paths = [write_netcdf(values[k : k + 2], f"f{k}.nc", times=[k, k + 1]) for k in (0, 2, 4)]
+    fill_with(
+        7.0,
+        paths,
+        Path(f"{tmp_path}/out/"),
+        None,
+        SinkOptions(format="GeoTIFF", flags=False, uncertainty=False),
+    )
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["f0.tif", "f2.tif", "f4.tif"]
+    with rasterio.open(tmp_path / "out" / "f2.tif") as file:
+        assert file.count == 2
+        assert np.array_equal(file.read()[np.isfinite(values[2:4])], values[2:4][np.isfinite(values[2:4])])
+
+
+def test_what_only_a_later_file_has_is_named(tmp_path, write_netcdf, gappy, fill_with):
+    values = gappy(t=4)
+    paths = [write_netcdf(values[k : k + 2], f"f{k}.nc", times=[k, k + 1]) for k in (0, 2)]
+    with netCDF4.Dataset(paths[1], "a") as file:
+        file.createVariable("extra", "f4", ("time",))[:] = 1
+    with pytest.warns(StimputeWarning, match=r"f2\.nc: extra is not in .*f0\.nc; left out"):
+        fill_with(7.0, paths, tmp_path / "out.nc", ReadOptions(variables=("sst",)))

@@ -113,6 +113,36 @@ def test_a_file_of_several_fields_is_asked_back_about(stack, tmp_path, option):
     opened(f"{path}:clay").close()
 
 
+@pytest.mark.parametrize("step", [5.0, 0.5])
+def test_a_global_field_has_no_seam(write_netcdf, gappy, tmp_path, step):
+    """Longitudes -2 to 2, of a field on 0 to 360: as smooth over Greenwich as elsewhere, coarser or finer than the grid."""
+    path = write_netcdf(gappy(t=2, ny=3, nx=9))
+    with netCDF4.Dataset(path, "a") as file:
+        file["lon"][:] = np.linspace(-8, 8, 9)
+        file["lat"][:] = [1, 0, -1]
+    lon, lat = np.arange(step / 2, 360, step), np.arange(-10, 11.0)
+    wave = np.broadcast_to(np.sin(np.radians(3 * lon)), (len(lat), len(lon)))
+    field = field_file(tmp_path / "wave.nc", "wave", wave, ("lat", "lon"), lat, lon)
+    with open_source(path, ReadOptions(covariates=(str(field),))) as source:
+        got = whole(source).static["wave"]
+        part = source.read(Window((0, 1), (0, 3), (3, 6))).static["wave"]
+    expected = np.sin(np.radians(3 * np.linspace(-8, 8, 9)))
+    np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), atol=0.012)
+    np.testing.assert_allclose(part, got[:, 3:6], rtol=1e-5, atol=1e-6)
+
+
+def test_files_of_one_name_are_covariates_of_their_own(stack, tmp_path):
+    lat, lon = np.arange(43, 47, 0.5), np.arange(4, 8, 0.5)
+    paths = []
+    for number in range(3):
+        (tmp_path / f"lag{number}").mkdir()
+        plane = np.full((len(lat), len(lon)), float(number))
+        paths.append(field_file(tmp_path / f"lag{number}" / "rain.nc", "c", plane, ("lat", "lon"), lat, lon))
+    with open_source(stack, ReadOptions(covariates=tuple(map(str, paths)))) as source:
+        static = whole(source).static
+    assert sorted(float(field[0, 0]) for field in static.values()) == [0, 1, 2]
+
+
 def test_what_is_missing_or_elsewhere_is_an_error(stack, tmp_path):
     with pytest.raises(InputError, match=r"--covariate .*nothing\.nc"):
         open_source(stack, ReadOptions(covariates=(str(tmp_path / "nothing.nc"),)))

@@ -237,7 +237,8 @@ def test_files_that_differ_in_their_fill_alone_keep_their_packing(write_netcdf, 
         other.scale_factor = 0.01
         other[:] = np.where(numbers == -9999, -1, numbers)
         file["time"][:] = [3, 4, 5]
-    fill_with(15.0, [a, b], tmp_path / "out.nc", ReadOptions(variables=("sst",)))
+    with pytest.warns(StimputeWarning, match="old is not in"):
+        fill_with(15.0, [a, b], tmp_path / "out.nc", ReadOptions(variables=("sst",)))
     assert raw(tmp_path / "out.nc", "sst").dtype == np.int16
     assert "sst of b.nc repacked like a.nc" in netCDF4.Dataset(tmp_path / "out.nc").history
 
