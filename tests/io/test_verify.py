@@ -12,8 +12,10 @@ import netCDF4
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 import zarr
 
+from stimpute.cli import run
 from stimpute.errors import InputError
 from stimpute.io.verify import VerifyReport, verify
 from stimpute.io.verify.cells import Encoding, blocks
@@ -534,3 +536,74 @@ def test_a_real_file_equals_itself(shared_data, name):
     report = verify(path, path)
     assert report.differences == ()
     assert report.total("observed") > 0
+
+
+def fill(source, out, *options) -> None:
+    """By the command line, which tells its options in the history of the output."""
+    inputs = [source] if isinstance(source, str | Path) else source
+    command = ["fill", *map(str, inputs), str(out), "--method", "mean", "--fill-never-observed", *options]
+    assert run(command) == 0
+
+
+@pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
+class TestParts:
+    """Outputs that --time and --bbox cut, in another format too: proven, and still found wrong where they are."""
+
+    @pytest.mark.parametrize(
+        "window", [("--time", "2020-01-02,2020-01-04"), ("--bbox", "5.15,44.45,5.65,44.85")]
+    )
+    @pytest.mark.parametrize(
+        ("before", "after"), [("nc", "tif"), ("tif", "nc"), ("nc", "nc"), ("tif", "folder")]
+    )
+    def test_a_part_is_proven(self, tmp_path, gappy, write_netcdf, write_geotiffs, before, after, window):
+        source = write_netcdf(gappy()) if before == "nc" else write_geotiffs(gappy())
+        out = f"{tmp_path}/out/" if after == "folder" else str(tmp_path / f"out.{after}")
+        if before == "tif" and window[0] == "--bbox":
+            with rasterio.open(source[0]) as file:
+                left, bottom, right, top = file.bounds
+            window = (
+                "--bbox",
+                f"{left + 0.2 * (right - left)},{bottom + 0.2 * (top - bottom)},{right},{top}",
+            )
+        fill(source, out, *window)
+        report = verify(source, out)
+        assert report.differences == ()
+        assert 0 < report.total("observed") < np.isfinite(gappy()).sum()
+
+    def test_a_changed_cell_of_a_part_is_found(self, tmp_path, gappy, write_netcdf):
+        source, out = write_netcdf(gappy()), tmp_path / "out.tif"
+        fill(source, out, "--time", "2020-01-02,2020-01-04")
+        with rasterio.open(out, "r+") as file:
+            band = file.read(2)
+            band[3, 4] += 1
+            file.write(band, 2)
+        changed = np.isfinite(gappy()[2, 3, 4])
+        assert ("observed, and changed" in differences(verify(source, out))) == bool(changed)
+        assert changed
+
+    def test_a_part_of_a_curvilinear_grid(self, tmp_path, gappy):
+        y, x = np.mgrid[:8, :10]
+        lat, lon = 50 - 0.1 * y + 0.02 * x, 5 + 0.1 * x + 0.02 * y
+        coords = {"time": np.arange("2020-01-01", "2020-01-07", dtype="M8[D]").astype("M8[ns]"),
+                  "lat": (("y", "x"), lat, {"units": "degrees_north"}), "lon": (("y", "x"), lon, {"units": "degrees_east"})}  # fmt: skip
+        xr.Dataset({"v": (("time", "y", "x"), gappy(), {"coordinates": "lat lon"})}, coords).to_netcdf(
+            tmp_path / "in.nc"
+        )
+        fill(tmp_path / "in.nc", tmp_path / "out.nc", "--bbox", "5.2,49.4,5.7,49.9")
+        assert verify(tmp_path / "in.nc", tmp_path / "out.nc").differences == ()
+
+    @pytest.mark.parametrize("level", [True, False])
+    def test_a_single_step_or_level_against_a_raster(self, tmp_path, gappy, level):
+        coords = {
+            "lat": ("lat", 45 - 0.1 * np.arange(8), {"units": "degrees_north"}),
+            "lon": ("lon", 5 + 0.1 * np.arange(10), {"units": "degrees_east"}),
+        }
+        dims, values = ("lat", "lon"), gappy()[0]
+        if level:
+            dims, values = ("time", "lev", *dims), gappy()[:, None]
+            coords["time"] = np.arange("2020-01-01", "2020-01-07", dtype="M8[D]").astype("M8[ns]")
+        xr.Dataset({"v": (dims, values)}, coords).to_netcdf(tmp_path / "in.nc")
+        fill(tmp_path / "in.nc", tmp_path / "out.tif")
+        report = verify(tmp_path / "in.nc", tmp_path / "out.tif")
+        assert report.differences == ()
+        assert report.total("observed") == np.isfinite(values).sum()

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from stimpute.errors import InputError
 from stimpute.io.inputs import TIFF_SUFFIXES, expand_inputs, is_remote, kind_of
 from stimpute.io.verify.cf import compare_files
 from stimpute.io.verify.cross import cf_to_raster, rasters_to_cf
-from stimpute.io.verify.rasters import compare_merged, compare_rasters
+from stimpute.io.verify.declared import Declared
+from stimpute.io.verify.rasters import compare_merged, compare_rasters, history_of, open_raster
+from stimpute.io.verify.raw import open_raw
 from stimpute.io.verify.report import LayerCount, Ledger, VerifyReport
 from stimpute.io.zarr_layout import is_zarr
 
@@ -84,15 +87,30 @@ def _pairs(ledger: Ledger, sources: list[Path], target: Path) -> list[tuple[list
     """Inputs and the output they went into: one to one in a folder, all together otherwise."""
     if not target.is_dir() or is_zarr(target):
         return [(sources, target)]
-    pairs = []
+    pairs, absent = [], []
     for path in sources:
         twin = target / path.name
         found = twin if twin.exists() else next(iter(sorted(target.glob(f"{path.stem}.*"))), None)
         if found is None:
-            ledger.differ(f"{path.name}: no such file in {target}")
+            absent.append(path.name)
         else:
             pairs.append(([path], found))
+    left_out = bool(pairs) and bool(absent) and Declared.from_history(_history(pairs[0][1])).window
+    for name in absent:
+        if left_out:
+            ledger.note(f"{name}: left out by --time")
+        else:
+            ledger.differ(f"{name}: no such file in {target}")
     return pairs
+
+
+def _history(path: Path) -> str:
+    """What stimpute wrote into an output."""
+    if _is_cf(path):
+        with open_raw(path) as file:
+            return file.history
+    with ExitStack() as stack:
+        return history_of(open_raster(path, stack))
 
 
 def _compare(

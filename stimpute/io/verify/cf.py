@@ -203,6 +203,13 @@ class _Comparison:
         identity = Mapping1D(np.arange(size, dtype=np.intp), np.zeros(size, dtype=bool))
         axes = a is not None and b is not None and len(a.shape) == 1 and len(b.shape) == 1
         if a is None or b is None or not axes:
+            first = (
+                self._first_of_window(name, size_out) if self.declared.window and size != size_out else None
+            )
+            if first is not None:
+                places = np.arange(size) - first
+                places = np.where((places >= 0) & (places < size_out), places, NOWHERE)
+                return Mapping1D(places.astype(np.intp), identity.altered)
             if size != size_out:
                 self.ledger.differ(
                     f"dimension {name}: {size} became {size_out}, and no coordinate says which remain"
@@ -221,6 +228,24 @@ class _Comparison:
             self.ledger.note(f"variable {name}: longitudes are counted on across the antimeridian (--bbox)")
             return self._match(mine % 360, theirs % 360)
         return mapping
+
+    def _first_of_window(self, name: str, size_out: int) -> int | None:
+        """Where a part begins along a dimension without a coordinate, by 2-D coordinates over it; None where none tells."""
+        for a in self.before.arrays.values():
+            b = self.after.arrays.get(a.name)
+            if len(a.shape) != 2 or name not in a.dims or b is None or b.dims != a.dims or a.dtype != b.dtype:
+                continue
+            if a.dtype == "string" or np.dtype(a.dtype).kind != "f":
+                continue
+            mine, theirs = (
+                a.read(tuple(slice(0, n) for n in a.shape)),
+                b.read(tuple(slice(0, n) for n in b.shape)),
+            )
+            for row, column in np.argwhere(mine == theirs[0, 0]):
+                part = mine[row : row + theirs.shape[0], column : column + theirs.shape[1]]
+                if part.shape == theirs.shape and bool((part == theirs).all()):
+                    return int((row, column)[a.dims.index(name)])
+        return None
 
     def _match(self, mine: Array, theirs: Array) -> Mapping1D:
         """Equal coordinates, nearest within 1e-9 of the axis' extent where they are numbers."""

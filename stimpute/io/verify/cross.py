@@ -20,16 +20,21 @@ from stimpute.io.verify.rasters import Plane, flag_file, history_of, open_raster
 from stimpute.io.verify.raw import Array, RawArray, RawFile, open_raw
 from stimpute.io.verify.report import Ledger
 
+Indices = npt.NDArray[np.intp]
+SNAP = 1e-6  # of the extent of an axis
+
 
 @dataclass(frozen=True)
 class CfStack:
-    """One (time, y, x) variable of a NetCDF or Zarr file, step by step in the order of time."""
+    """One (time, y, x) variable of a NetCDF or Zarr file, step by step in the order of time; levels of length one do not count."""
 
     file: RawFile
     array: RawArray
-    order: npt.NDArray[np.intp]
+    along: int | None  # the axis of time; None: a single step
+    order: Indices
     labels: tuple[str, ...]  # sorted, as ISO 8601
     y: npt.NDArray[np.float64] | None
+    x: npt.NDArray[np.float64] | None
 
     @classmethod
     def choose(cls, file: RawFile, variables: Sequence[str]) -> CfStack:
@@ -37,29 +42,35 @@ class CfStack:
 
         Raises
         ------
-        InputError : none, several, or more than three dimensions.
+        InputError : none, several, or one on more than three dimensions.
         """
         names = list(variables) or [n for n in file.arrays if n + FLAG_SUFFIX in file.arrays] or _stacks(file)
-        if len(names) != 1 or names[0] not in file.arrays or len(file.arrays[names[0]].shape) != 3:
+        if len(names) != 1 or names[0] not in file.arrays:
             raise InputError(
                 f"{file.path}: one (time, y, x) variable is needed, found {names}; name it with --var"
             )
         array = file.arrays[names[0]]
-        axis = file.arrays.get(array.dims[0])
-        steps = positions(axis) if axis is not None else np.arange(array.shape[0])
+        long = [axis for axis, n in enumerate(array.shape[:-2]) if n > 1]
+        if len(array.shape) < 2 or len(long) > 1:
+            raise InputError(
+                f"{file.path}: {names[0]} lies on {len(array.shape)} dimensions ({', '.join(array.dims)}), which no single raster holds"
+            )
+        dated = [k for k, dim in enumerate(array.dims[:-2]) if _is_time(file.arrays.get(dim))]
+        along = next(iter(long or dated), None)
+        axis = None if along is None else file.arrays.get(array.dims[along])
+        steps = positions(axis) if axis is not None else np.arange(1 if along is None else array.shape[along])
         order = np.argsort(steps, kind="stable")
-        rows = file.arrays.get(array.dims[1])
-        y = rows.read((slice(0, array.shape[1]),)).astype(np.float64) if rows is not None else None
-        return cls(file, array, order, tuple(str(s) for s in steps[order]), y)
+        y, x = (_axis(file, array.dims[k], array.shape[k]) for k in (-2, -1))
+        return cls(file, array, along, order, tuple(str(s) for s in steps[order]), y, x)
 
-    def read(self, step: int, flip: bool) -> Array:
+    def read(self, step: int) -> Array:
         """Stored numbers (y, x) of one step."""
-        return _step(self.array, int(self.order[step]), flip)
+        return self._step(self.array, step)
 
-    def flag(self, step: int, flip: bool) -> Array | None:
+    def flag(self, step: int) -> Array | None:
         """The flag of one step, where there is one."""
         array = self.file.arrays.get(self.array.name + FLAG_SUFFIX)
-        return None if array is None else _step(array, int(self.order[step]), flip)
+        return None if array is None else self._step(array, step)
 
     def encoding(self, nodata: Sequence[float]) -> Encoding:
         """What the stored numbers mean."""
@@ -67,14 +78,28 @@ class CfStack:
             np.dtype(self.array.dtype), self.array.attributes, nodata, self.file.is_netcdf
         )
 
-
-def _step(array: RawArray, step: int, flip: bool) -> Array:
-    block = array.read((slice(step, step + 1), slice(0, array.shape[1]), slice(0, array.shape[2])))
-    return block[0, ::-1] if flip else block[0]
+    def _step(self, array: RawArray, step: int) -> Array:
+        at = int(self.order[step])
+        index = tuple(
+            slice(at, at + 1) if axis == self.along else slice(0, n) for axis, n in enumerate(array.shape)
+        )
+        return array.read(index).reshape(array.shape[-2:])
 
 
 def _stacks(file: RawFile) -> list[str]:
-    return [n for n, a in file.arrays.items() if len(a.shape) == 3 and np.dtype(a.dtype).kind in "iuf"]
+    numbers = [n for n, a in file.arrays.items() if a.dtype != "string" and np.dtype(a.dtype).kind in "iuf"]
+    maps = [n for n in numbers if len(file.arrays[n].shape) >= 2 and not n.endswith(("_bnds", "_bounds"))]
+    single = [n for n in maps if sum(length > 1 for length in file.arrays[n].shape[:-2]) <= 1]
+    return [n for n in single if len(file.arrays[n].shape) >= 3] or single
+
+
+def _is_time(axis: RawArray | None) -> bool:
+    return axis is not None and " since " in str(axis.attributes.get("units", ""))
+
+
+def _axis(file: RawFile, dim: str, size: int) -> npt.NDArray[np.float64] | None:
+    array = file.arrays.get(dim)
+    return None if array is None else array.read((slice(0, size),)).astype(np.float64)
 
 
 def rasters_to_cf(
@@ -86,15 +111,20 @@ def rasters_to_cf(
         planes, dates = _dated([open_raster(path, stack) for path in sources])
         declared = Declared.from_history(file.history)
         codes = (*nodata, *declared.nodata)
-        flip = _prepare(ledger, cf, planes, dates, out.name)
+        if declared.window and dates:
+            kept = [k for k, date in enumerate(dates) if date in set(cf.labels)]
+            planes, dates = [planes[k] for k in kept], [dates[k] for k in kept]
+        _expect_steps(ledger, out.name, len(planes), cf, dates)
+        places = _places(planes[0].file, cf, into_cf=True) if planes else None
+        _tell(ledger, out.name, places)
         for step, plane in enumerate(planes[: len(cf.order)]):
             a, a_valid = plane.whole()
-            if a.shape != cf.array.shape[1:]:
-                ledger.differ(
-                    f"{out.name}: {a.shape} cells in {plane.label}, {cf.array.shape[1:]} in the output"
-                )
+            b, claimed = cf.read(step), cf.flag(step)
+            if places is not None:
+                a, a_valid = (field[np.ix_(*places)] for field in (a, a_valid))
+            if a.shape != b.shape:
+                ledger.differ(f"{out.name}: {a.shape} cells in {plane.label}, {b.shape} in the output")
                 return
-            b, claimed = cf.read(step, flip), cf.flag(step, flip)
             rules = Rules(
                 cf.array.name, plane.encoding.with_fills(codes), cf.encoding(()), may_discard=declared.qc
             )
@@ -108,15 +138,22 @@ def cf_to_raster(
     """A NetCDF or Zarr stack against the raster made of it, one band per step."""
     with ExitStack() as stack, open_raw(source) as file:
         raster = open_raster(out, stack)
-        planes = Plane.all_of(raster)
+        planes, dates = _dated([raster], of_files=False)
         declared = Declared.from_history(history_of(raster), file.history)
         cf = CfStack.choose(file, variables or declared.var)
         flags = flag_file(out, stack)
-        flip = _prepare(ledger, cf, planes, (), out.name)
+        steps = list(range(len(cf.order)))
+        if declared.window and dates:
+            steps = [k for k, label in enumerate(cf.labels) if label in set(dates)]
+        _expect_steps(ledger, out.name, len(planes), cf, (), len(steps))
+        places = _places(raster, cf, into_cf=False)
+        _tell(ledger, out.name, places)
         old = cf.encoding((*nodata, *declared.nodata))
-        for step, plane in enumerate(planes[: len(cf.order)]):
-            a = cf.read(step, flip)
+        for step, plane in zip(steps, planes, strict=False):
+            a = cf.read(step)
             b, b_valid = plane.whole()
+            if places is not None:
+                a = a[np.ix_(*places)]
             if a.shape != b.shape:
                 ledger.differ(f"{out.name}: {a.shape} cells in the input, {b.shape} in {plane.label}")
                 return
@@ -126,34 +163,68 @@ def cf_to_raster(
             compare(ledger, rules, a, b, claimed, _place(plane.label), valid=(everywhere, b_valid))
 
 
-def _prepare(ledger: Ledger, cf: CfStack, planes: Sequence[Plane], dates: Sequence[str], name: str) -> bool:
-    """Steps, dates and rows must agree; True where one side runs south to north."""
+def _expect_steps(
+    ledger: Ledger, name: str, bands: int, cf: CfStack, dates: Sequence[str], steps: int | None = None
+) -> None:
+    """Steps and dates must agree."""
     ledger.note(
         f"{name}: another format than the input, so decoded values are compared; tags and layout are not"
     )
-    if len(cf.order) != len(planes):
-        ledger.differ(f"{name}: {len(planes)} bands, {len(cf.order)} time steps")
+    wanted = len(cf.order) if steps is None else steps
+    if wanted != bands:
+        ledger.differ(f"{name}: {bands} bands, {wanted} time steps")
     for mine, theirs in zip(cf.labels, dates, strict=False):
         if theirs and mine != theirs:
             ledger.differ(f"{name}: a step of {theirs} became {mine}")
-    if cf.y is None or cf.y.size < 2 or planes[0].file.height != cf.y.size:
-        return False
-    transform = planes[0].file.transform
-    rows = transform.f + transform.e * (np.arange(cf.y.size) + 0.5)
-    close = 1e-6 * abs(float(np.ptp(cf.y)))
-    if np.allclose(rows, cf.y, rtol=0, atol=close):
-        return False
-    if np.allclose(rows, cf.y[::-1], rtol=0, atol=close):
-        return True
-    ledger.note(f"{name}: row coordinates are in other units, rows are compared in file order")
-    return False
 
 
-def _dated(files: Sequence[Any]) -> tuple[list[Plane], list[str]]:
-    """Every band of every file with its date, in the order of dates (of files, where no date is found)."""
-    planes = [plane for file in files for plane in Plane.all_of(file, f"{Path(file.name).name}, ")]
+def _places(raster: Any, cf: CfStack, *, into_cf: bool) -> tuple[Indices, Indices] | None:
+    """For every row and column of the output its place in the input, by coordinates; None where these do not tell."""
+    transform = raster.transform
+    if cf.y is None or cf.x is None or transform.b or transform.d:
+        return None
+    ys = transform.f + transform.e * (np.arange(raster.height) + 0.5)
+    xs = transform.c + transform.a * (np.arange(raster.width) + 0.5)
+    pairs = ((ys, cf.y), (xs, cf.x)) if into_cf else ((cf.y, ys), (cf.x, xs))
+    found = [_found(before, after) for before, after in pairs]
+    if found[0] is None or found[1] is None:
+        return None
+    return found[0], found[1]
+
+
+def _found(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> Indices | None:
+    """Where every coordinate lies among those of the input; None if one is not there.
+
+    >>> _found(np.array([0.0, 1, 2, 3]), np.array([2.0, 1.0]))
+    array([2, 1])
+    """
+    order = np.argsort(before, kind="stable")
+    ordered = before[order]
+    right = np.clip(np.searchsorted(ordered, after), 1, max(len(ordered) - 1, 1))
+    pair = np.stack([right - 1, np.minimum(right, len(ordered) - 1)])
+    apart = np.abs(ordered[pair] - after)
+    close = SNAP * max(float(np.ptp(before)), 1e-12 + 1e-6 * float(np.abs(before).max()))
+    nearest = order[np.take_along_axis(pair, apart.argmin(axis=0)[None], axis=0)[0]]
+    return nearest if bool((apart.min(axis=0) <= close).all()) else None
+
+
+def _tell(ledger: Ledger, name: str, places: tuple[Indices, Indices] | None) -> None:
+    if places is None:
+        ledger.note(f"{name}: coordinates are in other units, rows and columns are compared in file order")
+
+
+def _dated(files: Sequence[Any], *, of_files: bool = True) -> tuple[list[Plane], list[str]]:
+    """Every band of every file with its date, in the order of dates (of files, where no date is found).
+
+    ``of_files``: dates are those in the names of files, but for a single one of several bands.
+    """
+    planes = [
+        plane
+        for file in files
+        for plane in Plane.all_of(file, f"{Path(file.name).name}, " if of_files else "")
+    ]
     names = [Path(p.file.name).name for p in planes]
-    if len(files) == 1 and len(planes) > 1:
+    if len(files) == 1 and (len(planes) > 1 or not of_files):
         names = [str(text or "") for text in files[0].descriptions]
     try:
         dates = [moment.isoformat() for moment in detect_dates(names).instants]

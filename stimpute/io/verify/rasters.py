@@ -217,7 +217,8 @@ def _georeferencing(ledger: Ledger, before: Any, after: Any, name: str, declared
     if declared.window:
         same = np.allclose(tuple(before.transform)[:2], tuple(after.transform)[:2], rtol=SNAP)
         row, column = _offset(before, after)
-        ledger.note(f"{name}: the output starts at row {row}, column {column} of the input (--bbox)")
+        if (row, column, before.shape) != (0, 0, after.shape):
+            ledger.note(f"{name}: the output starts at row {row}, column {column} of the input (--bbox)")
         if not same:
             ledger.differ(
                 f"{name}, transform: {tuple(before.transform)[:6]} became {tuple(after.transform)[:6]}"
