@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -174,6 +175,8 @@ def _times(times: Any) -> tuple[str, ...] | None:
         return None
     if isinstance(times, str | Path):
         path = Path(times)
+        if not path.is_file() and (path.suffix in (".txt", ".csv", ".dat", ".lst") or os.sep in str(times)):
+            raise InputError(f"--times {times}: no such file")
         text = str(times) if not path.is_file() else path.read_text(encoding="utf-8")
         labels = tuple(
             label

@@ -127,6 +127,7 @@ def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeyword
             "no archive to train on; give files, or --worlds 1 to train on simulated worlds alone"
         )
     steps, minutes = options.get("steps"), options.get("minutes")
+    _check_numbers(options)
     settings: dict[str, Any] = {
         "start": options.get("start"), "steps": steps, "minutes": 10.0 if steps is None and minutes is None else minutes,
         "resume": options.get("resume", False), "device": options.get("device", "auto"), "seed": options.get("seed", 0),
@@ -150,6 +151,22 @@ def _train_options(out: Path, archives: Sequence[Archive], options: TrainKeyword
         return TrainOptions(out, config, feed=FeedOptions(**feed), **settings)
     except (ValueError, ModelError) as error:
         raise UsageError(f"train: {error}") from error
+
+
+def _check_numbers(options: TrainKeywords) -> None:
+    """Refuse numbers that no run can have, by the names of their options."""
+    for name, number in (("steps", options.get("steps")), ("batch", options.get("batch"))):
+        if number is not None and number < 1:
+            raise UsageError(f"--{name} {number}: at least 1")
+    minutes, share = options.get("minutes"), options.get("val_fraction")
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"--minutes {minutes:g}: more than 0")
+    if share is not None and not 0 <= share < 1:
+        raise UsageError(f"--val-fraction {share:g}: from 0 to below 1")
+    if options.get("start") is not None and options.get("size", "small") != "small":
+        raise UsageError(
+            f"--size {options['size']}: --from goes on with the size of its model; leave --size out"
+        )
 
 
 def _forecast_options(out: Path, options: Mapping[str, Any], share: float, settings: dict[str, Any]) -> Any:

@@ -167,10 +167,12 @@ def earn_trust(survey: Survey, predict: Predict, seed: int, progress: Progress |
         )  # fmt: skip
         seen = survey.overview.values[survey.overview.valid]
         spread = float(seen.std(dtype=np.float64)) if seen.size else None
-        return Trust(mae=float(np.abs(held.error).mean()) if held.error.size else None, spread=spread)
+        return Trust(
+            mae=float(np.abs(held.error).mean(dtype=np.float64)) if held.error.size else None, spread=spread
+        )
     trust = held.fitted()
-    mae = float(np.abs(held.error).mean())
-    claimed = float(trust.apply(held.scale, held.distance, held.empty).mean())
+    mae = float(np.abs(held.error).mean(dtype=np.float64))
+    claimed = float(trust.apply(held.scale, held.distance, held.empty).mean(dtype=np.float64))
     return Trust(trust.seen, trust.empty, mae, _coverage(held), mae / claimed if claimed > 0 else 0.0)
 
 

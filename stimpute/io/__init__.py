@@ -347,6 +347,12 @@ def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool 
             raise OutputError(f"{made}: is the input {item}; the output needs another name")
         if into_folder and made.exists() and not overwrite:
             raise OutputError(f"{made}: already exists; --overwrite replaces it")
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise OutputError(f"{target}: is no file; - stands for standard output")
+    if target.is_dir() and not into_folder and not is_zarr(target) and any(target.iterdir()):
+        raise OutputError(
+            f"{target}: is a folder of other files, which is not replaced; the output needs another name"
+        )
     if target.exists() and not overwrite and not into_folder:
         raise OutputError(f"{target}: already exists; --overwrite replaces it")
     folder = target if into_folder else target.parent

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from stimpute.errors import OutputError, StimputeWarning
 from stimpute.io.cf_grid import crs_of
 from stimpute.io.cf_select import grid_units_in_crs
 from stimpute.io.cf_source import CFSource
+from stimpute.io.cf_time import NO_CALENDAR
 from stimpute.io.folder_sink import file_names
 from stimpute.io.geotiff_grid import SAME_CELLS, transform_difference
 from stimpute.io.geotiff_layout import BandLayout, FileLayout, creation_profile, is_folder_output
@@ -54,6 +56,14 @@ class TiffView:
         self.time_labels = source.time_labels
         self.alterations = source.alterations
         self.transform = transform_of(source)
+        odd = next((label for label in self.time_labels if _no_date(label, source.calendar)), None)
+        if odd is not None:
+            warnings.warn(
+                f"{source.paths[0]}: {odd} of the {source.calendar} calendar names a band, but is no date that programs read back from a "
+                "GeoTIFF; NetCDF and Zarr keep the calendar",
+                StimputeWarning,
+                stacklevel=3,
+            )
         self.crs = _raster_crs(source.grid.crs_wkt, str(source.paths[0]))
         mapping = crs_of(source.files[0], source.files[0].variables[source.variables[0]])[1]
         if self.crs is None and "grid_mapping_name" in mapping:
@@ -86,10 +96,18 @@ class TiffView:
                 stems = [Path(str(self.source.files[0].path)).stem]
             return tuple(self._file(i, f"{stem}.tif", options) for i, stem in enumerate(stems))
         if len(self.layers) > 1:
-            names = ", ".join(layer.name for layer in self.layers[:4])
+            names = ", ".join(layer.name for layer in self.layers[:4]) + (
+                ", ..." if len(self.layers) > 4 else ""
+            )
+            several = len({layer.variable for layer in self.layers}) > 1
+            choice = (
+                "choose one with --var"
+                if several
+                else "take one level out of the input first (ncks -d, cdo sellevel)"
+            )
             raise OutputError(
-                f"{out}: {len(self.layers)} layers ({names}, ...) do not fit into one GeoTIFF; name a folder (OUT/), which "
-                "gets one file per layer, or choose one with --var"
+                f"{out}: {len(self.layers)} layers ({names}) do not fit into one GeoTIFF; name a folder (OUT/ --of GeoTIFF), which "
+                f"gets one file per layer, or {choice}"
             )
         return (self._file(0, Path(out).name, options),)
 
@@ -186,6 +204,21 @@ def transform_of(source: CFSource) -> Affine | None:
     if stated is not None and transform_difference(stated, computed, grid.shape) < SAME_CELLS:
         return stated
     return computed
+
+
+def _no_date(label: str, calendar: str) -> bool:
+    """Whether a label of another calendar is no date in the usual one (30 February).
+
+    >>> _no_date("2001-02-30", "360_day"), _no_date("2001-02-28", "360_day")
+    (True, False)
+    """
+    if calendar == NO_CALENDAR:
+        return False
+    try:
+        datetime.fromisoformat(label)
+    except ValueError:
+        return True
+    return False
 
 
 def _dims(source: CFSource) -> tuple[str, str]:

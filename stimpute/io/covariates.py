@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.grid import Grid
 from stimpute.io.cf_time import NO_CALENDAR, from_labels
-from stimpute.io.options import ReadOptions
+from stimpute.io.options import Dedupe, ReadOptions
 from stimpute.protocols import Window
 from stimpute.stack import Stack
 
@@ -59,7 +59,7 @@ def attach(source: Any, options: ReadOptions, opened: Callable[[str, ReadOptions
     covariates: list[Covariate] = []
     try:
         for text in options.covariates:
-            covariates += _covariates(text, source, opened, {c.name for c in covariates})
+            covariates += _covariates(text, source, opened, {c.name for c in covariates}, options.dedupe)
         if options.domain is not None:
             source.domain = _domain(options.domain, source, opened)
     except BaseException:
@@ -83,26 +83,29 @@ def split_variable(text: str) -> tuple[str, tuple[str, ...]]:
     return text, ()
 
 
-def _open(text: str, option: str, opened: Callable[[str, ReadOptions], Any]) -> Any:
+def _open(
+    text: str, option: str, opened: Callable[[str, ReadOptions], Any], dedupe: Dedupe | None = None
+) -> Any:
     """One file as a source. Static fields have no dates and need none, so what is said about them is kept quiet."""
     path, variables = split_variable(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StimputeWarning)
+        reading = ReadOptions(variables=variables, force=True, beside=True, dedupe=dedupe)
         try:
-            return opened(path, ReadOptions(variables=variables, force=True, beside=True))
+            return opened(path, reading)
         except InputError as error:
             try:  # a single band without a date
-                return opened(
-                    path, ReadOptions(variables=variables, force=True, beside=True, times=("2000-01-01",))
-                )
+                return opened(path, replace(reading, times=("2000-01-01",)))
             except InputError:
-                raise InputError(f"{option} {text}: {error}") from error
+                said = str(error).replace("give --times (one date per band)", "name the bands by their dates")
+                said = said.replace("give the dates with --times", "it needs dates of its own")
+                raise InputError(f"{option} {text}: {said}") from error
 
 
 def _covariates(
-    text: str, source: Any, opened: Callable[[str, ReadOptions], Any], taken: set[str]
+    text: str, source: Any, opened: Callable[[str, ReadOptions], Any], taken: set[str], dedupe: Dedupe | None
 ) -> list[Covariate]:
-    other = _open(text, "--covariate", opened)
+    other = _open(text, "--covariate", opened, dedupe)
     remaining = [len(other.layers)]
 
     def close() -> None:

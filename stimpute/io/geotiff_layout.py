@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from stimpute.errors import InputError, OutputError
+from stimpute.errors import InputError, OutputError, UsageError
 from stimpute.io.dates import DateReading, detect_dates, find_readings, rename
 from stimpute.io.geotiff_bands import Band, Cover, Header, Tags
 from stimpute.io.options import SinkOptions
@@ -21,6 +22,60 @@ if TYPE_CHECKING:
     from stimpute.io.geotiff_source import GeoTiffSource
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".gtiff")
+_COMPRESSIONS = (
+    "none", "deflate", "zstd", "lzw", "lzma", "packbits", "lerc", "lerc_deflate", "lerc_zstd", "jpeg", "webp", "jxl", "ccittrle",
+    "ccittfax3", "ccittfax4",
+)  # fmt: skip
+_CREATION = frozenset(  # of GDAL's GTiff and COG drivers
+    [
+        "add_alpha",
+        "aligned_levels",
+        "alpha",
+        "bigtiff",
+        "blocksize",
+        "blockxsize",
+        "blockysize",
+        "compress",
+        "copy_src_overviews",
+        "discard_lsb",
+        "endianness",
+        "extent",
+        "geotiff_keys_flavor",
+        "geotiff_version",
+        "interleave",
+        "jpeg_quality",
+        "jpegtablesmode",
+        "level",
+        "max_z_error",
+        "max_z_error_overview",
+        "nbits",
+        "num_threads",
+        "overviews",
+        "photometric",
+        "pixeltype",
+        "predictor",
+        "profile",
+        "quality",
+        "resampling",
+        "res",
+        "rpb",
+        "rpctxt",
+        "sparse_ok",
+        "statistics",
+        "streamable_output",
+        "target_srs",
+        "tfw",
+        "tiled",
+        "tiling_scheme",
+        "warp_resampling",
+        "webp_level",
+        "webp_lossless",
+        "zlevel",
+        "zoom_level",
+        "zoom_level_strategy",
+        "zstd_level",
+    ]
+)
 _LOSSY = ("jpeg", "webp", "lerc", "lerc_deflate", "lerc_zstd", "jxl", "jpeg2000")
 
 
@@ -103,6 +158,7 @@ def creation_profile(
     profile: Mapping[str, Any], dtype: np.dtype[Any], options: SinkOptions, shape: tuple[int, int]
 ) -> dict[str, Any]:
     """Creation options for an output: the input's, lossless, fitting its dtype, then the user's."""
+    _check_creation(options.creation)
     chosen = {k.lower(): v for k, v in profile.items()}
     if str(chosen.get("compress", "")).lower() in _LOSSY:  # would alter observed cells
         chosen = {k: v for k, v in chosen.items() if k in ("tiled", "blockxsize", "blockysize", "interleave")}
@@ -118,6 +174,23 @@ def creation_profile(
     if str(chosen.get("compress", "none")).lower() in ("none", "packbits"):
         chosen.pop("predictor", None)
     return {"bigtiff": "IF_SAFER", **chosen}
+
+
+def _check_creation(creation: Mapping[str, str]) -> None:
+    """Refuse creation options that GDAL would pass over in silence.
+
+    Raises
+    ------
+    UsageError : an option that neither driver has, or an unknown compression.
+    """
+    for key, value in creation.items():
+        name = key.lower()
+        if name not in _CREATION and not name.startswith(("jxl_", "overview_", "source_", "tiff_")):
+            close = difflib.get_close_matches(name, _CREATION, n=1)
+            hint = f"; did you mean {close[0].upper()}?" if close else ""
+            raise UsageError(f"--co {key}={value}: no creation option of GeoTIFF or COG{hint}")
+        if name == "compress" and str(value).lower() not in _COMPRESSIONS:
+            raise UsageError(f"--co {key}={value}: one of {', '.join(c.upper() for c in _COMPRESSIONS)}")
 
 
 def common_tags(all_tags: Sequence[Tags]) -> Tags:

@@ -12,19 +12,9 @@ import numpy.typing as npt
 
 from stimpute.io.geotiff_bands import HISTORY_TAG
 from stimpute.io.geotiff_layout import BandLayout, FileLayout
-from stimpute.io.options import SinkOptions
+from stimpute.io.options import SinkOptions, quantile_name
 from stimpute.io.packing import Packing
 from stimpute.protocols import FILLED, FLAG_MEANINGS, Filled
-
-
-def quantile_name(level: float) -> str:
-    """The suffix of a quantile's file.
-
-    >>> quantile_name(0.05), quantile_name(0.975)
-    ('q05', 'q97.5')
-    """
-    whole, _, rest = f"{100 * level:.6g}".partition(".")
-    return f"q{whole:0>2}" + (f".{rest}" if rest else "")
 
 
 def sibling(name: str, kind: str) -> str:
@@ -43,7 +33,7 @@ def sibling_values(filled: Filled, options: SinkOptions) -> Iterator[tuple[str, 
     if options.uncertainty:
         wanted["stderr"] = filled.standard_error
     for level in options.quantiles:
-        wanted[quantile_name(level)] = filled.quantiles.get(level)
+        wanted[quantile_name(level).replace("_", ".")] = filled.quantiles.get(level)
     for number, values in enumerate([] if filled.members is None else filled.members):
         wanted[f"member{number + 1:02d}"] = values
     gap = filled.flag != FILLED

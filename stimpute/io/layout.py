@@ -15,7 +15,7 @@ import numpy as np
 from stimpute.errors import OutputError, StimputeWarning
 from stimpute.io.cf_source import CFSource
 from stimpute.io.layout_times import is_time_number, time_numbers
-from stimpute.io.options import SinkOptions
+from stimpute.io.options import SinkOptions, quantile_name
 from stimpute.io.packing import Packing
 from stimpute.io.raw import RawVariable
 from stimpute.protocols import FLAG_MEANINGS
@@ -248,7 +248,7 @@ def _new_variables(
         )
     for level in options.quantiles:
         yield new(
-            f"q{level * 100:04.1f}".replace(".0", "").replace(".", "_"),
+            quantile_name(level),
             "f4",
             "quantile",
             {"_FillValue": ERROR_FILL, "long_name": f"{level:g} quantile of {options.made} {title}", **units},

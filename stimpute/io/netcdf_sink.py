@@ -52,6 +52,10 @@ class NetCDFSink:
         if options.format == "NetCDF3":
             self.layout = _in_classic_types(source, self.layout)
         self.variant, self.defaults = _variant(source, self.layout, options)
+        if self.variant != "NETCDF4" and (group := next((n for n in self.layout.groups if n), None)):
+            raise OutputError(
+                f"{out}: {self.variant} knows no groups ({group} in {source.paths[0]}); write NetCDF or Zarr"
+            )
         if self.variant.startswith("NETCDF3"):
             _refuse_full_disk(self.layout, Path(out))
         self._later: list[tuple[Any, Any]] = []
@@ -420,5 +424,6 @@ def _disk_errors(target: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, AttributeError) as error:  # the last: of a name that no attribute may have
         named = isinstance(error, AttributeError) or "illegal characters" in str(error)
-        advice = "; --of Zarr writes such names" if named else "; is the disk full?"
+        full = isinstance(error, OSError) or "HDF error" in str(error)
+        advice = "; --of Zarr writes such names" if named else "; is the disk full?" if full else ""
         raise OutputError(f"{target}: cannot be written ({error}){advice}") from error

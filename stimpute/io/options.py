@@ -78,6 +78,16 @@ class ReadOptions:
             raise UsageError(f"--dedupe {self.dedupe}: one of {', '.join(get_args(Dedupe))}")
 
 
+def quantile_name(level: float) -> str:
+    """What follows the name of a variable in that of its quantile: per cent.
+
+    >>> quantile_name(0.5), quantile_name(0.025)
+    ('q50', 'q02_5')
+    """
+    whole, _, rest = f"{100 * level:.6g}".partition(".")
+    return f"q{whole:0>2}" + (f"_{rest}" if rest else "")
+
+
 @dataclass(frozen=True)
 class SinkOptions:
     """How the output is to be written.
@@ -118,4 +128,10 @@ class SinkOptions:
         for level in self.quantiles:
             if not 0 < level < 1:
                 raise UsageError(f"--quantiles {level}: levels lie between 0 and 1")
+        names = [quantile_name(level) for level in self.quantiles]
+        twice = next((n for n in names if names.count(n) > 1), None)
+        if twice is not None:
+            raise UsageError(
+                f"--quantiles {','.join(f'{q:g}' for q in self.quantiles)}: two levels would be written as NAME_{twice}; leave one out"
+            )
         object.__setattr__(self, "creation", MappingProxyType(dict(self.creation)))

@@ -148,8 +148,8 @@ class Packing:
             numbers = np.where(valid, numbers * self.scale + self.offset, 0.0)
         return numbers, valid
 
-    def encode(self, values: npt.ArrayLike, name: str = "") -> Array:
-        """Stored numbers of filled values; never a number that reads as missing.
+    def encode(self, values: npt.ArrayLike, name: str = "", kind: str = "filled") -> Array:
+        """Stored numbers of filled values (or of others, which ``kind`` names); never a number that reads as missing.
 
         Raises
         ------
@@ -157,12 +157,12 @@ class Packing:
         """
         numbers = np.asarray(values, dtype=np.float64)
         if not np.isfinite(numbers).all():
-            raise OutputError(f"{name}: a filled value is not finite")
+            raise OutputError(f"{name}: a {kind} value is not finite")
         if self.packed:
             numbers = (numbers - self.offset) / self.scale
         if self.dtype.kind in "iu":
             numbers = np.rint(numbers)
-        self._refuse_overflow(numbers, name)
+        self._refuse_overflow(numbers, name, kind)
         stored = self._stored(numbers)
         stored = self._inside_limits(stored, name)
         stored = self._away_from_nodata(stored)
@@ -177,12 +177,12 @@ class Packing:
         """
         if self.dtype.kind == "f":
             exact = np.asarray(values, dtype=np.float64)
-            stored = self.encode(values, name)
+            stored = self.encode(values, name, "observed")
             self._refuse_rounding(exact, stored.astype(np.float64), name)
             return stored
         exact = (np.asarray(values, dtype=np.float64) - self.offset) / self.scale
         self._refuse_change(exact, np.rint(exact), name)
-        stored = self.encode(values, name)
+        stored = self.encode(values, name, "observed")
         self._refuse_change(exact, self.as_read(stored).astype(np.float64), name)
         return stored
 
@@ -211,7 +211,7 @@ class Packing:
             numbers = np.clip(numbers, float(info.min), np.nextafter(float(info.max), 0))
         return numbers.astype(self.dtype)
 
-    def _refuse_overflow(self, numbers: Array, name: str) -> None:
+    def _refuse_overflow(self, numbers: Array, name: str, kind: str) -> None:
         low, high = type_limits(self.dtype)
         beyond = (numbers < low) | (numbers > high)
         if beyond.any():
@@ -222,8 +222,9 @@ class Packing:
             )
             packing = f" with scale {self.scale:g} and offset {self.offset:g}" if self.packed else ""
             raise OutputError(
-                f"{name}: the filled value {value:g} is beyond {limit:g}, the limit of {self.dtype}{packing}; "
-                "choose a wider type with --dtype (e.g. --dtype float32), or limit the values with --bounds"
+                f"{name}: the {kind} value {value:g} is beyond {limit:g}, the limit of {self.dtype}{packing}; "
+                "choose a wider type with --dtype (e.g. --dtype float32)"
+                + (", or limit the values with --bounds" if kind == "filled" else "")
             )
 
     def _inside_limits(self, stored: Array, name: str) -> Array:
@@ -287,7 +288,7 @@ class Packing:
         OutputError : an unknown or unusable type.
         """
         try:
-            wanted = np.dtype(dtype)
+            wanted = np.dtype(dtype).newbyteorder("=")
         except TypeError as error:
             raise OutputError(f"--dtype {dtype}: no such type") from error
         if wanted.kind not in "iuf":

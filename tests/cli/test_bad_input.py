@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pytest
 
@@ -107,6 +108,7 @@ def test_an_output_folder_that_does_not_exist(refused: Callable, small: Path, tm
         (("fill", "a.nc", "b.nc", "--dtype", "potato"), "potato"),
         (("fill", "a.nc", "b.nc", "--bounds", "3,1"), "bounds"),
         (("fill", "a.nc", "b.nc", "--quantiles", "1.5"), "quantiles"),
+        (("fill", "a.nc", "b.nc", "--quantiles", "0.5,0.5"), "NAME_q50"),
         (("fill", "a.nc", "b.nc", "--co", "novalue"), "KEY=VALUE"),
         (("fill", "a.nc", "b.nc", "--of", "Word"), "Word"),
         (("fill", "a.nc", "b.nc", "--method", "mean", "--model", "st-small"), "no model"),
@@ -123,7 +125,13 @@ def test_an_output_folder_that_does_not_exist(refused: Callable, small: Path, tm
         (("simulate", "out.nc", "--kind", "moon"), "moon"),
         (("simulate", "out.nc", "--shape", "a,b"), "a,b"),
         (("train", "-o", "model.pt", "a.nc"), "safetensors"),
-        (("train", "-o", "model.safetensors", "--worlds", "1", "--steps", "0"), "0 steps"),
+        (("train", "-o", "model.safetensors", "--worlds", "1", "--steps", "0"), "--steps 0: at least 1"),
+        (("train", "-o", "model.safetensors", "--worlds", "1", "--batch", "0"), "--batch 0: at least 1"),
+        (("train", "-o", "model.safetensors", "--worlds", "1", "--val-fraction", "2"), "--val-fraction 2"),
+        (
+            ("train", "-o", "model.safetensors", "--from", "st-small", "--worlds", "1", "--size", "base"),
+            "--size base",
+        ),
         (("train", "-o", "model.safetensors", "--worlds", "1", "--lr", "-1"), "lr"),
         (("train", "-o", "model.safetensors", "--worlds", "1", "--precision", "fp8"), "fp8"),
         (("train", "-o", "model.safetensors", "--worlds", "1", "--attention", "magic"), "magic"),
@@ -133,6 +141,53 @@ def test_an_output_folder_that_does_not_exist(refused: Callable, small: Path, tm
 )
 def test_a_wrong_command_line_exits_2(refused: Callable, arguments: tuple[str, ...], words: str) -> None:
     assert words in refused(2, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("COMPRES=ZSTD", "did you mean COMPRESS"), ("COMPRESS=FOO", "DEFLATE")]
+)
+def test_a_creation_option_that_gdal_would_pass_over(
+    refused: Callable, small: Path, tmp_path: Path, option: str, words: str
+) -> None:
+    assert words in refused(2, "fill", small, tmp_path / "out.tif", "--method", "mean", "--co", option)
+
+
+def test_times_in_a_file_that_is_not_there(refused: Callable, small: Path, tmp_path: Path) -> None:
+    said = refused(1, "fill", small, tmp_path / "out.nc", "--method", "mean", "--times", "nofile.txt")
+    assert "nofile.txt: no such file" in said
+
+
+def test_a_folder_of_other_files_is_not_replaced(refused: Callable, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "e.zarr").mkdir()
+    (tmp_path / "e.zarr" / "notes.txt").write_text("mine")
+    assert "folder of other files" in refused(
+        1, "fill", small, tmp_path / "e.zarr", "--method", "mean", "--overwrite"
+    )
+    assert (tmp_path / "e.zarr" / "notes.txt").read_text() == "mine"
+
+
+def test_a_link_to_a_pipe_is_not_replaced(refused: Callable, small: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "out.nc").symlink_to(tmp_path / "pipe")
+    said = refused(1, "fill", small, tmp_path / "out.nc", "--method", "mean", "--overwrite")
+    assert "- stands for standard output" in said
+    assert (tmp_path / "out.nc").is_symlink()
+
+
+def test_groups_fit_no_netcdf3(refused: Callable, small: Path, tmp_path: Path) -> None:
+    with netCDF4.Dataset(small, "a") as file:
+        file.createGroup("meta").note = "kept"
+    said = refused(1, "fill", small, tmp_path / "out.nc", "--method", "mean", "--of", "NetCDF3")
+    assert "knows no groups (meta" in said
+
+
+def test_an_observed_value_beyond_the_type_is_called_observed(
+    refused: Callable, write_netcdf: Callable, gappy: Callable, tmp_path: Path
+) -> None:
+    path = write_netcdf(gappy(), dtype="i2", scale=0.001)
+    said = refused(1, "fill", path, tmp_path / "out.nc", "--method", "mean", "--dtype", "int8")
+    assert "the observed value" in said
+    assert "--bounds" not in said
 
 
 @pytest.mark.parametrize("options", [("--co", "COMPRESS=magic"), ("--co", "ZLEVEL=99")])

@@ -232,6 +232,14 @@ def test_one_observation_alone_says_nothing_about_the_error() -> None:
     assert np.isnan(sink.standard_error).all()
 
 
+def test_errors_of_huge_values_are_finite() -> None:
+    values = plane((8, 24, 24), noise=1.0) * np.float32(1e36)
+    values[2, 3:9, 3:9] = np.nan
+    _, summary = run(Stack.from_array(values), TileMean())
+    assert summary.layers[0].expected_error is not None
+    assert 1e34 < summary.layers[0].expected_error < 1e37
+
+
 def test_one_observed_cell_is_said_and_the_rest_refused() -> None:
     values = np.full((6, 5, 5), np.nan, dtype=np.float32)
     values[:3, 2, 2] = [1, 2, 3]

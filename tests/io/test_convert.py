@@ -304,3 +304,9 @@ def test_what_only_a_later_file_has_is_named(tmp_path, write_netcdf, gappy, fill
         file.createVariable("extra", "f4", ("time",))[:] = 1
     with pytest.warns(StimputeWarning, match=r"f2\.nc: extra is not in .*f0\.nc; left out"):
         fill_with(7.0, paths, tmp_path / "out.nc", ReadOptions(variables=("sst",)))
+
+
+def test_dates_that_geotiff_cannot_give_back_are_named(tmp_path, write_netcdf, gappy, fill_with):
+    path = write_netcdf(gappy(t=3), calendar="360_day", times=[28, 58, 59])
+    with pytest.warns(StimputeWarning, match="2020-02-30 of the 360_day calendar"):
+        fill_with(7.0, path, tmp_path / "out.tif", None, BARE)

@@ -143,6 +143,15 @@ def test_files_of_one_name_are_covariates_of_their_own(stack, tmp_path):
     assert sorted(float(field[0, 0]) for field in static.values()) == [0, 1, 2]
 
 
+def test_dedupe_settles_equal_times_of_a_covariate_too(stack, tmp_path):
+    lat, lon, times = np.arange(43, 47, 0.5), np.arange(4, 8, 0.5), [0, 1, 1, 2, 3, 4, 5]
+    field = np.ones((len(times), len(lat), len(lon)))
+    path = field_file(tmp_path / "twice.nc", "c", field, ("time", "lat", "lon"), lat, lon, times)
+    with pytest.raises(InputError, match="--dedupe"):
+        open_source(stack, ReadOptions(covariates=(str(path),)))
+    open_source(stack, ReadOptions(covariates=(str(path),), dedupe="first")).close()
+
+
 def test_what_is_missing_or_elsewhere_is_an_error(stack, tmp_path):
     with pytest.raises(InputError, match=r"--covariate .*nothing\.nc"):
         open_source(stack, ReadOptions(covariates=(str(tmp_path / "nothing.nc"),)))
