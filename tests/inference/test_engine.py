@@ -54,7 +54,9 @@ class TileMean:
         return self
 
     def impute(self, stack: Stack) -> Estimate:
-        return Estimate(np.full(stack.shape, stack.values[stack.valid].mean(dtype=np.float64), dtype=np.float32))
+        return Estimate(
+            np.full(stack.shape, stack.values[stack.valid].mean(dtype=np.float64), dtype=np.float32)
+        )
 
 
 @dataclass

@@ -260,6 +260,15 @@ class TestMerging:
         edit(out, lambda f: f["sst"].__setitem__((0, ...), 1.0))
         assert "time=0" in differences(verify(source, out))
 
+    def test_every_cell_of_a_mean_of_steps_is_counted_once(self, tmp_path, gappy, write_netcdf):
+        source, out = write_netcdf(gappy(t=5), times=[0, 1, 1, 2, 3]), tmp_path / "out.nc"
+        fill(source, out, "--dedupe", "mean")
+        report = verify(source, out)
+        assert report.differences == ()
+        counted = sum(report.total(kind) for kind in ("observed", "altered", "filled", "refused"))
+        assert counted == 4 * 8 * 10
+        assert report.total("altered") == int(np.isfinite(gappy(t=5)[1:3]).any(axis=0).sum())
+
     def test_steps_that_two_files_share_count_as_altered_under_dedupe(self, gappy, write_netcdf):
         values = gappy(t=4)
         first = write_netcdf(values[:2], "first.nc", times=[0, 1])

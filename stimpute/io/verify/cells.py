@@ -165,7 +165,8 @@ def compare(
 
     name("observed, and changed", changed)
     name("observed, and read as missing from the output", kept & ~present & ~changed)
-    ledger.count(rules.layer, observed=int(kept.sum()), altered=int((seen & ~judged).sum()))
+    there = seen if flag is None else seen | (flag == OBSERVED)  # of a mean of steps, in another one of these
+    ledger.count(rules.layer, observed=int(kept.sum()), altered=int((there & ~judged).sum()))
     if flag is None:
         ledger.count(rules.layer, filled=int((~seen & present).sum()), refused=int((~seen & ~present).sum()))
         return

@@ -266,6 +266,9 @@ class _Comparison:
             twin = repeats[inverse] > 1
             if self.declared.dedupe == "mean":
                 altered = twin
+                places = np.where(
+                    twin & ~np.isin(np.arange(mine.size), first), DROPPED, places
+                )  # counted once
             else:
                 last = mine.size - 1 - np.unique(mine[::-1], return_index=True)[1]
                 keep = np.isin(np.arange(mine.size), first if self.declared.dedupe == "first" else last)
