@@ -54,6 +54,8 @@ class GeoTiffSink:
         self._folder: AtomicTarget | None = None
         self._targets: list[AtomicTarget] = []
         self._refuse_inputs()
+        if self.options.flags:
+            self._name_earlier_flags()
         parent = self.out.parent if self.out.parent.name or not self.out.is_dir() else self.out
         self._staging = self._make_staging(parent)
         self._staged: dict[tuple[str, int], StagedArray] = {}
@@ -157,6 +159,18 @@ class GeoTiffSink:
             self._staged[name, layer].write(window, values)
 
     # ---------------------------------------------------------------------------------------------------- places
+
+    def _name_earlier_flags(self) -> None:
+        """Say so where an input was filled before: its flag lies beside it, and does not travel on."""
+        paths = [Path(str(p)) for p in self.source.paths]
+        flags = [p.with_name(sibling(p.name, "flag")) for p in paths]
+        marked = next((f for f in flags if f.is_file()), None)
+        if marked is not None:
+            warnings.warn(
+                f"{marked}: marks values that an earlier run filled; they are taken as observed, and lose their mark; fill the original instead",
+                StimputeWarning,
+                stacklevel=4,
+            )
 
     def _refuse_inputs(self) -> None:
         inputs = {os.path.realpath(str(p)) for p in self.source.paths}

@@ -786,3 +786,10 @@ def test_61_what_a_library_lost_without_a_word_is_found_before_the_file_gets_its
     ):
         fill(source, tmp_path / "out.tif")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_flag_of_an_earlier_run_is_named(tmp_path, write_geotiffs, gappy, fill_with):
+    paths = write_geotiffs(gappy(t=3))
+    fill_with(7.0, paths, tmp_path / "first.tif")
+    with pytest.warns(StimputeWarning, match="first_flag.tif: marks values that an earlier run filled"):
+        fill_with(7.0, tmp_path / "first.tif", tmp_path / "second.tif")
