@@ -337,7 +337,8 @@ class Nearness(nn.Module):
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.neighbour = nn.Parameter(torch.zeros(num_heads))
-        self.fade = nn.Parameter(torch.linspace(-3.0, 1.0, num_heads))
+        fades = [-3.0 + 4.0 * head / max(num_heads - 1, 1) for head in range(num_heads)]
+        self.fade = nn.Parameter(torch.tensor(fades))  # linspace without weights (meta) would load sympy
 
     def forward(self, places: Tensor) -> Tensor:
         """(P, S, 3) in neighbour distances -> (P, heads, S, S)."""

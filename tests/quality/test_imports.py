@@ -42,20 +42,22 @@ def test_starting_up_loads_nothing_heavy(start):
     [
         (["fill", "OUT"], ["torch"]),
         (["fill", "OUT", "--fast"], ["torch"]),
+        (["forecast", "OUT", "--steps", "2"], ["torch"]),
+        (["reconstruct", "OUT", "--factor", "2"], ["torch"]),
         (["info"], []),
         (["variogram"], []),
     ],
 )
 def test_commands_load_what_they_need_only(tmp_path, command, needed):
-    """torch, its compiler, zarr and scipy.stats take seconds to load."""
+    """torch, its compiler (sympy), zarr and scipy.stats take seconds to load."""
     name, *rest = command
     asked = [name, str(tmp_path / "in.nc"), *(str(tmp_path / "out.nc") if r == "OUT" else r for r in rest)]
     code = f"""
 import sys
 import numpy as np, xarray as xr
-values = np.random.default_rng(0).normal(size=(6, 8, 8)).astype("f4")
+values = np.random.default_rng(0).normal(size=(12, 8, 8)).astype("f4")
 values[2, 2:5, 2:5] = np.nan
-xr.DataArray(values, dims=("time", "y", "x"), name="v", coords={{"time": np.arange(6.0)}}).to_netcdf({asked[1]!r})
+xr.DataArray(values, dims=("time", "y", "x"), name="v", coords={{"time": np.arange(12.0)}}).to_netcdf({asked[1]!r})
 from stimpute.cli import run
 code = run({asked!r})
 print("LOADED", code, *sorted(set(sys.modules) & {{"torch", "torch._dynamo", "sympy", "zarr", "scipy.stats"}}))
