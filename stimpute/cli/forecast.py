@@ -42,7 +42,7 @@ def forecast(
             panel=o.READING,
             parser=parse.days,
             metavar="1d",
-            help="Distance of the steps (min, h, d, w), where they are irregular.",
+            help="Distance of the steps (min, h, d, w, mo: calendar months), where they are irregular.",
         ),
     ] = None,
     method: Annotated[

@@ -109,7 +109,12 @@ Domain = Annotated[
 ]
 QC = Annotated[bool, option("--qc", panel=READING, help="Treat outliers as gaps (a declared alteration).")]
 Force = Annotated[
-    bool, option("--force", panel=READING, help="Read complex, palette or categorical rasters too.")
+    bool,
+    option(
+        "--force",
+        panel=READING,
+        help="Read complex, palette or categorical rasters too; take files of different units as one.",
+    ),
 ]
 NoWrap = Annotated[
     bool, option("--no-wrap", panel=READING, help="Longitudes that span 360 degrees do not wrap.")
