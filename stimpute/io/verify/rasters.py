@@ -261,9 +261,11 @@ def _bands(ledger: Ledger, before: Any, after: Any, name: str, declared: Declare
             if attribute == "descriptions" and old is None and _is_date(new):
                 ledger.note(f"{what}: {new}, which was in the file's name")
             elif attribute != "nodatavals":
-                may_change = (
+                plain = attribute == "colorinterp" and {old.name, new.name} == {"undefined", "gray"}
+                changed = (
                     declared.dtype if attribute == "dtypes" else converted and attribute == "colorinterp"
                 )
+                may_change = plain or changed  # no colour, said in two ways
                 ledger.expect(what, old, new, may_change)
             elif old is None and new is not None:
                 ledger.note(f"{what}: {new} is declared now")
