@@ -22,6 +22,7 @@ class Estimate:
     scale : float32 (time, y, x) or None: one standard error of the mean, > 0, before calibration.
     quantiles : level in (0, 1) -> float32 (time, y, x).
     members : float32 (member, time, y, x) or None.
+    covariates_help : whether covariates entered the answer; None where there were none, or nobody looked.
 
     Raises
     ------
@@ -32,6 +33,7 @@ class Estimate:
     scale: Float32Array | None = None
     quantiles: Mapping[float, Float32Array] = field(default_factory=dict)
     members: Float32Array | None = None
+    covariates_help: bool | None = None
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 3:

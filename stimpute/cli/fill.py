@@ -170,6 +170,8 @@ def _print_summary(summary: FillSummary) -> None:
             f"{layer.name}: {cells:,} cell-steps: {layer.observed:,} observed, {layer.filled:,} filled{clipped},"
             f" {layer.refused:,} refused{why}{outside}{error}"
         )
+        if layer.covariates_helped is not None:
+            console.say(f"{layer.name}: {_on_covariates(layer.covariates_helped)}")
         if not layer.filled and not layer.refused:
             console.say(f"{layer.name}: no gaps; copied")
     shown = (
@@ -184,6 +186,19 @@ def _print_summary(summary: FillSummary) -> None:
     console.say(
         f"{summary.method}{model}: {summary.seconds:.1f} s, {summary.cell_steps_per_second:,.0f} cell-steps/s -> {where}"
     )
+
+
+def _on_covariates(share: float) -> str:
+    """What came of the covariates.
+
+    >>> _on_covariates(0.25)
+    'the covariates helped in 25% of the tiles, and were left out of the others'
+    """
+    if share == 0:
+        return "the covariates did not help where cells were hidden to see, so it is filled without them"
+    if share == 1:
+        return "the covariates helped"
+    return f"the covariates helped in {share:.0%} of the tiles, and were left out of the others"
 
 
 def _print_plan(plan: FillPlan, json: bool) -> None:

@@ -131,6 +131,7 @@ class _Run:
 
 def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept, run: _Run) -> LayerSummary:
     counts = np.zeros(4, dtype=np.int64)
+    run.watch.helped = run.watch.told = 0
     clipped, claimed = 0, 0.0
     reasons: Counter[str] = Counter()
     bounds = resolve_bounds(survey.layer, options)
@@ -163,6 +164,7 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
         expected_error=trust.expected_error(claimed, int(counts[FILLED])), coverage=trust.coverage, whole=survey.plan is None, tiles=len(survey.tiles),
         tile={} if survey.plan is None else survey.plan.to_dict(), range_km=survey.range_km,
         range_days=survey.range_days, notes=notes, refusals=dict(reasons),
+        covariates_helped=run.watch.helped / run.watch.told if run.watch.told else None,
     )  # fmt: skip
 
 

@@ -32,6 +32,9 @@ class LayerSummary:
     refusals: dict[str, int] = field(
         default_factory=dict
     )  # why, and how many cell-steps; their sum is ``refused``
+    covariates_helped: float | None = (
+        None  # share of the tiles asked; None without covariates, or on a cluster
+    )
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ R = TypeVar("R")
 
 @dataclass(eq=False)
 class Watch:
-    """Seconds of wall time in which at least one call was at work."""
+    """Seconds of wall time in which at least one call was at work; answers that covariates helped, and all that told."""
 
     seconds: float = 0.0
+    helped: int = 0
+    told: int = 0
     _calls: int = 0
     _since: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -39,14 +41,22 @@ class Watch:
                 if not self._calls:
                     self.seconds += time.perf_counter() - self._since
 
+    def hear(self, estimate: Estimate) -> Estimate:
+        """Count an answer."""
+        if estimate.covariates_help is not None:
+            with self._lock:
+                self.told += 1
+                self.helped += estimate.covariates_help
+        return estimate
+
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """An imputer whose time is taken."""
+    """An imputer whose time is taken, and whose word on covariates is heard."""
 
     imputer: Imputer
     watch: Watch
 
     def impute(self, stack: Stack) -> Estimate:
         """As the imputer does."""
-        return self.watch.timed(self.imputer.impute, stack)
+        return self.watch.hear(self.watch.timed(self.imputer.impute, stack))

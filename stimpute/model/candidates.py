@@ -84,6 +84,14 @@ class Candidates:
     features: Tensor
     names: tuple[str, ...] = CANDIDATES
 
+    @property
+    def covariates_help(self) -> Tensor | None:
+        """Samples (B,) whose candidates start from covariates; None of candidates that hear of none."""
+        if REGRESSED not in self.names or "cell mean" not in self.names:
+            return None
+        regressed, mean = (self.estimates[:, self.names.index(name)] for name in (REGRESSED, "cell mean"))
+        return (regressed != mean).flatten(1).any(dim=1)  # what covariates do not help is the cell mean
+
     def to(self, device: torch.device | str) -> Candidates:
         """All tensors on ``device``."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "names"}

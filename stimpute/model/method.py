@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -140,7 +140,9 @@ class STImputer:
         prediction = self.method.predict(batch)
         mean = prediction.mean[0].double().cpu().numpy() * self.scale + self.center
         scale = prediction.scale[0].double().cpu().numpy() * self.scale
-        return Estimate(mean.astype(np.float32), scale.astype(np.float32))
+        helped = prediction.covariates_help if self.covariates else None
+        told = None if helped is None else bool(helped[0])
+        return Estimate(mean.astype(np.float32), scale.astype(np.float32), covariates_help=told)
 
 
 @torch.no_grad()
@@ -154,7 +156,9 @@ def predict(
     config = network.config
     candidates = compute_candidates(batch, fast, config.candidates) if config.head == "blend" else None
     if fast and candidates is not None:
-        return Prediction(candidates.prior, candidates.prior_error * _SPREAD)
+        return Prediction(candidates.prior, candidates.prior_error * _SPREAD, candidates.covariates_help)
     with torch.autocast(batch.values.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         prediction: Prediction = network(batch, candidates)
-    return prediction
+    return (
+        prediction if candidates is None else replace(prediction, covariates_help=candidates.covariates_help)
+    )

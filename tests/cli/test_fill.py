@@ -36,6 +36,26 @@ def test_a_netcdf_file_is_filled_and_verified(stimpute: Callable, small: Path, t
     assert stimpute("verify", small, out).code == 0
 
 
+@pytest.mark.parametrize(
+    ("names", "words"), [(("precipitation", "clay"), "the covariates helped"), (("noise",), "did not help")]
+)
+def test_what_came_of_covariates_is_said(
+    stimpute: Callable, tmp_path: Path, names: tuple[str, ...], words: str
+) -> None:
+    path = tmp_path / "s.nc"
+    stimpute("simulate", path, "--shape", "60,20,20", "--covariates")
+    with netCDF4.Dataset(path, "a") as file:
+        driver = file["precipitation"]
+        noise = file.createVariable("noise", "f4", driver.dimensions)
+        noise[:] = np.random.default_rng(0).normal(size=driver.shape)
+    beside = [word for name in names for word in ("--covariate", f"{path}:{name}")]
+    done = stimpute("fill", path, tmp_path / "out.nc", "--var", "soil_moisture", "--fast", *beside)
+    assert done.code == 0, done.err
+    assert words in done.err
+    bare = stimpute("fill", path, tmp_path / "bare.nc", "--var", "soil_moisture", "--fast")
+    assert "the covariates" not in bare.err
+
+
 def test_verify_finds_one_changed_cell(stimpute: Callable, small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.nc"
     stimpute("fill", small, out, "--method", "mean", "-q")

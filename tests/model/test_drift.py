@@ -50,6 +50,18 @@ def test_all_candidates_but_kriging_start_from_covariates_that_help(fast: bool) 
     assert error < 0.4 * (bare.prior - truth)[~batch.valid].abs().mean()
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_it_is_told_which_samples_covariates_help(fast: bool) -> None:
+    batch, _ = driven(samples=2)
+    found = compute_candidates(unrelated(batch, sample=1), fast)
+    assert found.covariates_help is not None
+    assert found.covariates_help.tolist() == [True, False]
+    assert compute_candidates(batch, fast, names=("kriging", "spline")).covariates_help is None
+    helped = compute_candidates(without(batch), fast).covariates_help
+    assert helped is not None
+    assert not helped.any()
+
+
 def test_the_regression_stands_alone_and_with_kriging() -> None:
     batch, _ = driven()
     found = compute_candidates(batch)
