@@ -86,7 +86,7 @@ def forecast(
 
     check_steps(steps)
     every = options.get("every")
-    if every is not None and not (isinstance(every, int | float) and every > 0):
+    if every is not None and not (hasattr(every, "__float__") and every > 0):
         raise UsageError(f"--every {every}: a number of days, more than 0")
     writing = replace(sink_options(options), flags=False, made="forecast")
     reading = read_options(options)

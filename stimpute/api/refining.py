@@ -87,7 +87,8 @@ def reconstruct(
     )  # fmt: skip
     coarse_reading = replace(reading, covariates=())
     with io.open_source(inputs, coarse_reading) as source:
-        fine = io.refine(source, factor, reading.covariates)
+        raster = out is not None and io.output_format(out, source, writing) in ("GeoTIFF", "COG")
+        fine = io.refine(source, factor, reading.covariates, even=raster)
         if archive is not None:
             refiner = _beside(refiner, fine, str(archive))
         if out is not None:

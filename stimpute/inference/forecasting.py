@@ -176,7 +176,7 @@ def check_steps(steps: int) -> None:
     ------
     UsageError : no whole number, or fewer than one step.
     """
-    if not isinstance(steps, int) or steps < 1:
+    if not hasattr(steps, "__index__") or steps < 1:
         raise UsageError(f"--steps {steps}: a whole number, at least 1")
 
 

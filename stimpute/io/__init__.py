@@ -156,7 +156,7 @@ def _cf_source(files: Sequence[Any], options: ReadOptions) -> Any:
         raise
 
 
-def refine(source: Any, factor: int, covariates: Sequence[str] = ()) -> Any:
+def refine(source: Any, factor: int, covariates: Sequence[str] = (), *, even: bool = False) -> Any:
     """The stack's grid cut ``factor`` times finer, as a source of nothing but gaps, to read fine covariates on and write to.
 
     Parameters
@@ -164,6 +164,7 @@ def refine(source: Any, factor: int, covariates: Sequence[str] = ()) -> Any:
     source : opened; it must stay open as long as the result is used.
     factor : fine cells per coarse cell and axis.
     covariates : ``PATH[:VAR]``, read on the fine grid.
+    even : evenly spaced rows even at the poles, as in a raster; GeoTIFFs stay so in any case.
 
     Raises
     ------
@@ -172,7 +173,7 @@ def refine(source: Any, factor: int, covariates: Sequence[str] = ()) -> Any:
     from stimpute.io.covariates import attach
     from stimpute.io.refined import refine_source
 
-    fine = refine_source(_as_cf(source), factor)
+    fine = refine_source(_as_cf(source), factor, even=even or source.format == "GeoTIFF")
     fine.paths = source.paths
     if covariates:
         attach(fine, ReadOptions(covariates=tuple(covariates)), lambda path, reading: _open([path], reading))

@@ -171,6 +171,7 @@ class DaysOfYear:
 
     step: int
     first: int = 1
+    count: int = 0  # places of a year; 0: as many as begin in 365 days
 
     @property
     def step_days(self) -> float:
@@ -179,7 +180,7 @@ class DaysOfYear:
 
     @property
     def _each_year(self) -> int:
-        return (365 - self.first) // self.step + 1
+        return self.count or (365 - self.first) // self.step + 1
 
     def places(self, dates: Sequence[Any]) -> npt.NDArray[np.int64]:
         """Years and the rank in them."""
@@ -313,7 +314,10 @@ def _days_of_year(dates: Sequence[Any], step: float) -> DaysOfYear | None:
     off = {(d.dayofyr - 1) % whole for d in dates}
     if len(off) > 1:
         return None
-    cadence = DaysOfYear(whole, off.pop() + 1)
+    first = off.pop() + 1
+    usual = ((360 if dates[0].calendar == "360_day" else 365) - first) // whole + 1
+    seen = max((d.dayofyr - first) // whole for d in dates) + 1
+    cadence = DaysOfYear(whole, first, seen if seen == usual - 1 else usual)
     return cadence if bool((np.diff(cadence.places(dates)) >= 1).all()) else None
 
 

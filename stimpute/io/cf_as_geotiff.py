@@ -56,6 +56,14 @@ class TiffView:
         self.time_labels = source.time_labels
         self.alterations = source.alterations
         self.transform = transform_of(source)
+        for name in source.variables:
+            if source.is_fill_flag(f"{name}_fill_flag"):
+                warnings.warn(
+                    f"{source.paths[0]}: {name}_fill_flag marks values that an earlier run filled; they are taken as observed, and a GeoTIFF "
+                    "loses their mark",
+                    StimputeWarning,
+                    stacklevel=3,
+                )
         odd = next((label for label in self.time_labels if _no_date(label, source.calendar)), None)
         if odd is not None:
             warnings.warn(

@@ -139,6 +139,18 @@ class CFSource:
             out[at][valid] = packing.encode(values[valid], name)
         return out
 
+    def read64(self, window: Window, layer: int = 0) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """A window in double precision, each file by its own packing; gaps hold 0."""
+        values, valid = np.zeros(window.shape), np.zeros(window.shape, dtype=bool)
+        name = self.layers[layer].variable
+        for block in self._blocks(window):
+            values[block.at], valid[block.at] = self.packings[block.file][name].decode64(
+                self._stored(block, window, layer)
+            )
+        for at, places in self._averaged(window):
+            values[at], valid[at] = self._mean(places, window, layer)
+        return values, valid
+
     def filled_before(self, window: Window, layer: int = 0) -> npt.NDArray[np.bool_] | None:
         """Which cells of a window an earlier run filled, by the flag it left; None where there is none."""
         name = f"{self.layers[layer].variable}_fill_flag"
@@ -147,19 +159,22 @@ class CFSource:
 
     def is_fill_flag(self, name: str) -> bool:
         """Whether the input has a flag of that name, as ``fill`` writes it beside a variable."""
-        flag = self.files[0].variables.get(name)
-        return flag is not None and flag.text("flag_meanings") == " ".join(FLAG_MEANINGS)
+        flags = [f.variables[name] for f in self.files if name in f.variables]
+        return bool(flags) and all(f.text("flag_meanings") == " ".join(FLAG_MEANINGS) for f in flags)
 
     def beside(self, name: str, window: Window, layer: int = 0) -> Array | None:
         """Stored numbers of another variable on the dimensions of a layer, 0 where no file holds them; None if it lies on others."""
         owner = self.layers[layer].variable
-        if any(
-            name not in f.variables or f.variables[name].dims != f.variables[owner].dims for f in self.files
-        ):
+        there = [
+            f.variables[name].dims == f.variables[owner].dims if name in f.variables else None
+            for f in self.files
+        ]
+        if False in there or True not in there:
             return None
-        out = np.zeros(window.shape, dtype=self.files[0].variables[name].dtype)
+        out = np.zeros(window.shape, dtype=self.files[there.index(True)].variables[name].dtype)
         for block in self._blocks(window):
-            out[block.at] = self._stored(block, window, layer, name)
+            if there[block.file]:
+                out[block.at] = self._stored(block, window, layer, name)
         return out
 
     def packing(self, layer: int = 0) -> Packing:
@@ -328,7 +343,7 @@ class CFSource:
             said = [(f.path, f.variables[name].text("units")) for f in self.files]
             stated = [(path, units) for path, units in said if units]
             for path, units in stated[1:]:
-                if _plain_units(units) != _plain_units(stated[0][1]) and not self.options.force:
+                if units_as_powers(units) != units_as_powers(stated[0][1]) and not self.options.force:
                     raise InputError(
                         f"{stated[0][0]} has {name} in {stated[0][1]}, {path} in {units}: bring them to one unit first, or say "
                         "--force if it is one"
@@ -403,16 +418,44 @@ class CFSource:
         return f"[{','.join(parts)}]" if parts else ""
 
 
-def _plain_units(text: str) -> str:
-    """Units without case, blanks and the spellings of one thing.
+_UNIT = re.compile(
+    r"([A-Za-z%\u00b0]+)(?:\^|\*\*)?([-+]?\d+)?|(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)|(/)|(\s+|[.*])"
+)
+_SAME_UNIT = {
+    "degreesc": "degC", "degreec": "degC", "celsius": "degC", "degreescelsius": "degC", "degreecelsius": "degC", "degc": "degC",
+    "kelvin": "K", "degk": "K", "degreesk": "K", "percent": "%", "meter": "m", "metre": "m", "meters": "m", "metres": "m",
+}  # fmt: skip
 
-    >>> _plain_units("degrees_C") == _plain_units("degC"), _plain_units("K") == _plain_units("degC")
+
+def units_as_powers(text: str) -> Mapping[str, float] | str:
+    """Units as powers of their symbols, so that spellings of one thing are equal; the text itself where it cannot be read.
+
+    >>> units_as_powers("m3 m-3") == units_as_powers("m3/m3"), units_as_powers("mW m-2") == units_as_powers("MW m-2")
     (True, False)
+    >>> units_as_powers("degrees_C") == units_as_powers("degC"), units_as_powers("1.0") == units_as_powers("1")
+    (True, True)
     """
-    plain = re.sub(r"[\s_^*.]+", "", text.lower())
-    known = {"degreesc": "degc", "degreec": "degc", "celsius": "degc", "degreescelsius": "degc", "degreecelsius": "degc", "c": "degc",
-             "kelvin": "k", "degk": "k", "degreesk": "k", "percent": "%", "meter": "m", "metre": "m", "meters": "m", "metres": "m"}  # fmt: skip
-    return known.get(plain, plain)
+    whole = _SAME_UNIT.get(re.sub(r"[\s_]+", "", text).lower())
+    if whole is not None:
+        return {"": 1.0, whole: 1.0}
+    powers: dict[str, float] = {"": 1.0}
+    at, sign = 0, 1
+    while at < len(text):
+        found = _UNIT.match(text, at)
+        if found is None:
+            return text
+        at = found.end()
+        symbol, power, number, slash, _ = found.groups()
+        if slash:
+            sign = -1
+        elif number:
+            powers[""] *= float(number) ** sign
+            sign = 1
+        elif symbol:
+            name = _SAME_UNIT.get(symbol.lower(), symbol)
+            powers[name] = powers.get(name, 0.0) + sign * float(power or 1)
+            sign = 1
+    return powers
 
 
 def _short(dim: str) -> str:

@@ -96,12 +96,15 @@ def layout_of(source: CFSource, options: SinkOptions) -> Layout:
                 StimputeWarning,
                 stacklevel=3,
             )
+    stale = _outdated_flags(source, options)
     kept = [
-        _filled(source, v, dims, packings[v.name], [n.short for n in map(_Named, new) if n.of == v.name])
+        _filled(
+            source, v, dims, packings[v.name], [n.short for n in map(_Named, new) if n.of == v.name], stale
+        )
         if v.name in source.variables
         else _copied(source, v, dims)
         for v in first.variables.values()
-        if v.name not in replaced
+        if v.name not in replaced and v.name not in stale
     ]
     return Layout(dims, first.unlimited, first.groups, (*kept, *new), packings)
 
@@ -128,6 +131,12 @@ def _refuse_replacing(source: CFSource, variable: OutVariable) -> None:
             f"{source.paths[0]}: has a variable {variable.name} of its own, which the output would need for {variable.attrs['long_name']}; "
             "rename it, or leave out what it would be replaced by (--no-flags, --no-uncertainty, --quantiles)"
         )
+
+
+def _outdated_flags(source: CFSource, options: SinkOptions) -> set[str]:
+    """Flags of an earlier run that are not written anew: they would say of this fill what is not so."""
+    flags = {f"{name}_fill_flag" for name in source.variables if source.is_fill_flag(f"{name}_fill_flag")}
+    return set() if options.flags else flags
 
 
 class _Named:
@@ -165,14 +174,19 @@ def _filled(
     dims: Mapping[str, int],
     packing: Packing,
     ancillary: Sequence[str],
+    stale: set[str],
 ) -> OutVariable:
     attrs = dict(variable.attrs)
     before = source.packings[0][variable.name]
     if not packing.same_as(before):
         attrs = _repacked_attrs(attrs, packing, before)
-    if ancillary:
-        named = str(attrs.get("ancillary_variables", "")).split()
+    gone = {n.rpartition("/")[2] for n in stale}
+    before_named = str(attrs.get("ancillary_variables", "")).split()
+    named = [w for w in before_named if w not in gone]
+    if ancillary or named != before_named:
         attrs["ancillary_variables"] = " ".join([*named, *(a for a in ancillary if a not in named)])
+        if not attrs["ancillary_variables"]:
+            del attrs["ancillary_variables"]
     shape = tuple(dims[d] for d in variable.dims)
     return OutVariable(
         variable.name,
@@ -191,7 +205,8 @@ def _repacked_attrs(attrs: Mapping[str, Any], packing: Packing, before: Packing)
     out = {k: v for k, v in attrs.items() if k not in ("_FillValue", "missing_value")}
     if packing.fill is not None:
         out["_FillValue"] = packing.dtype.type(packing.fill)
-    if packing.stored_dtype == before.stored_dtype:
+    limits = [(p.stored_limits, p.value_limits) for p in (packing, before)]
+    if packing.stored_dtype == before.stored_dtype and limits[0] == limits[1]:
         return out
     for key in (*STORED_LIMITS, "_Unsigned", *(() if packing.packed else ("scale_factor", "add_offset"))):
         out.pop(key, None)

@@ -106,7 +106,9 @@ def _numbers(source: CFSource, layout: Layout, window: Window, filled: Filled, l
         stored[discarded] = source.fill_number(layer)
     label = f"{source.paths[0]}: {source.layers[layer].name}"
     if packing.stored_dtype != before.stored_dtype:
-        values, valid = before.decode64(stored)
+        values, valid = source.read64(window, layer)
+        if source.options.qc:
+            valid &= before.observed(stored)
         out = np.full(stored.shape, packing.fill, dtype=packing.dtype)
         out[valid] = packing.recode(values[valid], label)
         stored = out

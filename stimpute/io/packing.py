@@ -197,7 +197,7 @@ class Packing:
 
     def _refuse_rounding(self, exact: Array, kept: Array, name: str) -> None:
         """Single precision is what the user asks for with float32; half precision is more than rounding."""
-        changed = np.abs(kept - exact) > 1e-6 * np.abs(exact) + float(np.finfo(np.float32).tiny)
+        changed = np.abs(kept - exact) > 1.2e-7 * np.abs(exact) + float(np.finfo(np.float32).tiny)
         if changed.any():
             was, becomes = (float(x[changed].flat[0]) for x in (exact, kept))
             raise OutputError(
@@ -316,16 +316,21 @@ class Packing:
 
 
 def shared_packing(packings: Sequence[Packing]) -> Packing:
-    """A packing that the observed values of all can be given in, unchanged: the first, where the others differ from it in
-    nothing but what means missing; else floats.
+    """A packing that the observed values of all can be given in: the first, where integers differ in nothing but the codes that
+    mean missing; else floats without limits, double ones where numbers are packed or wide.
     """
     first = packings[0]
-    same = {(p.dtype, p.stored_dtype, float(p.scale), float(p.offset)) for p in packings}
-    if len(same) == 1:
+    if all(p.same_as(first) for p in packings):
         return first
-    wide = any(p.dtype.itemsize > (4 if p.dtype.kind == "f" else 2) for p in packings)
-    floats = first.with_dtype("float64" if wide else "float32")
-    return replace(floats, value_limits=(None, None))
+    same = {
+        (p.dtype, p.stored_dtype, float(p.scale), float(p.offset), p.stored_limits, p.value_limits)
+        for p in packings
+    }
+    if len(same) == 1 and first.dtype.kind in "iu":
+        return first
+    wide = any(p.packed or p.dtype.itemsize > (4 if p.dtype.kind == "f" else 2) for p in packings)
+    dtype = np.dtype(np.float64 if wide else np.float32)
+    return Packing(dtype, dtype, nodata=(float("nan"),), fill=float("nan"))
 
 
 def equals(numbers: Array, code: float | int) -> BoolArray:

@@ -31,14 +31,17 @@ _STORAGE_WORDS = (
 _ON_COARSE_CELLS = ("ancillary_variables", "cell_measures")
 
 
-def refine_source(coarse: CFSource, factor: int) -> CFSource:
-    """The refined counterpart of an opened stack, without covariates. ``coarse`` must stay open as long as it is used."""
+def refine_source(coarse: CFSource, factor: int, *, even: bool = False) -> CFSource:
+    """The refined counterpart of an opened stack, without covariates. ``coarse`` must stay open as long as it is used.
+
+    ``even``: evenly spaced whatever the latitudes (rasters, whose rows at the poles reach beyond them).
+    """
     if coarse.grid.kind == "points":
         raise InputError(f"{coarse.paths[0]}: stations have no cells to refine; reconstruct works on rasters")
     dated = coarse.options.times is not None or coarse.axes[0][coarse.variables[0]].time is None
     order = np.argsort(coarse.steps.position)
     labels = tuple(coarse.steps.stamps[i] for i in order) if dated else None
-    raw = _Refining(coarse, factor).file()
+    raw = _Refining(coarse, factor, even).file()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StimputeWarning)
         options = ReadOptions(variables=coarse.variables, times=labels, force=True, wrap=coarse.options.wrap)
@@ -52,8 +55,8 @@ def refine_source(coarse: CFSource, factor: int) -> CFSource:
 class _Refining:
     """One coarse source on its way to a raw file of finer cells."""
 
-    def __init__(self, coarse: CFSource, factor: int) -> None:
-        self.coarse, self.factor = coarse, factor
+    def __init__(self, coarse: CFSource, factor: int, even: bool) -> None:
+        self.coarse, self.factor, self.even = coarse, factor, even
         lead = coarse.axes[0][coarse.variables[0]]
         self.y, self.x = lead.y, lead.x
         self.layout = layout_of(coarse, SinkOptions(flags=False, uncertainty=False))
@@ -148,6 +151,9 @@ class _Refining:
 
     def _transformed(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
         out = {k: v for k, v in attrs.items() if k != "GeoTransform"}
+        at_poles = self.coarse.grid.units == "degrees" and bool(np.abs(self.coarse.grid.y).max() >= 90 - 1e-6)
+        if at_poles and not self.even:  # rows that end there are uneven
+            return out
         whole = self.coarse.grid.shape == tuple(self.coarse.files[0].dims[d] for d in (self.y, self.x))
         try:
             c, a, b, f, d, e = (float(n) for n in str(attrs["GeoTransform"]).split())
@@ -167,7 +173,7 @@ class _Refining:
             fine = self.between(turned, step) + np.repeat(numbers - turned, self.factor)
         else:
             fine = self.between(numbers, step)
-            if kind == "lat" and len(numbers) > 1:
+            if kind == "lat" and len(numbers) > 1 and not self.even:
                 fine = self._short_of_poles(fine, numbers)
         return _constant(variable.name, variable.dims, fine, _plain(variable.attrs))
 

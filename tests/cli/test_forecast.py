@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from stimpute.api import forecast
 from stimpute.cli import run
 
 
@@ -80,6 +81,12 @@ def test_a_method_without_a_spread_writes_none(tmp_path):
     path, out = write(tmp_path / "in.nc"), tmp_path / "out.nc"
     assert run(["forecast", str(path), str(out), "--steps", "3", "--method", "ar"]) == 0
     assert "v_standard_error" not in xr.open_dataset(out)
+
+
+def test_steps_may_be_numbers_of_numpy(tmp_path):
+    path = write(tmp_path / "in.nc")
+    made = forecast(path, steps=np.int64(2), every=np.int64(1), method="persistence")
+    assert made.v.shape[0] == 2
 
 
 def test_a_month_to_go_is_a_calendar_month(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stimpute.errors import InputError
-from stimpute.io.cadence import DaysOfMonth, DaysOfYear, Even, Monthly, cadence_of
+from stimpute.io.cadence import DaysOfMonth, Even, Monthly, cadence_of
 from stimpute.io.cf_time import parse_label
 
 
@@ -81,10 +81,23 @@ def test_composites_start_afresh_every_year(step, first):
         for day in range(first, 366, step)
     ]
     cadence = cadence_of(series, "")
-    assert cadence == DaysOfYear(step, first)
+    assert (cadence.step, cadence.first) == (step, first)
     assert [d.dayofyr for d in cadence.after(series[-1], 3)] == [first, first + step, first + 2 * step]
     assert cadence.after(series[-1], 1)[0].year == 2021
     assert cadence.places(series).tolist() == list(range(1 - len(series), 1))
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap", "360_day", "all_leap"])
+@pytest.mark.parametrize(("step", "count"), [(7, 52), (10, 36)])
+def test_places_that_the_year_never_has_are_not_waited_for(calendar, step, count):
+    series = [
+        cftime.num2date(step * k, f"days since {year}-01-01", calendar, only_use_cftime_datetimes=True)
+        for year in (2001, 2002)
+        for k in range(count if calendar != "360_day" else min(count, 359 // step + 1))
+    ]
+    ahead = cadence_of(series, "").after(series[-1], 3)
+    assert [(d.year, d.dayofyr) for d in ahead] == [(2003, 1), (2003, 1 + step), (2003, 1 + 2 * step)]
+    assert np.diff(cadence_of(series, "").places(series)).max() == 1
 
 
 def test_days_that_short_months_lack():

@@ -218,9 +218,9 @@ def test_files_of_one_stack_with_other_packing_and_units(write_netcdf, gappy, fi
     assert raw(out, "time").tolist() == [-72, -48, -24, 0, 24, 48]
     after, flag = raw(out, "sst"), raw(out, "sst_fill_flag")
     stored = np.concatenate([raw(a, "sst") * 0.01, raw(b, "sst") * 0.02])
-    np.testing.assert_array_equal(after[flag == 0], stored[flag == 0].astype(np.float32))
+    np.testing.assert_array_equal(after[flag == 0], stored[flag == 0])
     with netCDF4.Dataset(out) as file:
-        assert "sst: files of different packing decoded to float32" in file.history
+        assert "sst: files of different packing decoded to float64" in file.history
         assert not {"scale_factor", "add_offset"} & set(file["sst"].ncattrs())
 
 
@@ -263,6 +263,76 @@ def test_what_an_earlier_run_filled_stays_marked(write_netcdf, gappy, fill_with,
     assert verify(first, second).identical
 
 
+def test_what_an_earlier_run_said_may_not_change(write_netcdf, gappy, fill_with, tmp_path):
+    path, first, second = write_netcdf(gappy()), tmp_path / "first.nc", tmp_path / "second.nc"
+    fill_with(15.0, path, first)
+    with netCDF4.Dataset(first, "a") as file:
+        file.createVariable("sst_quality", "f4", ("time", "lat", "lon"))[:] = 1
+    with pytest.warns(StimputeWarning, match="an earlier run filled"):
+        fill_with(16.0, first, second, ReadOptions(variables=("sst",)))
+    assert verify(first, second).identical
+    marked = raw(first, "sst_fill_flag") == 1
+    for name, value in (("sst_fill_flag", 0), ("sst_standard_error", 7.0), ("sst_quality", 2.0)):
+        shutil.copy(second, tmp_path / "bad.nc")
+        with netCDF4.Dataset(tmp_path / "bad.nc", "a") as file:
+            numbers = file[name][:]
+            numbers[marked] = value
+            file[name][:] = numbers
+        assert not verify(first, tmp_path / "bad.nc").identical, name
+
+
+@pytest.mark.filterwarnings("ignore:.*an earlier run filled")
+def test_marks_of_one_file_of_several_stay(write_netcdf, gappy, fill_with, tmp_path):
+    a, b = write_netcdf(gappy(t=3), "a.nc"), write_netcdf(gappy(t=3), "b.nc", times=[3, 4, 5])
+    fill_with(15.0, a, tmp_path / "a1.nc")
+    fill_with(16.0, [tmp_path / "a1.nc", b], tmp_path / "m.nc", ReadOptions(variables=("sst",)))
+    before, after = raw(tmp_path / "a1.nc", "sst_fill_flag"), raw(tmp_path / "m.nc", "sst_fill_flag")
+    assert (before == 1).any()
+    assert (after[:3][before == 1] == 1).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*an earlier run filled")
+def test_without_flags_no_outdated_one_is_left(write_netcdf, gappy, fill_with, tmp_path):
+    fill_with(15.0, write_netcdf(gappy()), tmp_path / "first.nc")
+    fill_with(16.0, tmp_path / "first.nc", tmp_path / "second.nc", None, SinkOptions(flags=False))
+    with netCDF4.Dataset(tmp_path / "second.nc") as file:
+        assert "sst_fill_flag" not in file.variables
+        assert file["sst"].ancillary_variables == "sst_standard_error"
+
+
+@pytest.mark.parametrize("dtype", [None, "float64"])
+def test_packings_with_large_offsets_are_exact(write_netcdf, gappy, fill_with, tmp_path, dtype):
+    values = gappy() / 100
+    a = write_netcdf(values[:3] + 1e5, "a.nc", dtype="i2", scale=0.001, offset=1e5)
+    b = write_netcdf(values[3:] + 1e5, "b.nc", dtype="i2", scale=0.001, offset=1e5 + 1, times=[3, 4, 5])
+    fill_with(1e5, [a, b], tmp_path / "out.nc", None, SinkOptions(dtype=dtype))
+    after, flag = raw(tmp_path / "out.nc", "sst"), raw(tmp_path / "out.nc", "sst_fill_flag")
+    stored = np.concatenate([raw(a, "sst") * 0.001 + 1e5, raw(b, "sst") * 0.001 + 1e5 + 1])
+    np.testing.assert_array_equal(after[flag == 0], stored[flag == 0])
+    assert (
+        verify([a, b], tmp_path / "out.nc").identical or dtype
+    )  # by hand there are no options in the history
+
+
+def test_a_number_that_means_missing_in_one_file_only(write_netcdf, gappy, fill_with, tmp_path):
+    """-9999 is observed in the second file."""
+    values = gappy()
+    a, b = write_netcdf(values[:3], "a.nc"), tmp_path / "b.nc"
+    with netCDF4.Dataset(a) as one, netCDF4.Dataset(b, "w") as file:
+        for name, dimension in one.dimensions.items():
+            file.createDimension(name, len(dimension))
+            axis = file.createVariable(name, "f8", (name,))
+            axis.setncatts({k: one[name].getncattr(k) for k in one[name].ncattrs()})
+            axis[:] = one[name][:] + (3 if name == "time" else 0)
+        other = file.createVariable("sst", "f4", ("time", "lat", "lon"), fill_value=np.nan)
+        numbers = np.where(np.isnan(values[3:]), np.nan, values[3:])
+        numbers[0, 5, 5] = -9999
+        other[:] = numbers
+    fill_with(15.0, [a, b], tmp_path / "out.nc")
+    assert raw(tmp_path / "out.nc", "sst")[3, 5, 5] == -9999
+    assert raw(tmp_path / "out.nc", "sst_fill_flag")[3, 5, 5] == 0
+
+
 def test_a_variable_of_the_users_is_not_replaced(write_netcdf, gappy, fill_with, tmp_path):
     path = write_netcdf(gappy())
     with netCDF4.Dataset(path, "a") as file:
@@ -279,9 +349,16 @@ def test_files_in_different_units_are_refused(write_netcdf, gappy):
     with pytest.raises(InputError, match=r"a\.nc has sst in K, .*b\.nc in degC"):
         open_source([a, b])
     open_source([a, b], ReadOptions(force=True)).close()
-    with netCDF4.Dataset(b, "a") as file:
-        file["sst"].units = "kelvin"
-    open_source([a, b]).close()
+    for one, other, same in (("K", "kelvin", True), ("m3 m-3", "m3/m3", True), ("m s-1", "m/s", True), ("1", "1.0", True),
+                             ("mW m-2", "MW m-2", False), ("m s-1", "ms-1", False), ("mm", "m", False)):  # fmt: skip
+        for path, units in ((a, one), (b, other)):
+            with netCDF4.Dataset(path, "a") as file:
+                file["sst"].units = units
+        if same:
+            open_source([a, b]).close()
+        else:
+            with pytest.raises(InputError, match="bring them to one unit"):
+                open_source([a, b])
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])

@@ -119,6 +119,41 @@ def test_rows_at_the_poles_end_there(write_netcdf, gappy, north_up):
     assert np.allclose(lat[3:-3], np.linspace(-70, 70, 15)[order])
 
 
+@pytest.mark.parametrize("suffix", [".nc", ".tif"])
+def test_rows_at_the_poles_of_rasters_stay_even(tmp_path, write_netcdf, gappy, suffix):
+    """A GeoTIFF has no uneven rows, and its rows at the poles reach beyond them as they did."""
+    path = write_netcdf(gappy(t=2, ny=7, nx=4))
+    with netCDF4.Dataset(path, "a") as file:
+        file["lat"][:] = np.linspace(90, -90, 7)
+        file["lon"][:] = np.arange(4) * 90.0
+    with (
+        io.open_source(path) as source,
+        io.create_sink(tmp_path / "in.tif", source, io.SinkOptions(flags=False, uncertainty=False)) as sink,
+    ):
+        window = Window.whole(source.layers[0].shape)
+        stack = source.read(window)
+        sink.write(window, Filled(stack.values, np.where(stack.valid, 0, FILLED).astype(np.uint8)))
+        sink.commit("filled")
+    with io.open_source(tmp_path / "in.tif" if suffix == ".tif" else path) as source:
+        fine = io.refine(source, 2, even=suffix == ".nc")
+        assert fine.grid.kind == "affine"
+        assert np.allclose(np.diff(fine.grid.y), -15)
+
+
+def test_a_stated_transform_is_left_out_where_rows_are_uneven(tmp_path, write_netcdf, gappy):
+    path = write_netcdf(gappy(t=2, ny=7, nx=4))
+    with netCDF4.Dataset(path, "a") as file:
+        file["lat"][:] = np.linspace(90, -90, 7)
+        file["lon"][:] = np.arange(4) * 90.0
+        crs = file.createVariable("crs", "i4", ())
+        crs.grid_mapping_name, crs.GeoTransform = "latitude_longitude", "-45 90 0 105 0 -30"
+        file["sst"].grid_mapping = "crs"
+    with io.open_source(path) as source:
+        fine, even = (io.refine(source, 2, even=even).files[0].variables["crs"] for even in (False, True))
+    assert "GeoTransform" not in fine.attrs
+    assert even.attrs["GeoTransform"].split()[-1] == "-15.0"
+
+
 def test_stations_are_refused():
     import xarray as xr
 

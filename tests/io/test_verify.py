@@ -616,3 +616,34 @@ class TestParts:
         report = verify(tmp_path / "in.nc", tmp_path / "out.tif")
         assert report.differences == ()
         assert report.total("observed") == np.isfinite(values).sum()
+
+    def test_bands_of_a_part_in_time(self, tmp_path, gappy):
+        """A raster of several bands, several such rasters, and dated ones, cut in time: into one raster, NetCDF and a folder."""
+        values = np.where(np.isnan(gappy()), -1, gappy()).astype("f4")
+        dates = [f"2020-01-0{k + 1}" for k in range(6)]
+        profile = {"driver": "GTiff", "dtype": "float32", "nodata": -1.0, "crs": "EPSG:32630", "height": 8, "width": 10,
+                   "transform": rasterio.Affine(9, 0, 5e5, 0, -9, 4e6)}  # fmt: skip
+
+        def raster(path, steps):
+            path.parent.mkdir(exist_ok=True)
+            with rasterio.open(path, "w", count=len(steps), **profile) as file:
+                file.write(values[steps])
+                file.descriptions = tuple(dates[k] for k in steps)
+
+        raster(tmp_path / "one" / "all.tif", list(range(6)))
+        raster(tmp_path / "two" / "x_1.tif", [0, 1, 2])
+        raster(tmp_path / "two" / "x_2.tif", [3, 4, 5])
+        for k in range(6):
+            raster(tmp_path / "six" / f"v_2020010{k + 1}.tif", [k])
+        for folder in ("one", "two", "six"):
+            for out in ("part.tif", "part.nc", "part/"):
+                target = f"{tmp_path}/{folder}_{out}"
+                fill(tmp_path / folder, target, "--time", "2020-01-02,2020-01-04")
+                report = verify(tmp_path / folder, target)
+                assert report.differences == (), (folder, out)
+                assert report.total("observed") == int(np.isfinite(gappy()[1:4]).sum())
+
+    def test_a_folder_that_was_filled_before(self, tmp_path, gappy, write_geotiffs):
+        fill(write_geotiffs(gappy()), f"{tmp_path}/first/")
+        fill(tmp_path / "first", f"{tmp_path}/second/")
+        assert verify(tmp_path / "first", tmp_path / "second").differences == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from stimpute.io.verify.report import Ledger
 from stimpute.protocols import FILLED, OBSERVED
 
 FLAG_SUFFIX = "_fill_flag"
+_OF_A_FILL = re.compile(r"(.+)(_fill_flag|_standard_error|_q\d+(_\d+)?)")
 NOWHERE, DROPPED = -1, -2  # not in the output; or left out by --dedupe
 OWN_SUFFIXES = ("_fill_flag", "_standard_error")
 NOT_COMPARED = ("history", "ancillary_variables")
@@ -163,11 +165,17 @@ class _Comparison:
             self.dimension(name, covered)
         for name, array in self.before.arrays.items():
             twin = self.after.arrays.get(name)
+            if twin is None and self._left_by_an_earlier_run(name):
+                self.ledger.note(f"variable {name}: of an earlier run, left out")
+                continue
             if twin is None:
                 self.ledger.differ(f"variable {name}: absent from the output")
                 continue
-            if not self._written_again(name):
+            owner = self._filled_again(name)
+            if owner is None:
                 self.variable(array, twin)
+            else:
+                self.kept_from_before(array, twin, owner)
         for name in self.after.arrays:
             own = any(f"{suffix}" in name or "_q" in name for suffix in OWN_SUFFIXES)
             if name not in self.before.arrays and not own:
@@ -330,18 +338,38 @@ class _Comparison:
                 return self.maps.get(full)
             prefix = prefix.rpartition("/")[0]
 
-    def _written_again(self, name: str) -> bool:
-        """Whether a variable is the flag, error or quantile of one that was filled before and was filled again."""
-        owners = (n for n in self.before.arrays if name != n and name.startswith(f"{n}_"))
-        return any(
-            f"{n}{FLAG_SUFFIX}" in self.before.arrays and f"{n}{FLAG_SUFFIX}" in self.after.arrays and self._is_target(self.before.arrays[n])
-            for n in owners
-            if name.removeprefix(n).startswith((FLAG_SUFFIX, "_standard_error", "_q"))
-        )  # fmt: skip
+    def _left_by_an_earlier_run(self, name: str) -> bool:
+        """Whether an array is the flag of a variable that was filled before, and is not written this time (``--no-flags``)."""
+        return name.endswith(FLAG_SUFFIX) and name.removesuffix(FLAG_SUFFIX) in self.before.arrays
+
+    def _filled_again(self, name: str) -> RawArray | None:
+        """The flag of the variable of which an array is the flag, error or quantile, if that was filled before and again."""
+        parts = _OF_A_FILL.fullmatch(name)
+        if parts is None or parts[1] not in self.before.arrays:
+            return None
+        flag, owner = self.before.arrays.get(parts[1] + FLAG_SUFFIX), self.before.arrays[parts[1]]
+        beside = self.before.arrays[name].dims == owner.dims
+        return flag if flag is not None and beside and self._is_target(owner) else None
+
+    def kept_from_before(self, a: RawArray, b: RawArray, flag: RawArray) -> None:
+        """What an earlier run said of the cells it filled stays."""
+        self.ledger.expect(f"variable {a.name}, dimensions", a.dims, b.dims)
+        if a.dims != b.dims or a.dtype != b.dtype or any(self._map(a, dim) is None for dim in a.dims):
+            return
+        for part in self._parts(a):
+            old, new = part.cut(a), b.read(part.where)
+            wrong = ~same_bits(old, new) & (part.cut(flag) == FILLED) & ~part.altered
+            if wrong.any():
+                first = part.place(tuple(int(i) for i in np.argwhere(wrong)[0]))
+                self.ledger.differ_cells(
+                    a.name, "filled by an earlier run, and said otherwise", int(wrong.sum()), first
+                )
 
     def _is_target(self, a: RawArray) -> bool:
         if self.variables:
             return a.name in self.variables
+        if a.name in self.declared.var:
+            return True
         if a.name + FLAG_SUFFIX in self.after.arrays:
             again = not self.declared.var or a.name in self.declared.var
             return again or a.name + FLAG_SUFFIX not in self.before.arrays

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stimpute.errors import InputError
-from stimpute.io.dates import detect_dates
 from stimpute.io.verify.cells import Encoding, Rules, compare
 from stimpute.io.verify.cf import FLAG_SUFFIX, positions
 from stimpute.io.verify.declared import Declared
-from stimpute.io.verify.rasters import Plane, flag_file, history_of, open_raster
+from stimpute.io.verify.rasters import Plane, band_dates, described, flag_file, history_of, open_raster
 from stimpute.io.verify.raw import Array, RawArray, RawFile, open_raw
 from stimpute.io.verify.report import Ledger
 
@@ -223,12 +222,11 @@ def _dated(files: Sequence[Any], *, of_files: bool = True) -> tuple[list[Plane],
         for file in files
         for plane in Plane.all_of(file, f"{Path(file.name).name}, " if of_files else "")
     ]
-    names = [Path(p.file.name).name for p in planes]
-    if len(files) == 1 and (len(planes) > 1 or not of_files):
-        names = [str(text or "") for text in files[0].descriptions]
-    try:
-        dates = [moment.isoformat() for moment in detect_dates(names).instants]
-    except InputError:
+    if of_files:
+        dates = band_dates(planes)
+    else:
+        dates = described(files[0])
+    if not dates:
         return planes, []
     order = sorted(range(len(planes)), key=lambda k: (dates[k], k))
     return [planes[k] for k in order], [dates[k] for k in order]

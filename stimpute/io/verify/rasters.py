@@ -88,17 +88,39 @@ def compare_rasters(ledger: Ledger, source: Path, out: Path, *, nodata: Sequence
         declared = Declared.from_history(history_of(after), history_of(before))
         _georeferencing(ledger, before, after, out.name, declared)
         _tags(ledger, f"{out.name}, tag ", before.tags(), after.tags())
-        if before.count != after.count:
+        kept = _kept_bands(before, after) if declared.window else list(range(before.count))
+        if len(kept) != after.count:
             ledger.differ(f"{out.name}: {before.count} bands became {after.count}")
             return
         _layout(ledger, before, after, out.name, declared)
         flag = flag_file(out, stack)
         alpha = _alpha_bands(before)
-        _bands(ledger, before, after, out.name, declared)
-        pairs = [
-            p for p in zip(Plane.all_of(before), Plane.all_of(after), strict=True) if p[0].band not in alpha
-        ]
+        _bands(ledger, before, after, out.name, declared, kept)
+        planes = Plane.all_of(before)
+        twins = zip([planes[k] for k in kept], Plane.all_of(after), strict=True)
+        pairs = [p for p in twins if p[0].band not in alpha]
         compare_planes(ledger, out.name, pairs, flag, nodata, declared)
+
+
+def _kept_bands(before: Any, after: Any) -> list[int]:
+    """Which bands (from 0) of the input a part in time still holds, by their names; all where there are as many."""
+    if before.count == after.count:
+        return list(range(before.count))
+    names = list(before.descriptions)
+    return [names.index(name) for name in after.descriptions if name is not None and name in names]
+
+
+def band_dates(planes: Sequence[Plane]) -> list[str]:
+    """The date of every band: of its file's name where files have one band each, else of its own; empty where none is found."""
+    several = any(plane.file.count > 1 for plane in planes)
+    names = [
+        str(plane.file.descriptions[plane.band - 1] or "") if several else Path(plane.file.name).name
+        for plane in planes
+    ]
+    try:
+        return [moment.isoformat() for moment in detect_dates(names).instants]
+    except InputError:
+        return []
 
 
 def compare_merged(ledger: Ledger, sources: Sequence[Path], out: Path, *, nodata: Sequence[float]) -> None:
@@ -115,6 +137,11 @@ def compare_merged(ledger: Ledger, sources: Sequence[Path], out: Path, *, nodata
         _georeferencing(ledger, files[0], after, out.name, declared)
         flag = flag_file(out, stack)
         twins = Plane.all_of(after)
+        if declared.window:
+            left, dates = set(described(after)), band_dates(planes)
+            gone = {id(p) for p, date in zip(planes, dates, strict=False) if left and date not in left}
+            parts = [[p for p in part if id(p) not in gone] for part in parts]
+            planes = [p for part in parts for p in part]
         places = iter(_bands_of(ledger, planes, after))
         for part in parts:
             pairs = [(plane, twins[place]) for plane, place in zip(part, places, strict=False)]
@@ -125,12 +152,21 @@ def _bands_of(ledger: Ledger, planes: Sequence[Plane], after: Any) -> list[int]:
     """Which band (from 0) of the output each input plane became: in the order of the dates in their names, else of the files."""
     if len(planes) != after.count:
         ledger.differ(f"{len(planes)} input bands, {after.count} bands in the output")
-    try:
-        dates = detect_dates([Path(plane.file.name).name for plane in planes]).instants
-    except InputError:
+    dates = band_dates(planes)
+    if not dates:
         return list(range(min(len(planes), after.count)))
     order = sorted(range(len(planes)), key=lambda k: (dates[k], k))
     return [place for place in map(order.index, range(len(planes))) if place < after.count]
+
+
+def described(file: Any) -> list[str]:
+    """Dates in the names of a raster's bands; empty where there are none."""
+    try:
+        return [
+            moment.isoformat() for moment in detect_dates([str(d or "") for d in file.descriptions]).instants
+        ]
+    except InputError:
+        return []
 
 
 def compare_planes(
@@ -238,41 +274,43 @@ def _layout(ledger: Ledger, before: Any, after: Any, name: str, declared: Declar
         ledger.note(f"{name}: {before.driver} became {after.driver}")
         return
     for what in ("compression", "interleaving", "photometric"):
-        ledger.expect(
-            f"{name}, {what}", getattr(before, what, None), getattr(after, what, None), declared.format
-        )
+        single = what == "interleaving" and after.count == 1
+        old, new = (getattr(file, what, None) for file in (before, after))
+        ledger.expect(f"{name}, {what}", old, new, declared.format or single)
     ledger.expect(
-        f"{name}, blocks", before.block_shapes, after.block_shapes, declared.format or declared.window
-    )
+        f"{name}, blocks", before.block_shapes[:1], after.block_shapes[:1],
+        declared.format or declared.window or declared.dtype,
+    )  # fmt: skip
     had = [bool(file.overviews(1)) for file in (before, after)]
     ledger.expect(f"{name}, overviews present", had[0], had[1], declared.format or declared.window)
 
 
-def _bands(ledger: Ledger, before: Any, after: Any, name: str, declared: Declared) -> None:
+def _bands(
+    ledger: Ledger, before: Any, after: Any, name: str, declared: Declared, kept: Sequence[int]
+) -> None:
     """What is said about each band: dtype, nodata, packing, description, tags.
 
     Another driver may know less: GeoTIFF holds one nodata for all bands.
     """
     converted = before.driver != after.driver
     for attribute in ("dtypes", "nodatavals", "scales", "offsets", "descriptions", "units", "colorinterp"):
-        pairs = zip(getattr(before, attribute), getattr(after, attribute), strict=True)
+        pairs = zip([getattr(before, attribute)[k] for k in kept], getattr(after, attribute), strict=True)
         for band, (old, new) in enumerate(pairs, start=1):
             what = f"{name}, band {band}, {attribute.removesuffix('s').removesuffix('val')}"
             if attribute == "descriptions" and old is None and _is_date(new):
                 ledger.note(f"{what}: {new}, which was in the file's name")
             elif attribute != "nodatavals":
                 plain = attribute == "colorinterp" and {old.name, new.name} == {"undefined", "gray"}
-                changed = (
-                    declared.dtype if attribute == "dtypes" else converted and attribute == "colorinterp"
-                )
+                stored = attribute in ("dtypes", "scales", "offsets")
+                changed = declared.dtype if stored else converted and attribute == "colorinterp"
                 may_change = plain or changed  # no colour, said in two ways
                 ledger.expect(what, old, new, may_change)
             elif old is None and new is not None:
                 ledger.note(f"{what}: {new} is declared now")
             elif not (_is_nan(old) and _is_nan(new)):
                 ledger.expect(what, old, new, declared.dtype or converted)
-    for band in range(1, before.count + 1):
-        _tags(ledger, f"{name}, band {band}, tag ", before.tags(band), after.tags(band))
+    for band, place in enumerate(kept, start=1):
+        _tags(ledger, f"{name}, band {band}, tag ", before.tags(place + 1), after.tags(band))
 
 
 def _is_date(text: str | None) -> bool:
