@@ -18,6 +18,7 @@ from stimpute.api.keywords import (
     Progress,
     ReadKeywords,
     TrainKeywords,
+    as_command,
     as_inputs,
     as_tuple,
     check_known,
@@ -80,6 +81,7 @@ def fill(
     StimputeError : what was wrong, in which file, what to do.
     """
     check_known(options, FillKeywords, "fill")
+    command = command or as_command("stimpute.fill", options)
     from stimpute import io
     from stimpute.inference.engine import fill_source
     from stimpute.inference.memory import RecordingSink

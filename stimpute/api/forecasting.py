@@ -9,6 +9,7 @@ from stimpute.api.keywords import (
     Progress,
     ReadKeywords,
     WriteKeywords,
+    as_command,
     as_inputs,
     check_known,
     check_scored,
@@ -79,6 +80,7 @@ def forecast(
     StimputeError : what was wrong, in which file, what to do.
     """
     check_known(options, ForecastKeywords, "forecast")
+    command = command or as_command("stimpute.forecast", {"steps": steps, **options})
     from dataclasses import replace
 
     from stimpute import io

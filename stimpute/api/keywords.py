@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -18,6 +19,36 @@ if TYPE_CHECKING:
     Inputs = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray
 
 Progress = Callable[[str, int, int], None]
+
+
+_REPEATED = ("var", "covariate", "nodata", "co")
+
+
+def as_command(function: str, options: Mapping[str, Any]) -> str:
+    """A call as the command line would have it, for ``history``: what was asked for can be read there, and proven by ``verify``.
+
+    >>> as_command("stimpute.fill", {"time": ("2020-01", "2020-02"), "flags": False, "var": ["a", "b"], "force": None})
+    'stimpute.fill --time 2020-01,2020-02 --no-flags --var a --var b'
+    """
+    words = [function]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is None or (
+            name == "times" and not isinstance(value, str | Path)
+        ):  # labels are the output's own
+            continue
+        if isinstance(value, bool):
+            words += [option] if value else [f"--no-{option.removeprefix('--').removeprefix('no-')}"]
+            continue
+        if isinstance(value, Mapping):
+            value = [f"{key}={one}" for key, one in value.items()]
+        if isinstance(value, str | Path) or not isinstance(value, Iterable):
+            value = [value]
+        texts = ["" if one is None else str(one) for one in value]
+        words += (
+            [w for text in texts for w in (option, text)] if name in _REPEATED else [option, ",".join(texts)]
+        )
+    return shlex.join(words)
 
 
 def check_scored(rows: Sequence[Any]) -> None:

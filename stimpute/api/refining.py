@@ -9,6 +9,7 @@ from stimpute.api.keywords import (
     Progress,
     ReadKeywords,
     WriteKeywords,
+    as_command,
     as_inputs,
     check_known,
     check_scored,
@@ -71,6 +72,7 @@ def reconstruct(
     StimputeError : what was wrong, in which file, what to do.
     """
     check_known(options, ReconstructKeywords, "reconstruct")
+    command = command or as_command("stimpute.reconstruct", {"factor": factor, **options})
     from dataclasses import replace
 
     from stimpute import io

@@ -46,6 +46,8 @@ class AtomicTarget:
         staging: Path | None = None,
     ) -> None:
         self.target = Path(target)
+        if kind == "folder" and self.target.is_symlink():  # what is linked to is replaced, not the link
+            self.target = self.target.resolve()
         self.overwrite = overwrite
         self._refuse_existing()
         name = f".{self.target.stem}.stimpute-{secrets.token_hex(4)}{self.target.suffix}"

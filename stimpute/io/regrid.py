@@ -58,7 +58,9 @@ def positions(target: Grid, other: Grid, y: slice, x: slice, *, label: str) -> P
         return _nearest(xs, ys, other)
     if other.units == "degrees":
         first = float(min(other.x[0], other.x[-1]))
-        half = 0.5 * _cell(other.x)
+        half = (
+            0.5 * _cell(other.x) if np.ptp(other.x) < 360 * (1 - 1e-6) else 0.0
+        )  # a meridian that is repeated has no seam
         xs = (xs - first + half) % 360 + first - half
     return Positions(_fractional(ys, other.y), _fractional(xs, other.x, wraps=other.wraps))
 

@@ -68,3 +68,14 @@ def test_checks_before_computing(tmp_path: Path):
     (store / ".zgroup").touch()
     with pytest.raises(OutputError, match=r"is the input"):
         check_output(tmp_path, [store], overwrite=True)
+
+
+def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "store.zarr").mkdir()
+    (tmp_path / "store.zarr" / "old").write_text("old")
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "store.zarr")
+    target = AtomicTarget(tmp_path / "link.zarr", kind="folder", overwrite=True)
+    (target.path / "new").write_text("new")
+    target.commit()
+    assert (tmp_path / "link.zarr").is_symlink()
+    assert [p.name for p in (tmp_path / "store.zarr").iterdir()] == ["new"]

@@ -113,14 +113,16 @@ def test_a_file_of_several_fields_is_asked_back_about(stack, tmp_path, option):
     opened(f"{path}:clay").close()
 
 
+@pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize("step", [5.0, 0.5])
-def test_a_global_field_has_no_seam(write_netcdf, gappy, tmp_path, step):
+def test_a_global_field_has_no_seam(write_netcdf, gappy, tmp_path, step, twice):
     """Longitudes -2 to 2, of a field on 0 to 360: as smooth over Greenwich as elsewhere, coarser or finer than the grid."""
     path = write_netcdf(gappy(t=2, ny=3, nx=9))
     with netCDF4.Dataset(path, "a") as file:
         file["lon"][:] = np.linspace(-8, 8, 9)
         file["lat"][:] = [1, 0, -1]
     lon, lat = np.arange(step / 2, 360, step), np.arange(-10, 11.0)
+    lon = np.arange(0, 360 + step / 2, step) if twice else lon  # 0 and 360
     wave = np.broadcast_to(np.sin(np.radians(3 * lon)), (len(lat), len(lon)))
     field = field_file(tmp_path / "wave.nc", "wave", wave, ("lat", "lon"), lat, lon)
     with open_source(path, ReadOptions(covariates=(str(field),))) as source:

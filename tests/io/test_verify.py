@@ -15,6 +15,7 @@ import rasterio
 import xarray as xr
 import zarr
 
+from stimpute import api
 from stimpute.cli import run
 from stimpute.errors import InputError
 from stimpute.io.verify import VerifyReport, verify
@@ -647,3 +648,19 @@ class TestParts:
         fill(write_geotiffs(gappy()), f"{tmp_path}/first/")
         fill(tmp_path / "first", f"{tmp_path}/second/")
         assert verify(tmp_path / "first", tmp_path / "second").differences == ()
+
+    def test_a_part_made_by_the_python_api(self, tmp_path, gappy, write_netcdf):
+        source = write_netcdf(gappy())
+        api.fill(
+            source,
+            tmp_path / "out.nc",
+            method="mean",
+            time=("2020-01-02", "2020-01-04"),
+            fill_never_observed=True,
+        )
+        assert verify(source, tmp_path / "out.nc").differences == ()
+        with netCDF4.Dataset(tmp_path / "out.nc") as file:
+            assert (
+                "stimpute.fill --method mean --time 2020-01-02,2020-01-04 --fill-never-observed"
+                in file.history
+            )
