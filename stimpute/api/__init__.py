@@ -195,6 +195,7 @@ def variogram(
     picture = _picture(plot, overwrite, paths_of(as_inputs(x)))
     found = []
     with io.open_source(as_inputs(x), read_options(options)) as source:
+        io.read_observed_only(source)
         for index, layer in enumerate(source.layers):
             result = layer_variogram(source, index, matheron=estimator == "matheron", seed=seed)
             if picture and index == 0:
@@ -282,6 +283,7 @@ def evaluate(
         )
     boards = []
     with io.open_source(as_inputs(x), read_options(options)) as source:
+        io.read_observed_only(source)
         for index, layer in enumerate(source.layers):
             stack, notes = sampled_stack(source, index, chosen.max_cells, memory)
             board = evaluate_stack(stack, layer, runs, chosen, progress, notes)

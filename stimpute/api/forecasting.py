@@ -161,6 +161,7 @@ def evaluate_forecasts(
 
     boards = []
     with io.open_source(as_inputs(x), read_options(options)) as source:
+        io.read_observed_only(source)
         for index, layer in enumerate(source.layers):
             stack, notes = sampled_stack(source, index, MAX_CELLS, memory)
             board = evaluate_stack(stack, layer, [(n, maker(n)) for n in names], chosen, progress, notes)

@@ -106,6 +106,7 @@ def _archives(inputs: Any, options: TrainKeywords) -> list[Archive]:
         from stimpute.protocols import Window
 
         with io.open_source([item] if isinstance(item, Path) else item, read_options(options)) as source:
+            io.read_observed_only(source)
             for index, layer in enumerate(source.layers):
                 name = f"{source.paths[0]}:{layer.name}" if source.paths else layer.name
                 archives.append(

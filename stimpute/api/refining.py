@@ -176,6 +176,7 @@ def evaluate_reconstruct(
         dict(runs)["diffrecon"]()  # a model that cannot be used is no matter of scores
     boards = []
     with io.open_source(as_inputs(x), read_options(options)) as source:
+        io.read_observed_only(source)
         for index, layer in enumerate(source.layers):
             stack, _ = sampled_stack(source, index, EvaluateOptions().max_cells, memory)
             board = evaluate_refining(

@@ -31,6 +31,7 @@ __all__ = [
     "open_future",
     "open_source",
     "output_format",
+    "read_observed_only",
     "refine",
 ]
 
@@ -300,6 +301,20 @@ def open_future(source: Any, steps: int, every: float | None = None) -> tuple[An
         names = tuple(name_of_step(source, label) for label in future.time_labels)
         future.step_names = names if len(set(names)) == len(names) else ()
     return future, ahead
+
+
+def read_observed_only(source: Any) -> None:
+    """Read what an earlier run filled as gaps, with a warning: nobody is to be scored on, or to learn from, what another method said."""
+    if source.format == "GeoTIFF":
+        return
+    filled = [name for name in source.variables if source.is_fill_flag(f"{name}_fill_flag")]
+    if filled:
+        source.observed_only = True
+        warnings.warn(
+            f"{source.paths[0]}: {', '.join(f'{name}_fill_flag' for name in filled)} marks values that an earlier run filled; they count as gaps here",
+            StimputeWarning,
+            stacklevel=3,
+        )
 
 
 def check_spared(written: str | Path | None, read: Sequence[str | Path]) -> None:

@@ -53,6 +53,7 @@ class CFSource:
     alterations : what the user asked to change in observed cells, for the history.
     warnings : texts of the warnings given while opening.
     notes : what is worth a line in a log, though nothing is wrong.
+    observed_only : what an earlier run filled is read as a gap.
     step_names : file names, one for each step, where the steps belong into files of their own; else empty.
     """
 
@@ -65,6 +66,7 @@ class CFSource:
         self.domain: npt.NDArray[np.bool_] | None = None
         self.covariates: tuple[Covariate, ...] = ()
         self.warnings: tuple[str, ...] = ()
+        self.observed_only = False
         self.step_names: tuple[str, ...] = ()
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -112,6 +114,10 @@ class CFSource:
             values[block.at], valid[block.at] = packing.decode(stored)
         for at, places in self._averaged(window):
             values[at], valid[at] = self._mean(places, window, layer)
+        before = self.filled_before(window, layer) if self.observed_only else None
+        if before is not None:
+            valid &= ~before
+            values[before] = 0
         time, y, x = window.slices
         return Stack(
             values=values,

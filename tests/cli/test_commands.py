@@ -213,3 +213,33 @@ def test_training_takes_xarray_objects_in_a_list(small: Path, tmp_path: Path) ->
         pytest.raises(UsageError, match="--size huge"),
     ):  # read, then refused
         api.train([stack], tmp_path / "model.safetensors", steps=1, size="huge")  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "--methods", "mean,linear"),
+        ("variogram",),
+        ("train", "--steps", "1", "--depth", "1", "--width", "16", "--batch", "1"),
+    ],
+)
+def test_what_was_filled_is_no_observation_to_judge_on(
+    stimpute: Callable, small: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Scores, variogram and archive are those of the file before it was filled."""
+    filled = tmp_path / "filled.nc"
+    assert stimpute("fill", small, filled, "--method", "mean").code == 0
+    name, *options = command
+    if name == "train":
+        done = stimpute(name, filled, "--var", "sst", "-o", tmp_path / "m.safetensors", *options)
+        assert done.code == 0, done.err
+        assert "count as gaps here" in done.err
+        return
+    before, after = (stimpute(name, path, "--var", "sst", *options, "--json") for path in (small, filled))
+    assert after.code == 0, after.err
+    assert "sst_fill_flag marks values that an earlier run filled; they count as gaps here" in after.err
+
+    def figures(text: str) -> str:
+        return "\n".join(line for line in text.splitlines() if "seconds" not in line and ".nc" not in line)
+
+    assert figures(before.out) == figures(after.out)
