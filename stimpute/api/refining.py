@@ -89,14 +89,14 @@ def reconstruct(
     )  # fmt: skip
     coarse_reading = replace(reading, covariates=())
     with io.open_source(inputs, coarse_reading) as source:
-        raster = out is not None and io.output_format(out, source, writing) in ("GeoTIFF", "COG")
+        if out is not None:
+            writing = replace(writing, format=io.output_format(out, source, writing))
+        raster = writing.format in ("GeoTIFF", "COG")
         fine = io.refine(source, factor, reading.covariates, even=raster)
         if archive is not None:
             refiner = _beside(refiner, fine, str(archive))
-        if out is not None:
-            writing = replace(writing, format=io.output_format(out, source, writing))
-            if writing.format not in ("GeoTIFF", "COG") or len(fine.layers) == 1:
-                _refuse_folder(out)
+        if out is not None and not (raster and len(fine.layers) > 1):
+            _refuse_folder(out)
         with io.create_sink(out, fine, writing) as sink:
             summary = reconstruct_source(source, fine, sink, refiner, given, progress, command)
     return outcome(out, sink, summary)

@@ -6,7 +6,8 @@ import math
 
 from stimpute.evaluation.scoreboard import crop_to
 from stimpute.inference.options import FillOptions
-from stimpute.inference.survey import memory_budget, scan_layer
+from stimpute.inference.scan import scan_layer
+from stimpute.inference.survey import memory_budget
 from stimpute.protocols import Source
 from stimpute.stack import Stack
 

@@ -10,7 +10,8 @@ import numpy as np
 from stimpute.inference.familiarity import cell_km
 from stimpute.inference.options import FillOptions
 from stimpute.inference.plan import longest_gap
-from stimpute.inference.survey import memory_budget, scan_layer
+from stimpute.inference.scan import scan_layer
+from stimpute.inference.survey import memory_budget
 from stimpute.protocols import Source
 from stimpute.tiling import TilePlan, plan_tiles
 from stimpute.variography import VariogramAnalysis, analyse

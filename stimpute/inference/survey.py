@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,17 +18,21 @@ from stimpute.errors import InputError, StimputeWarning, VariogramError
 from stimpute.grid import Grid
 from stimpute.inference.familiarity import cell_km, remark, traits
 from stimpute.inference.level_shift import level_shift
-from stimpute.inference.memory import BandReader, Read, StackSource, wrapped
+from stimpute.inference.memory import BandReader, Read, wrapped
 from stimpute.inference.options import FillOptions, Progress
-from stimpute.io.room import available_bytes, refuse_absurd
+from stimpute.inference.scan import (
+    ENGINE_BYTES,
+    FirstAndLast,
+    Scan,
+    scan_layer,
+    where,
+)
+from stimpute.io.room import available_bytes
 from stimpute.protocols import Layer, Method, Source, Window
 from stimpute.stack import BoolArray, Stack
 from stimpute.tiling import FALLBACK_RANGE_CELLS, Tile, TilePlan, plan_tiles, tiles
 from stimpute.variography import VariogramAnalysis, analyse
 
-OVERVIEW_CELLS = 2**22
-STEP_BYTES = 40  # per cell of one step: what is kept of every cell whatever the number of steps, and one step of the stack
-ENGINE_BYTES = 32  # per cell-step: stack, accumulators and output of the engine itself
 WHOLE_BYTES, TILE_BYTES = 120, 1600  # per cell-step inside a method that does not say: classical, network
 COVARIATE_BYTES = 45  # per cell-step and covariate
 MAP_BYTES, OVERVIEW_BYTES = 28, 24  # per cell of the grid, per cell-step of the overview
@@ -40,10 +43,6 @@ BAND_SHARE, BAND_BYTES = (
 _GRAINS = 20  # of single precision at the largest value, that the standard deviation must be worth
 FEW_STEPS = 5
 MAX_HALO, NETWORK_HALO, MANY_STEPS = 16, 8, 6  # cells, of networks where there are many steps (decision 4)
-
-
-# (y, x) each: the steps in which a cell was first and last observed; -1: never
-FirstAndLast = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +133,7 @@ def survey_layer(
     scan = scan_layer(source, index, budget, progress)
     if not scan.per_cell.any():
         raise InputError(
-            f"{_where(source, layer)}: no observed value at all, so there is nothing to fill from"
+            f"{where(source, layer)}: no observed value at all, so there is nothing to fill from"
         )
     notes = _remarks(layer, scan) + _jump(source, layer, scan)
     if scan.constant is not None and scan.per_cell.sum() < math.prod(layer.shape):
@@ -168,126 +167,6 @@ def _bytes_per_cell(method: Method, overview: Stack) -> int:
     """Of arrays inside a method at its peak, per cell-step."""
     own = getattr(method, "bytes_per_cell", TILE_BYTES if hasattr(method, "multiple") else WHOLE_BYTES)
     return int(own) + COVARIATE_BYTES * (len(overview.dynamic) + len(overview.static))
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """One pass over a layer: how to read it from now on, the whole if it fits, a thinned overview, counts."""
-
-    read: Read
-    whole: Stack | None
-    overview: Stack
-    per_cell: npt.NDArray[np.int32]
-    per_step: npt.NDArray[np.int64]
-    first_and_last: FirstAndLast
-    constant: float | None = None
-
-
-def _where(source: Source, layer: Layer) -> str:
-    return f"{source.paths[0]}: {layer.name}" if source.paths else layer.name
-
-
-def scan_layer(source: Source, index: int, budget: int, progress: Progress | None = None) -> Scan:
-    """One pass over a layer by windows: counts, and every ``step``-th cell (and step) as the overview.
-
-    The layer is kept in memory where the engine's arrays for all of it fit into ``budget`` bytes.
-    """
-    shape = source.layers[index].shape
-    refuse_absurd(
-        math.prod(shape[1:]) * STEP_BYTES,
-        f"{_where(source, source.layers[index])}: one step of {shape[1]} x {shape[2]} cells",
-        "take a part of it with --bbox",
-    )
-    in_memory = math.prod(shape) * ENGINE_BYTES <= budget
-    every_step, every_cell = thinning(shape, OVERVIEW_CELLS)
-    per_cell = np.zeros(shape[1:], dtype=np.int32)
-    per_step = np.zeros(shape[0], dtype=np.int64)
-    first_seen, last_seen = (np.full(shape[1:], -1, dtype=np.int32) for _ in range(2))
-    whole, thinned = None, []
-    low, high = np.inf, -np.inf
-    for start, stop in _slabs(
-        shape, shape[0] if in_memory else budget // (ENGINE_BYTES * shape[1] * shape[2])
-    ):
-        slab = source.read(Window((start, stop), (0, shape[1]), (0, shape[2])), index)
-        for step, seen in enumerate(slab.valid, start):
-            per_cell += seen
-            per_step[step] = seen.sum()
-            np.copyto(first_seen, step, where=seen & (first_seen < 0))
-            np.copyto(last_seen, step, where=seen)
-        if not low < high:
-            low = min(low, float(slab.values.min(where=slab.valid, initial=np.inf)))
-            high = max(high, float(slab.values.max(where=slab.valid, initial=-np.inf)))
-        first = -start % every_step
-        if first < stop - start:
-            thinned.append(_thin(slab, slice(first, None, every_step), every_cell))
-        whole = slab if in_memory else None
-        if progress:
-            progress("survey", stop, shape[0])
-    read = StackSource(whole).read if whole is not None else (lambda window: source.read(window, index))
-    constant = low if low == high and not _many_numbers(source, index) else None
-    return Scan(read, whole, _joined(thinned), per_cell, per_step, (first_seen, last_seen), constant)
-
-
-def _many_numbers(source: Source, index: int) -> bool:
-    """Whether a layer that is one value in single precision holds several as it is stored."""
-    stored = getattr(source, "read_stored", None)
-    if stored is None:
-        return False
-    shape, seen = source.layers[index].shape, set()
-    for step in range(shape[0]):
-        window = Window((step, step + 1), (0, shape[1]), (0, shape[2]))
-        numbers = stored(window, index)[source.read(window, index).valid]
-        seen |= set(np.unique(numbers)[:2].tolist())
-        if len(seen) > 1:
-            return True
-    return False
-
-
-def thinning(shape: tuple[int, int, int], cells: int) -> tuple[int, int]:
-    """(every n-th step, every m-th cell) that brings a stack down to ``cells``: space first, time when space is small.
-
-    >>> thinning((10, 100, 100), 1000), thinning((100_000, 8, 8), 64_000), thinning((3, 4, 5), 1000)
-    ((1, 10), (100, 1), (1, 1))
-    """
-    t, ny, nx = shape
-    every_cell = 1
-    while (
-        t * math.ceil(ny / every_cell) * math.ceil(nx / every_cell) > cells and max(ny, nx) / every_cell > 8
-    ):
-        every_cell += 1
-    thinned = math.ceil(ny / every_cell) * math.ceil(nx / every_cell)
-    return max(1, math.ceil(t * thinned / cells)), every_cell
-
-
-def _slabs(shape: tuple[int, int, int], steps: int) -> Iterator[tuple[int, int]]:
-    steps = max(1, steps)
-    for start in range(0, shape[0], steps):
-        yield start, min(start + steps, shape[0])
-
-
-def _thin(stack: Stack, steps: slice, every: int) -> Stack:
-    """Every so many cells of some steps, as arrays of their own."""
-    first = (every - 1) // 2
-    rows, cols = (slice(min(first, n - 1), None, every) for n in stack.shape[1:])
-    part = stack.window(steps, rows, cols)  # views, which would keep all of it in memory
-    return replace(
-        part,
-        values=part.values.copy(),
-        valid=part.valid.copy(),
-        dynamic={name: array.copy() for name, array in part.dynamic.items()},
-        static={name: array.copy() for name, array in part.static.items()},
-    )
-
-
-def _joined(parts: list[Stack]) -> Stack:
-    if len(parts) == 1:
-        return parts[0]
-    joined = {
-        name: np.concatenate([getattr(p, name) for p in parts])
-        for name in ("values", "valid", "times", "year_phase", "day_phase")
-    }
-    dynamic = {k: np.concatenate([p.dynamic[k] for p in parts]) for k in parts[0].dynamic}
-    return Stack(**joined, grid=parts[0].grid, dynamic=dynamic, static=parts[0].static)
 
 
 def _remarks(layer: Layer, scan: Scan) -> list[str]:
@@ -330,7 +209,7 @@ def _jump(source: Source, layer: Layer, scan: Scan) -> list[str]:
         return []
     step = int(np.searchsorted(source.times, scan.overview.times[found[0]]))
     return [
-        f"{_where(source, layer)} jumps by {found[1]:+.4g} {layer.units}".rstrip()
+        f"{where(source, layer)} jumps by {found[1]:+.4g} {layer.units}".rstrip()
         + f" at {source.time_labels[step]} and stays there; another offset or sensor? Bring both parts to one scale first"
     ]
 

@@ -15,7 +15,7 @@ import pyproj
 
 from stimpute.errors import StimputeWarning
 from stimpute.grid import Grid, Units
-from stimpute.io.packing import packing_of
+from stimpute.io.packing_attributes import packing_of
 from stimpute.io.raw import RawFile, RawVariable
 from stimpute.io.room import refuse_absurd
 

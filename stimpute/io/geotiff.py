@@ -10,13 +10,12 @@ from pathlib import Path, PurePosixPath
 from stimpute.errors import InputError
 from stimpute.io.geotiff_sink import GeoTiffSink
 from stimpute.io.geotiff_source import GeoTiffSource, open_stack
-from stimpute.io.inputs import expand_inputs, is_remote
+from stimpute.io.inputs import expand_inputs, is_remote, without_siblings
 from stimpute.io.options import ReadOptions
 
 __all__ = ["GeoTiffSink", "GeoTiffSource", "expand", "open_geotiff"]
 
 SUFFIXES = (".tif", ".tiff", ".gtiff", ".jp2", ".vrt", ".img", ".cog")
-_SIBLING = re.compile(r"_(flag|stderr|member\d\d+|q\d\d[\d.]*)$")
 
 
 def open_geotiff(
@@ -45,8 +44,7 @@ def expand(paths: Sequence[str | Path]) -> tuple[str, ...]:
     InputError : a word that stands for nothing.
     """
     found = [file for word in expand_inputs(paths) for file in _expand_one(word)]
-    stems = {str(PurePosixPath(f).with_suffix("")) for f in found}
-    return tuple(dict.fromkeys(f for f in found if not _is_sibling(f, stems)))
+    return tuple(dict.fromkeys(without_siblings(found)))
 
 
 def is_raster_name(name: str | Path) -> bool:
@@ -87,13 +85,6 @@ def _expand_virtual(word: str) -> list[str]:
 def _rasters(files: Sequence[str]) -> list[str]:
     """Raster files by suffix, sorted, without hidden files."""
     return sorted(f for f in files if is_raster_name(f) and not PurePosixPath(f).name.startswith("."))
-
-
-def _is_sibling(file: str, stems: set[str]) -> bool:
-    """Whether a file is the flag or uncertainty that was written beside another file of the stack."""
-    stem = str(PurePosixPath(file).with_suffix(""))
-    end = _SIBLING.search(stem)
-    return end is not None and stem[: end.start()] in stems
 
 
 def _checked(word: str, files: list[str], problem: str) -> list[str]:

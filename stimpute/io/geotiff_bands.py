@@ -25,7 +25,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from stimpute.errors import InputError
-from stimpute.io.packing import Packing, equals, packing_of, type_limits
+from stimpute.io.packing import Packing, equals, type_limits
+from stimpute.io.packing_attributes import packing_of
 from stimpute.io.room import refuse_absurd
 
 Array = npt.NDArray[Any]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from stimpute.errors import InputError
@@ -16,6 +17,7 @@ Kind = Literal["NetCDF", "Zarr", "GeoTIFF"]
 
 _NETCDF_MAGIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_SIBLING = re.compile(r"_(flag|stderr|member\d\d+|q\d\d[\d.]*)$")
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5")
 TIFF_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".grib", ".grb", ".grib2", ".grb2", ".hdf", ".img")
 
@@ -108,3 +110,14 @@ def _folder(path: str) -> list[str]:
         if found:
             return found
     raise InputError(f"{path}: a folder without GeoTIFF or NetCDF files, and no Zarr store")
+
+
+def without_siblings(files: Sequence[str]) -> list[str]:
+    """Without the flag and uncertainty files that were written beside other files of a stack.
+
+    >>> without_siblings(["a/x.tif", "a/x_flag.tif", "a/y_flag.tif"])
+    ['a/x.tif', 'a/y_flag.tif']
+    """
+    stems = {str(PurePosixPath(file).with_suffix("")) for file in files}
+    ends = {file: _SIBLING.search(str(PurePosixPath(file).with_suffix(""))) for file in files}
+    return [f for f in files if (end := ends[f]) is None or end.string[: end.start()] not in stems]

@@ -10,7 +10,8 @@ from stimpute.io.cf import Axes
 from stimpute.io.cf_source import CFSource
 from stimpute.io.layout import STORED_LIMITS, OutVariable
 from stimpute.io.layout_times import is_time_number, time_numbers
-from stimpute.io.packing import DEFAULT_FILLS, packing_of
+from stimpute.io.packing import DEFAULT_FILLS
+from stimpute.io.packing_attributes import packing_of
 from stimpute.io.raw import Array, RawVariable
 
 _SLAB_BYTES = 64 << 20

@@ -21,7 +21,7 @@ from stimpute.io.cf_source import CFSource
 from stimpute.io.layout import OutVariable, layout_of
 from stimpute.io.layout_copies import slabs
 from stimpute.io.options import ReadOptions, SinkOptions
-from stimpute.io.packing import packing_of
+from stimpute.io.packing_attributes import packing_of
 from stimpute.io.raw import Array, Key, RawFile, RawVariable, holds_text
 
 FloatArray = npt.NDArray[np.float64]

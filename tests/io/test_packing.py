@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
-from stimpute.io.packing import Packing, packing_of
+from stimpute.io.packing import Packing
+from stimpute.io.packing_attributes import packing_of
 
 
 def packed(attrs: dict, dtype: str = "i2", **options: object) -> Packing:

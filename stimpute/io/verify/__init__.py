@@ -6,14 +6,13 @@ mistake with the code that wrote the output. Works slab by slab; files of any si
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from stimpute.errors import InputError
-from stimpute.io.inputs import TIFF_SUFFIXES, expand_inputs, is_remote, kind_of
+from stimpute.io.inputs import TIFF_SUFFIXES, expand_inputs, is_remote, kind_of, without_siblings
 from stimpute.io.verify.cf import compare_files
 from stimpute.io.verify.cross import cf_to_raster, rasters_to_cf
 from stimpute.io.verify.declared import Declared
@@ -22,7 +21,6 @@ from stimpute.io.verify.raw import open_raw
 from stimpute.io.verify.report import LayerCount, Ledger, VerifyReport
 from stimpute.io.zarr_layout import is_zarr
 
-_SIBLING = re.compile(r"_(flag|stderr|member\d\d+|q\d\d[\d.]*)$")
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
 
 __all__ = ["LayerCount", "VerifyReport", "verify"]
@@ -58,7 +56,7 @@ def verify(
     for item in (*listed, str(out)):
         if "://" in item:
             raise InputError(f"{item}: bits are compared on the disk only; copy it there first")
-    sources = _without_siblings([Path(inner) for path in listed for inner in _members(path)])
+    sources = [Path(p) for p in without_siblings([inner for path in listed for inner in _members(path)])]
     target = Path(out)
     if not target.exists() and not is_remote(str(target)):
         raise InputError(f"{target}: no such file")
@@ -73,16 +71,6 @@ def verify(
                 f"{part[0]} and {whole} cannot be compared ({error}); is one of them damaged?"
             ) from error
     return ledger.report(sources, target)
-
-
-def _without_siblings(paths: list[Path]) -> list[Path]:
-    """Without the flag and uncertainty files that lie beside filled rasters, as ``fill`` reads a folder."""
-    stems = {path.stem for path in paths}
-    return [
-        path
-        for path in paths
-        if not (found := _SIBLING.search(path.stem)) or path.stem[: found.start()] not in stems
-    ]
 
 
 def _members(path: str) -> list[str]:

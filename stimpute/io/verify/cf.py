@@ -15,54 +15,16 @@ import numpy.typing as npt
 from stimpute.errors import InputError
 from stimpute.io.verify.cells import Encoding, Rules, blocks, compare, count_flag, same_bits
 from stimpute.io.verify.declared import Declared
-from stimpute.io.verify.raw import Array, Index, RawArray, RawFile, open_raw
+from stimpute.io.verify.mapping import DROPPED, NOWHERE, Mapping1D, Part, positions
+from stimpute.io.verify.raw import Array, RawArray, RawFile, open_raw
 from stimpute.io.verify.report import Ledger
 from stimpute.protocols import FILLED, OBSERVED
 
 FLAG_SUFFIX = "_fill_flag"
 _OF_A_FILL = re.compile(r"(.+)(_fill_flag|_standard_error|_q\d+(_\d+)?)")
-NOWHERE, DROPPED = -1, -2  # not in the output; or left out by --dedupe
 OWN_SUFFIXES = ("_fill_flag", "_standard_error")
 NOT_COMPARED = ("history", "ancillary_variables")
 Positions = npt.NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Mapping1D:
-    """Where the positions of one input dimension stand in the output: ``out[k]`` of input position ``k``, negative for nowhere."""
-
-    out: Positions
-    altered: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
-
-    def slices(self, part: slice) -> tuple[Positions, slice | Positions]:
-        """Input positions (relative to ``part``) that exist in the output, and where: a slice wherever possible."""
-        out = self.out[part]
-        kept = np.flatnonzero(out >= 0)
-        places = out[kept]
-        if places.size and bool((np.diff(places) == 1).all()):
-            return kept, slice(int(places[0]), int(places[-1]) + 1)
-        return kept, places
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A block of an input variable, where it stands in the output, and which of its positions exist there."""
-
-    dims: tuple[str, ...]
-    block: tuple[slice, ...]
-    where: Index
-    inside: tuple[Positions, ...]
-    altered: npt.NDArray[np.bool_]  # by --dedupe; broadcasts to the part
-
-    def cut(self, array: RawArray) -> Array:
-        """The stored numbers of the input that exist in the output."""
-        stored = array.read(self.block)
-        return stored[np.ix_(*self.inside)] if stored.ndim else stored
-
-    def place(self, cell: tuple[int, ...]) -> str:
-        """A cell of the part in words: its indices in the input."""
-        indices = (b.start + i[c] for b, i, c in zip(self.block, self.inside, cell, strict=True))
-        return ", ".join(f"{dim}={index}" for dim, index in zip(self.dims, indices, strict=True))
 
 
 def compare_files(
@@ -410,10 +372,10 @@ class _Comparison:
                     a.name, "changed in a variable that was not filled", int(wrong.sum()), first
                 )
 
-    def _parts(self, a: RawArray) -> Iterator[_Part]:
+    def _parts(self, a: RawArray) -> Iterator[Part]:
         maps = [m for m in (self._map(a, dim) for dim in a.dims) if m is not None]
         if not a.shape:
-            yield _Part((), (), (), (), np.zeros((), dtype=bool))
+            yield Part((), (), (), (), np.zeros((), dtype=bool))
             return
         for block in blocks(a.shape, a.chunks):
             pairs = [m.slices(p) for m, p in zip(maps, block, strict=True)]
@@ -425,7 +387,7 @@ class _Comparison:
                     if any(f.any() for f in flags)
                     else False
                 )
-                yield _Part(a.dims, block, where, inside, np.asarray(altered, dtype=bool))
+                yield Part(a.dims, block, where, inside, np.asarray(altered, dtype=bool))
 
     def attributes(
         self, what: str, a: Mapping[str, Any], b: Mapping[str, Any], declared: bool = False
@@ -478,18 +440,3 @@ def _same_attribute(a: Any, b: Any, converted: bool) -> bool:
     if x.dtype.kind == "f":
         return x.dtype == y.dtype and bool(np.array_equal(x, y, equal_nan=True))
     return bool(np.array_equal(x, y))
-
-
-def positions(array: RawArray) -> Array:
-    """The coordinate in comparable numbers: times as microseconds in their own calendar, the rest as it is stored."""
-    stored = array.read((slice(0, array.shape[0]),))
-    units = array.attributes.get("units")
-    if not isinstance(units, str) or " since " not in units or stored.dtype.kind not in "iuf":
-        return stored
-    import cftime
-
-    try:
-        dates = cftime.num2date(stored, units, str(array.attributes.get("calendar", "standard")))
-    except (ValueError, OverflowError, TypeError):
-        return stored
-    return np.array([None if date is None else date.isoformat() for date in np.ravel(dates)], dtype=str)

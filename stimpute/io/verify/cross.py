@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from stimpute.errors import InputError
 from stimpute.io.verify.cells import Encoding, Rules, compare
-from stimpute.io.verify.cf import FLAG_SUFFIX, positions
+from stimpute.io.verify.cf import FLAG_SUFFIX
 from stimpute.io.verify.declared import Declared
+from stimpute.io.verify.mapping import positions
 from stimpute.io.verify.rasters import Plane, band_dates, described, flag_file, history_of, open_raster
 from stimpute.io.verify.raw import Array, RawArray, RawFile, open_raw
 from stimpute.io.verify.report import Ledger
@@ -209,7 +210,9 @@ def _found(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> I
 
 def _tell(ledger: Ledger, name: str, places: tuple[Indices, Indices] | None) -> None:
     if places is None:
-        ledger.note(f"{name}: coordinates are in other units, rows and columns are compared in file order")
+        ledger.note(
+            f"{name}: coordinates are absent or in other units, rows and columns are compared in file order"
+        )
 
 
 def _dated(files: Sequence[Any], *, of_files: bool = True) -> tuple[list[Plane], list[str]]:

@@ -274,11 +274,11 @@ def _layout(ledger: Ledger, before: Any, after: Any, name: str, declared: Declar
         ledger.note(f"{name}: {before.driver} became {after.driver}")
         return
     for what in ("compression", "interleaving", "photometric"):
-        single = what == "interleaving" and after.count == 1
+        single = what == "interleaving" and declared.window and after.count == 1
         old, new = (getattr(file, what, None) for file in (before, after))
         ledger.expect(f"{name}, {what}", old, new, declared.format or single)
     ledger.expect(
-        f"{name}, blocks", before.block_shapes[:1], after.block_shapes[:1],
+        f"{name}, blocks", before.block_shapes, after.block_shapes,
         declared.format or declared.window or declared.dtype,
     )  # fmt: skip
     had = [bool(file.overviews(1)) for file in (before, after)]
