@@ -188,13 +188,8 @@ def _values(source: GeoTiffSource, names: tuple[str, str], steps: Sequence[int])
         rows, cols = _range(y, shape[1]), _range(x, shape[2])
         asked = list(steps)[wanted]
         runs = [(k, k + 1) for k in asked] if asked != list(range(*_ends(asked))) else [_ends(asked)]
-        windows = [Window(run, rows, cols) for run in runs]
-        return np.concatenate(
-            [
-                _native(source, w, packing) if packing is not None else _decoded(source, w, dtype)
-                for w in windows
-            ]
-        )
+        parts = [_read(source, Window(run, rows, cols), packing, dtype) for run in runs]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     attrs: dict[str, Any] = {}
     if packing is None:
@@ -276,6 +271,10 @@ def _constant(name: str, dims: tuple[str, ...], values: Array, attrs: Mapping[st
 def _range(key: slice, length: int) -> tuple[int, int]:
     start, stop, _ = key.indices(length)
     return start, stop
+
+
+def _read(source: GeoTiffSource, window: Window, packing: Packing | None, dtype: np.dtype[Any]) -> Array:
+    return _decoded(source, window, dtype) if packing is None else _native(source, window, packing)
 
 
 def _ends(steps: Sequence[int]) -> tuple[int, int]:

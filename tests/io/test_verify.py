@@ -664,3 +664,12 @@ class TestParts:
                 "stimpute.fill --method mean --time 2020-01-02,2020-01-04 --fill-never-observed"
                 in file.history
             )
+
+    @pytest.mark.parametrize("said", [True, False])
+    def test_a_flag_may_be_gone_only_if_that_was_asked_for(self, tmp_path, gappy, write_netcdf, said):
+        first, second = tmp_path / "first.nc", tmp_path / "second.nc"
+        fill(write_netcdf(gappy()), first, "--max-gap", "1d")
+        fill(first, second, "--var", "sst", "--no-flags")
+        if not said:
+            edit(second, lambda f: f.setncattr("history", f.history.replace(" --no-flags", "")))
+        assert (verify(first, second).differences == ()) == said

@@ -302,7 +302,8 @@ class _Comparison:
 
     def _left_by_an_earlier_run(self, name: str) -> bool:
         """Whether an array is the flag of a variable that was filled before, and is not written this time (``--no-flags``)."""
-        return name.endswith(FLAG_SUFFIX) and name.removesuffix(FLAG_SUFFIX) in self.before.arrays
+        owner = name.removesuffix(FLAG_SUFFIX)
+        return self.declared.no_flags and name != owner and owner in self.before.arrays
 
     def _filled_again(self, name: str) -> RawArray | None:
         """The flag of the variable of which an array is the flag, error or quantile, if that was filled before and again."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-DECODED = (
-    "files of different packing decoded"  # an alteration that no option asks for: one output of several files
-)
+# an alteration that no option asks for: one output of several files
+DECODED = "files of different packing decoded"
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Declared:
     regular: bool = False
     window: bool = False  # --bbox or --time: the output is a part
     format: bool = False  # --of, --co
+    no_flags: bool = False
 
     @classmethod
     def from_history(cls, history: str, before: str = "") -> Declared:
@@ -45,6 +45,7 @@ class Declared:
             regular="regular" in values,
             window="bbox" in values or "time" in values,
             format="of" in values or "co" in values,
+            no_flags="no-flags" in values,
         )
 
 
