@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.estimate import Estimate
 from stimpute.grid import Grid
-from stimpute.inference import survey, trust
+from stimpute.inference import scan, trust
 from stimpute.inference.engine import fill_source, resolve_bounds
 from stimpute.inference.memory import ArraySink, RecordingSink, StackSource
 from stimpute.inference.options import FillOptions
@@ -431,8 +431,8 @@ def test_a_survey_holds_one_slab_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
 
     slabs: list[weakref.ref[np.ndarray]] = []
     alive: list[int] = []
-    monkeypatch.setattr(survey, "OVERVIEW_CELLS", 500)
-    scan = survey.scan_layer(Fresh(gappy((9, 40, 40))), 0, budget=3 * 40 * 40 * survey.ENGINE_BYTES)
-    assert scan.whole is None
+    monkeypatch.setattr(scan, "OVERVIEW_CELLS", 500)
+    found = scan.scan_layer(Fresh(gappy((9, 40, 40))), 0, budget=3 * 40 * 40 * scan.ENGINE_BYTES)
+    assert found.whole is None
     assert len(slabs) == 3
     assert max(alive) <= 1
