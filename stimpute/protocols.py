@@ -41,6 +41,22 @@ class Window:
         """The same ranges as slices."""
         return slice(*self.time), slice(*self.y), slice(*self.x)
 
+    def within(self, outer: Window) -> tuple[slice, slice, slice]:
+        """Slices of this window within the array of an outer one.
+
+        >>> Window((2, 4), (0, 1), (5, 9)).within(Window((1, 6), (0, 3), (5, 10)))
+        (slice(1, 3, None), slice(0, 1, None), slice(0, 4, None))
+        """
+        pairs = zip((self.time, self.y, self.x), (outer.time, outer.y, outer.x), strict=True)
+        t, y, x = (slice(start - origin, stop - origin) for (start, stop), (origin, _) in pairs)
+        return t, y, x
+
+    def common(self, other: Window) -> Window:
+        """What both cover; a length below 1 where they do not meet."""
+        pairs = zip((self.time, self.y, self.x), (other.time, other.y, other.x), strict=True)
+        t, y, x = ((max(a[0], b[0]), min(a[1], b[1])) for a, b in pairs)
+        return Window(t, y, x)
+
     @classmethod
     def whole(cls, shape: tuple[int, int, int]) -> Window:
         """Everything."""
@@ -176,6 +192,8 @@ class Refining:
     conserve : block means of every member are the coarse observation, where there is one.
     bounds : (low, high) that every fine value lies in; None leaves a side open.
     seed : of the ensemble.
+    origin : step, row, column of the coarse stack's first cell in its layer: pieces that overlap share their noise.
+    columns : coarse ones of a layer whose last column is the first one's neighbour; ``origin`` may lie before the first one.
     """
 
     factor: int
@@ -183,6 +201,8 @@ class Refining:
     conserve: bool = True
     bounds: tuple[float | None, float | None] = (None, None)
     seed: int = 0
+    origin: tuple[int, int, int] = (0, 0, 0)
+    columns: int | None = None
 
 
 @runtime_checkable
@@ -190,6 +210,10 @@ class Refiner(Protocol):
     """A way of completing a coarse stack and refining it."""
 
     name: str
+
+    def bytes_per_cell(self, wanted: Refining, steps: int) -> int:
+        """What it takes at its peak, per coarse cell-step of a stack of that many steps."""
+        ...
 
     def refine(self, coarse: Stack, fine: Stack, wanted: Refining) -> Estimate:
         """Every cell of ``fine``'s grid, ``wanted.factor`` times finer than ``coarse``'s; ``fine`` brings covariates, no values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -88,13 +89,13 @@ def reconstruct(
         options.get("method", "diffrecon"), options.get("model"), factor, options.get("device", "auto"), options.get("threads")
     )  # fmt: skip
     coarse_reading = replace(reading, covariates=())
-    with io.open_source(inputs, coarse_reading) as source:
+    with io.open_source(inputs, coarse_reading) as source, ExitStack() as opened:
         if out is not None:
             writing = replace(writing, format=io.output_format(out, source, writing))
         raster = writing.format in ("GeoTIFF", "COG")
         fine = io.refine(source, factor, reading.covariates, even=raster)
         if archive is not None:
-            refiner = _beside(refiner, fine, str(archive))
+            refiner = _beside(refiner, fine, str(archive), opened)
         if out is not None and not (raster and len(fine.layers) > 1):
             _refuse_folder(out)
         with io.create_sink(out, fine, writing) as sink:
@@ -102,7 +103,7 @@ def reconstruct(
     return outcome(out, sink, summary)
 
 
-def _beside(refiner: Refiner, fine: Any, archive: str) -> Refiner:
+def _beside(refiner: Refiner, fine: Any, archive: str, opened: ExitStack) -> Refiner:
     """The refiner told by a fine archive of the only layer."""
     from stimpute import io
     from stimpute.inference.beside_archive import BesideArchive
@@ -112,7 +113,7 @@ def _beside(refiner: Refiner, fine: Any, archive: str) -> Refiner:
         raise UsageError(
             f"--archive {archive}: tells of one layer, the input has several ({names}); choose one with --var"
         )
-    return BesideArchive(refiner, io.archive_on(fine, archive))
+    return BesideArchive(refiner, opened.enter_context(io.archive_on(fine, archive)))
 
 
 def _run_options(factor: int, options: ReconstructKeywords) -> Any:

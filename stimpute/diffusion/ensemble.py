@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from stimpute.diffusion.network import Conditions, DiffRecon
+from stimpute.diffusion.noise import Noise
 
 LEVEL, LEVEL_Z = 0.9, 1.6448536269514722
-MAX_CELLS = 400_000  # coarse cell-steps sampled at once
+MAX_CELLS = 50_000  # coarse cell-steps sampled at once, of one member at least
 _WIDEST, _NARROWEST = 4.0, 0.25
 
 
@@ -19,7 +22,7 @@ def draw_ensemble(
     network: DiffRecon,
     given: Conditions,
     samples: int,
-    generator: torch.Generator,
+    noise: Noise,
     conserve: bool = True,
     steps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -31,31 +34,33 @@ def draw_ensemble(
     -------
     completed coarse fields (samples, B, T, H, W) and fine fields (samples, B, T, H * factor, W * factor).
     """
-    b, t, h, w = given.batch.shape
-    details = network.config.details
+    shape = given.batch.shape
     device = given.batch.values.device
-    at_once = max(1, MAX_CELLS // (b * t * h * w) // 2) * 2
-    coarse: list[Tensor] = []
-    fine: list[Tensor] = []
+    at_once = max(1, MAX_CELLS // math.prod(shape))
+    guesses = network.start(given, conserve)
+    coarse, fine = (guess.new_empty((samples, *guess.shape)) for guess in guesses)
     for start in range(0, samples, at_once):
-        count = min(at_once, samples - start)
-        half = -(-count // 2)
-        drawn = (torch.randn(half, b, t, h, w, *tail, generator=generator) for tail in ((), (details,)))
-        noise = [torch.stack((z, -z), dim=1).flatten(0, 1)[:count].to(device) for z in drawn]
-        repeated = given.repeated(count)
-        ordered = [z.transpose(0, 1).reshape(b * count, *z.shape[2:]) for z in noise]
-        found = network.sample(repeated, (ordered[0], ordered[1]), conserve, steps)
-        for parts, field in zip((coarse, fine), found, strict=True):
-            parts.append(field.view(b, count, *field.shape[1:]).transpose(0, 1))
-    drawn_around = zip((coarse, fine), network.start(given, conserve), strict=True)
-    return tuple(_settled(torch.cat(parts), guess, network) for parts, guess in drawn_around)  # type: ignore[return-value]
+        members = range(start, min(start + at_once, samples))
+        pairs = sorted({member // 2 for member in members})
+        drawn = noise.fields(pairs, shape, 1 + network.config.details)
+        signed = [drawn[member // 2 - pairs[0]] * (1 - 2 * (member % 2)) for member in members]
+        ordered = torch.stack(signed, dim=1).flatten(0, 1).to(device)  # examples first
+        found = network.sample(
+            given.repeated(len(members)), (ordered[..., 0], ordered[..., 1:]), conserve, steps
+        )
+        for all_of_them, field in zip((coarse, fine), found, strict=True):
+            some = field.view(shape[0], len(members), *field.shape[1:])
+            all_of_them[start : start + len(members)] = some.transpose(0, 1)
+    for all_of_them, guess in zip((coarse, fine), guesses, strict=True):
+        _settle(all_of_them, guess, network)
+    return coarse, fine
 
 
-def _settled(members: Tensor, guess: Tensor, network: DiffRecon) -> Tensor:
-    """Members around a mean between the guess and their own, their deviations stretched."""
-    mean = members.mean(dim=0, keepdim=True)
+def _settle(members: Tensor, guess: Tensor, network: DiffRecon) -> None:
+    """Bring the mean of members between the guess and where it is, and stretch their deviations; in place."""
+    mean = members.mean(dim=0)
     share, widening = (x.to(members.device) for x in (network.share, network.widening))
-    return guess + share * (mean - guess) + widening * (members - mean)
+    members.sub_(mean).mul_(widening).add_(guess + share * (mean - guess))
 
 
 def widening_for(ensembles: list[Tensor], truths: list[Tensor]) -> tuple[float, float]:

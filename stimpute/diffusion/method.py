@@ -14,6 +14,7 @@ from stimpute.classical.refinement import interpolated, known_block_mean, spread
 from stimpute.diffusion.ensemble import draw_ensemble
 from stimpute.diffusion.guess import coarse_guess, fine_guess, no_guess
 from stimpute.diffusion.network import DiffRecon
+from stimpute.diffusion.noise import Noise
 from stimpute.errors import ModelError
 from stimpute.estimate import Estimate
 from stimpute.model.batch import Batch, covariate_moments, observed_moments
@@ -77,6 +78,11 @@ def _coarsened(arrays: Mapping[str, Float32Array], factor: int) -> dict[str, Flo
     return out
 
 
+_COARSE_BYTES, _FINE_BYTES = 1500, 52  # of a guess, per coarse cell-step and per fine one
+_SAMPLED_BYTES = 1700  # besides, of the networks, per coarse cell-step
+_MOMENT_BYTES, _MEMBER_BYTES = 28, 6  # of mean and variance, and of every member, per fine cell-step
+
+
 class ClassicalRefiner:
     """The guess itself: the completed coarse field, then the cubic field with its block means. No members.
 
@@ -87,6 +93,10 @@ class ClassicalRefiner:
 
     def __init__(self, filler: STTransformer | None = None, name: str = "classical") -> None:
         self.filler, self.name = filler, name
+
+    def bytes_per_cell(self, wanted: Refining, steps: int) -> int:
+        """At the peak, per coarse cell-step."""
+        return _COARSE_BYTES + _FINE_BYTES * wanted.factor**2
 
     def refine(self, coarse: Stack, fine: Stack, wanted: Refining) -> Estimate:
         """Mean and standard error of every fine cell."""
@@ -123,6 +133,11 @@ class DiffReconRefiner:
         self.network = network.to(self.device).eval()
         self.filler = None if filler is None else filler.to(self.device).eval()
 
+    def bytes_per_cell(self, wanted: Refining, steps: int) -> int:
+        """At the peak, per coarse cell-step."""
+        fine = (_FINE_BYTES + _MOMENT_BYTES + _MEMBER_BYTES * wanted.samples) * wanted.factor**2
+        return _COARSE_BYTES + _SAMPLED_BYTES + fine
+
     def refine(self, coarse: Stack, fine: Stack, wanted: Refining) -> Estimate:
         """Mean, standard error and members of every fine cell, from an ensemble.
 
@@ -136,17 +151,22 @@ class DiffReconRefiner:
                 f"the model refines by {made_for}, --factor says {wanted.factor}; choose another --model"
             )
         given = Prepared.from_stacks(coarse, fine, wanted.factor, self.device)
-        generator = torch.Generator().manual_seed(wanted.seed)
+        noise = Noise(wanted.seed, wanted.origin, wanted.columns)
         with torch.no_grad():
             plain = self.network.config.start == "mean"
             guess = no_guess(given.batch) if plain else coarse_guess(given.batch, self.filler)
             conditions = self.network.conditions(given.batch, guess, given.fine_covariates)
             completed, members = draw_ensemble(
-                self.network, conditions, wanted.samples, generator, wanted.conserve
+                self.network, conditions, wanted.samples, noise, wanted.conserve
             )
-            members = bounded(members[:, 0], completed[:, 0], given, wanted)
-        values = given.back(members)
-        return Estimate(_array(values.mean(dim=0)), _array(values.std(dim=0)), members=_array(values))
+            members = members[:, 0]
+            for member, coarse_field in zip(members, completed[:, 0], strict=True):
+                member.copy_(given.back(bounded(member, coarse_field, given, wanted)))
+            mean = members.mean(dim=0, dtype=torch.float64)
+            variance = torch.zeros_like(mean)
+            for member in members:
+                variance += (member - mean).square() / (wanted.samples - 1)
+        return Estimate(_array(mean), _array(variance.sqrt()), members=_array(members))
 
 
 def bounded(field: Tensor, completed: Tensor, given: Prepared, wanted: Refining) -> Tensor:
@@ -158,4 +178,4 @@ def bounded(field: Tensor, completed: Tensor, given: Prepared, wanted: Refining)
 
 
 def _array(field: Tensor) -> Any:
-    return field.cpu().numpy().astype(np.float32)
+    return field.cpu().numpy().astype(np.float32, copy=False)

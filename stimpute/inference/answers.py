@@ -18,7 +18,7 @@ from stimpute.inference.memory import Read
 from stimpute.inference.options import Progress
 from stimpute.inference.survey import Survey
 from stimpute.inference.trust import Hidden, Question, Trust, predict_hidden
-from stimpute.protocols import Imputer, Window
+from stimpute.protocols import Imputer
 from stimpute.stack import BoolArray, Float32Array, Stack
 from stimpute.tiling import Tile
 
@@ -188,7 +188,7 @@ def answer_tile(read: Read, fillable: BoolArray, prepare: Prepare, trust: Trust,
 def _ask(read: Read, fillable: BoolArray, tile: Tile) -> tuple[Stack, bool]:
     """What a tile reads, and whether anything in its core is to be filled."""
     stack = read(tile.read).contiguous()
-    return stack, bool((fillable & ~stack.valid[_inside(tile.core, tile.read)]).any())
+    return stack, bool((fillable & ~stack.valid[tile.core.within(tile.read)]).any())
 
 
 def _answer(stack: Stack, imputer: Imputer | None, trust: Trust) -> Answer:
@@ -199,10 +199,3 @@ def _answer(stack: Stack, imputer: Imputer | None, trust: Trust) -> Answer:
 
 def _calibrated(stack: Stack, estimate: Estimate, trust: Trust) -> Answer:
     return Answer(estimate.mean, trust.standard_error(estimate.scale, stack), stack.valid)
-
-
-def _inside(window: Window, outer: Window) -> tuple[slice, slice, slice]:
-    """Slices of a window within another one's array."""
-    pairs = zip((window.time, window.y, window.x), (outer.time, outer.y, outer.x), strict=True)
-    t, y, x = (slice(start - origin, stop - origin) for (start, stop), (origin, _) in pairs)
-    return t, y, x

@@ -6,7 +6,7 @@ last bit. Knows no methods and no files but the kept tiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ class Blend:
 
     def add(self, place: Window, weight: Float32Array, answer: Answer) -> None:
         """Blend in what a tile says about ``place``, a part of the window; where it says NaN it has no vote."""
-        where = _inside(place, self.window)
+        where = place.within(self.window)
         said = np.isfinite(answer.mean)
         vote = np.where(said, weight, np.float32(0))
         self._weight[where] += vote
@@ -101,10 +101,10 @@ def _blended(survey: Survey, kept: LayerFolder, window: Window, bounds: npt.NDAr
     touching = np.flatnonzero(((bounds[:, ::2] < high) & (bounds[:, 1::2] > low)).all(axis=1))
     for number in touching.tolist():
         tile = survey.tiles[number]
-        place = _common(tile.read, window)
+        place = tile.read.common(window)
         steps = slice(place.time[0] - tile.read.time[0], place.time[1] - tile.read.time[0])
         answer = kept.steps(number, steps)
-        _, rows, columns = _inside(place, tile.read)
+        _, rows, columns = place.within(tile.read)
         scale = None if answer.scale is None else answer.scale[:, rows, columns]
         part = Answer(answer.mean[:, rows, columns], scale, answer.valid[:, rows, columns])
         blend.add(place, blend_weights(tile, survey.extended, place), part)
@@ -134,18 +134,3 @@ def write_windows(shape: Shape3, chunk: Shape3, cells: int, whole_series: bool =
     for start in range(0, steps, time):
         for top in range(0, rows, y):
             yield Window((start, min(start + time, steps)), (top, min(top + y, rows)), (0, columns))
-
-
-def _common(one: Window, other: Window) -> Window:
-    pairs = zip((one.time, one.y, one.x), (other.time, other.y, other.x), strict=True)
-    t, y, x = ((max(a[0], b[0]), min(a[1], b[1])) for a, b in pairs)
-    return Window(t, y, x)
-
-
-def _inside(window: Window, outer: Window) -> tuple[slice, slice, slice]:
-    """Slices of a window within another one's array."""
-    pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]] = list(
-        zip((window.time, window.y, window.x), (outer.time, outer.y, outer.x), strict=True)
-    )
-    t, y, x = (slice(start - origin, stop - origin) for (start, stop), (origin, _) in pairs)
-    return t, y, x

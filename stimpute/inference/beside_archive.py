@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,26 @@ from stimpute.classical.refinement import block_mean, known_block_mean, within_b
 from stimpute.diffusion.ensemble import LEVEL_Z, factor_of
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.estimate import Estimate, Float32Array
-from stimpute.protocols import Refiner, Refining
+from stimpute.inference.memory import wrapped
+from stimpute.protocols import Refiner, Refining, Window
 from stimpute.stack import BoolArray, Stack
 
 STRETCHES, LONGEST = 3, 18  # of the archive that are judged, their steps together
 LEAST_CELLS = 200  # of a kind, to have a factor of their own
 KNOWN_SHARE = 0.5  # of a block's cells, from which it has a mean
+
+
+_ARCHIVE_BYTES = 40  # per fine cell-step of the archive
+
+
+class FineArchive(Protocol):
+    """A stack on the fine grid that is read part by part; (time, y, x)."""
+
+    shape: tuple[int, int, int]
+
+    def read(self, window: Window) -> Stack:
+        """One window."""
+        ...
 
 
 class BesideArchive:
@@ -33,14 +47,20 @@ class BesideArchive:
     Parameters
     ----------
     refiner : completes and refines the departures.
-    archive : fine, on the grid of what is refined; other times, gaps allowed.
+    archive : fine, on the grid of what is refined; other times, gaps allowed. Where it is no stack, it is read part by part.
     """
 
-    def __init__(self, refiner: Refiner, archive: Stack) -> None:
+    def __init__(self, refiner: Refiner, archive: Stack | FineArchive) -> None:
         self.refiner, self.archive = refiner, archive
         self.name = refiner.name
         self.model_name = getattr(refiner, "model_name", None)
         self.sha256 = getattr(refiner, "sha256", None)
+        self._warned = False
+
+    def bytes_per_cell(self, wanted: Refining, steps: int) -> int:
+        """At the peak, per coarse cell-step."""
+        of_archive = _ARCHIVE_BYTES * self.archive.shape[0] * wanted.factor**2 // steps
+        return self.refiner.bytes_per_cell(wanted, steps) + of_archive
 
     def refine(self, coarse: Stack, fine: Stack, wanted: Refining) -> Estimate:
         """As of ``refiner``, on top of the archive's background; without it where the archive explains nothing of the stack.
@@ -49,18 +69,19 @@ class BesideArchive:
         ------
         InputError : too few steps, or nothing observed.
         """
-        expected = _background(self.archive, coarse, wanted.factor)
+        archive = self._of(coarse, wanted)
+        if not archive.valid.any() and archive.shape != self.archive.shape:  # of a piece
+            return self.refiner.refine(coarse, fine, wanted)
+        expected = _background(archive, coarse, wanted.factor)
         apart = _apart(coarse, expected, wanted.factor)
         if apart.values[coarse.valid].std() >= coarse.values[coarse.valid].std():
-            warnings.warn(
-                "--archive: it explains nothing of what was observed (another variable, or other units?) and is not used",
-                StimputeWarning,
-                stacklevel=2,
+            self._warn(
+                "it explains nothing of what was observed (another variable, or other units?) and is not used"
             )
             return self.refiner.refine(coarse, fine, wanted)
         freely = replace(wanted, bounds=(None, None))
         said = self.refiner.refine(apart, fine, freely)
-        widening = _fine(coarse.valid, wanted.factor, *self._widening(coarse, fine, freely))
+        widening = _fine(coarse.valid, wanted.factor, *self._widening(archive, coarse, fine, freely))
         scale = None if said.scale is None else said.scale * widening
         if said.members is None:
             return Estimate(_inside(torch.from_numpy(said.mean) + expected, wanted), scale)
@@ -69,15 +90,37 @@ class BesideArchive:
         mean = members.mean(axis=0, dtype=np.float64).astype(np.float32)
         return Estimate(mean, scale, members=members)
 
-    def _widening(self, coarse: Stack, fine: Stack, wanted: Refining) -> tuple[float, float]:
+    def _of(self, coarse: Stack, wanted: Refining) -> Stack:
+        """The archive where the coarse stack lies."""
+        if isinstance(self.archive, Stack):
+            return self.archive
+        steps, k = self.archive.shape[0], wanted.factor
+        _, y0, x0 = wanted.origin
+        _, ny, nx = coarse.shape
+        rows, columns = (y0 * k, (y0 + ny) * k), (x0 * k, (x0 + nx) * k)
+        if wanted.columns is None:
+            return self.archive.read(Window((0, steps), rows, columns))
+        around = wanted.columns * k
+        start, stop = columns
+        return wrapped(self.archive.read, around, around)(
+            Window((0, steps), rows, (start + around, stop + around))
+        )
+
+    def _warn(self, words: str) -> None:
+        """Once, however many pieces there are."""
+        if not self._warned:
+            warnings.warn(f"--archive: {words}", StimputeWarning, stacklevel=3)
+        self._warned = True
+
+    def _widening(self, archive: Stack, coarse: Stack, fine: Stack, wanted: Refining) -> tuple[float, float]:
         """Factors on the spread with which 90 % intervals hold 90 %: in coarse cells that are observed, and in others.
 
         From stretches of the archive, refined beside the rest of it under the gaps of the stack; covariates that change are left out.
         """
-        left_out, asked = _judged(self.archive.shape[0], min(coarse.shape[0], LONGEST))
+        left_out, asked = _judged(archive.shape[0], min(coarse.shape[0], LONGEST))
         if (~left_out).sum() < LEAST_FOR_PATTERNS:
             return 1.0, 1.0
-        told, last = _steps(self.archive, ~left_out), _steps(self.archive, asked)
+        told, last = _steps(archive, ~left_out), _steps(archive, asked)
         known = torch.from_numpy(last.valid)
         means, shares = (
             t.numpy() for t in known_block_mean(torch.from_numpy(last.values), known, wanted.factor)

@@ -1,10 +1,10 @@
-"""Completing and refining a stack with any refiner, layer by layer, into a sink on the finer grid. Knows protocols only."""
+"""Completing and refining a stack of any size with any refiner, layer by layer, into a sink on the finer grid. Knows protocols only."""
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from statistics import NormalDist
@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stimpute import __version__
-from stimpute.errors import InputError, UsageError
+from stimpute.errors import UsageError
 from stimpute.estimate import Estimate
+from stimpute.inference.assembly import Shape3, write_windows
 from stimpute.inference.engine import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
+from stimpute.inference.pieces import Fields, cut_layer, finer, refined_windows
 from stimpute.inference.refusal import refused_gaps
-from stimpute.inference.survey import Survey, memory_budget, survey_layer
+from stimpute.inference.survey import COVARIATE_BYTES, Survey, memory_budget, survey_layer
 from stimpute.protocols import (
     FILLED,
     OUTSIDE_DOMAIN,
@@ -31,9 +33,13 @@ from stimpute.protocols import (
     Source,
     Window,
 )
+from stimpute.stack import Stack
 
-_BYTES = 64  # per fine cell-step, besides 12 for every member
 LARGEST_FACTOR = 32
+_FIELD_BYTES, _BLOCK_BYTES = (
+    8,
+    40,
+)  # per fine cell-step of a window: of every field, and of what is decided and written
 
 
 @dataclass(frozen=True)
@@ -129,23 +135,23 @@ def reconstruct_source(
 
     Raises
     ------
-    InputError : a layer without any observation, or one that does not fit into memory.
+    InputError : a layer without any observation.
     OutputError : the sink cannot hold a value, or cannot be written.
     """
     started = time.perf_counter()
     layers = []
     for index in range(len(source.layers)):
-        _refuse_large(source, index, options)
         survey = _surveyed(source, index, refiner, options, progress)
-        layers.append(_layer(survey, source, fine, sink, refiner, options))
-        if progress:
-            progress("reconstruct", index + 1, len(source.layers))
+        layers.append(_Layer(survey, source, fine, sink, refiner, options, progress).written())
     outputs = sink.commit(_history(refiner, options, command))
     return ReconstructSummary(
         method=refiner.name, model=getattr(refiner, "model_name", None), model_sha256=getattr(refiner, "sha256", None),
         factor=options.factor, samples=options.samples, conserve=options.conserve, seed=options.seed, layers=tuple(layers),
         seconds=round(time.perf_counter() - started, 3), outputs=tuple(str(path) for path in outputs),
     )  # fmt: skip
+
+
+_OF_TILES = ("tiles of the fallback size", "allows tiles only")
 
 
 def _surveyed(
@@ -155,7 +161,7 @@ def _surveyed(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         survey = survey_layer(source, index, _Surveyed(refiner.name), options.fill, progress)
-    notes = tuple(note for note in survey.notes if "tiles of the fallback size" not in note)
+    notes = tuple(note for note in survey.notes if not any(words in note for words in _OF_TILES))
     for warning in caught:
         if str(warning.message) not in survey.notes or str(warning.message) in notes:
             warnings.warn(warning.message, warning.category, stacklevel=3)
@@ -176,58 +182,113 @@ class _Surveyed:
         raise NotImplementedError
 
 
-def _refuse_large(source: Source, index: int, options: ReconstructOptions) -> None:
-    cells = math.prod(source.layers[index].shape) * options.factor**2
-    needed, budget = cells * (_BYTES + 12 * options.samples), memory_budget(options.fill)
-    if needed > budget:
-        name = (
-            f"{source.paths[0]}: {source.layers[index].name}" if source.paths else source.layers[index].name
+@dataclass(frozen=True)
+class _Layer:
+    """One layer on its way to the finer grid."""
+
+    survey: Survey
+    source: Source
+    fine: Source
+    sink: Sink
+    refiner: Refiner
+    options: ReconstructOptions
+    progress: Progress | None
+
+    def written(self) -> LayerReconstruction:
+        survey, options, k = self.survey, self.options, self.options.factor
+        bounds = resolve_bounds(survey.layer, options.fill)
+        counts, claimed = np.zeros(4, dtype=np.int64), 0.0
+        for window, fields in self._windows(bounds):
+            valid = self._read(window).valid
+            flag = _blocks(_coarse_flag(survey, window, valid, options), k)
+            filled = _filled(fields, flag, bounds)
+            self.sink.write(finer(window, k), filled, survey.index)
+            counts += np.bincount(flag.ravel(), minlength=4)
+            if filled.standard_error is not None:
+                claimed += float(np.nansum(filled.standard_error, dtype=np.float64))
+        estimated = int(counts[FILLED])
+        t, ny, nx = survey.shape
+        return LayerReconstruction(
+            survey.layer.name, survey.layer.units, survey.shape, (t, ny * k, nx * k), survey.observed, estimated,
+            int(counts[REFUSED]), int(counts[OUTSIDE_DOMAIN]), claimed / estimated if estimated else None, survey.notes,
+        )  # fmt: skip
+
+    def _read(self, window: Window) -> Stack:
+        return self.source.read(window, self.survey.index)
+
+    def _windows(self, bounds: Bounds) -> Iterator[tuple[Window, Fields]]:
+        survey, options, k = self.survey, self.options, self.options.factor
+        wanted = Refining(k, options.samples, options.conserve, bounds, options.seed)
+        fields = 2 + len(options.quantiles) + options.samples * options.members
+        per_fine = fields * _FIELD_BYTES + _BLOCK_BYTES
+        budget = memory_budget(options.fill)
+        chunk = self._chunk()
+        cells = max(budget // 2 // per_fine, 1)
+        if survey.constant is not None:
+            for window in write_windows(survey.shape, chunk, max(cells // k**2, 1)):
+                yield window, _said(_constant(finer(window, k).shape, survey.constant, wanted), options)
+            return
+        covariates = len(survey.overview.dynamic) + len(survey.overview.static)
+        per_cell = (
+            self.refiner.bytes_per_cell(wanted, survey.shape[0])
+            + (per_fine + COVARIATE_BYTES * covariates) * k**2
         )
-        raise InputError(
-            f"{name}: {cells:,} fine cell-steps in {options.samples} members need about {needed / 2**30:.2g} GiB, {budget / 2**30:.2g} GiB "
-            "are allowed; raise --memory, lower --samples, or take a part with --bbox or --time"
+        cut = cut_layer(survey.shape, survey.grid.wraps, budget // per_cell)
+
+        def say(coarse: Stack, fine: Stack, wanted: Refining) -> Fields:
+            if coarse.valid.any():
+                return _said(self.refiner.refine(coarse, fine, wanted), options)
+            return _said(_usual(survey.overview, fine.shape, wanted), options)
+
+        def done(pieces: int, of: int) -> None:
+            if self.progress:
+                self.progress("reconstruct", pieces, of)
+
+        yield from refined_windows(
+            cut,
+            self._read,
+            lambda window: self.fine.read(window, survey.index),
+            say,
+            wanted,
+            chunk,
+            cells,
+            done,
         )
 
-
-def _layer(
-    survey: Survey, source: Source, fine: Source, sink: Sink, refiner: Refiner, options: ReconstructOptions
-) -> LayerReconstruction:
-    k = options.factor
-    t, ny, nx = survey.shape
-    coarse = source.read(Window.whole(survey.shape), survey.index)
-    window = Window.whole((t, ny * k, nx * k))
-    bounds = resolve_bounds(survey.layer, options.fill)
-    wanted = Refining(k, options.samples, options.conserve, bounds, options.seed)
-    estimate = _constant(survey, wanted) or refiner.refine(coarse, fine.read(window, survey.index), wanted)
-    flag = _blocks(_coarse_flag(survey, coarse.valid, options), k)
-    sink.write(window, _filled(estimate, flag, options, bounds), survey.index)
-    counts = np.bincount(flag.ravel(), minlength=4)
-    error = None if estimate.scale is None else float(estimate.scale[flag == FILLED].mean(dtype=np.float64))
-    return LayerReconstruction(
-        survey.layer.name, survey.layer.units, survey.shape, window.shape, survey.observed, int(counts[FILLED]),
-        int(counts[REFUSED]), int(counts[OUTSIDE_DOMAIN]), error, survey.notes,
-    )  # fmt: skip
+    def _chunk(self) -> Shape3:
+        """Coarse cells that the sink writes at a time."""
+        preferred = getattr(self.sink, "chunk", None)
+        if preferred is None:
+            return 1, 1, self.survey.shape[2]
+        t, y, x = preferred(self.survey.index)
+        return t, max(y // self.options.factor, 1), max(x // self.options.factor, 1)
 
 
-def _constant(survey: Survey, wanted: Refining) -> Estimate | None:
-    """The one value that a layer holds, everywhere and without doubt; None where it holds several."""
-    if survey.constant is None:
-        return None
-    t, ny, nx = survey.shape
-    field = np.full((t, ny * wanted.factor, nx * wanted.factor), survey.constant, dtype=np.float32)
+def _constant(shape: Shape3, value: float, wanted: Refining) -> Estimate:
+    """The one value that a layer holds, everywhere and without doubt."""
+    field = np.full(shape, value, dtype=np.float32)
     return Estimate(
         field, np.zeros_like(field), members=np.broadcast_to(field, (wanted.samples, *field.shape))
     )
 
 
+def _usual(overview: Stack, shape: Shape3, wanted: Refining) -> Estimate:
+    """Where a piece holds no observation at all: what is observed of the layer, and how it varies."""
+    seen = overview.values[overview.valid].astype(np.float64)
+    mean, spread = (np.full(shape, number, dtype=np.float32) for number in (seen.mean(), seen.std()))
+    levels = (np.arange(wanted.samples) + 0.5) / wanted.samples
+    return Estimate(mean, spread, members=np.stack([mean + NormalDist().inv_cdf(p) * spread for p in levels]))
+
+
 def _coarse_flag(
-    survey: Survey, valid: npt.NDArray[np.bool_], options: ReconstructOptions
+    survey: Survey, window: Window, valid: npt.NDArray[np.bool_], options: ReconstructOptions
 ) -> npt.NDArray[np.uint8]:
-    """Which blocks are estimated (time, y, x): by the rules of `fill`, and wherever something was observed."""
-    flag = np.full(survey.shape, REFUSED, dtype=np.uint8)
-    flag[:, survey.outside] = OUTSIDE_DOMAIN
-    flag[:, survey.fillable] = FILLED
-    for refused in refused_gaps(survey, Window.whole(survey.shape), valid, options.fill).values():
+    """Which blocks of a window of whole rows are estimated (time, y, x): by the rules of `fill`, and wherever something was observed."""
+    rows = window.slices[1]
+    flag = np.full(window.shape, REFUSED, dtype=np.uint8)
+    flag[:, survey.outside[rows]] = OUTSIDE_DOMAIN
+    flag[:, survey.fillable[rows]] = FILLED
+    for refused in refused_gaps(survey, window, valid, options.fill).values():
         flag[refused & (flag == FILLED)] = REFUSED
     flag[valid] = FILLED
     return flag
@@ -237,30 +298,39 @@ def _blocks(cells: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
     return np.repeat(np.repeat(cells, factor, axis=1), factor, axis=2)
 
 
-def _filled(
-    estimate: Estimate, flag: npt.NDArray[np.uint8], options: ReconstructOptions, bounds: Bounds
-) -> Filled:
-    """Values, spread, quantiles (of the members where there are any, else of a Gaussian) and members."""
-    estimated = flag == FILLED
+_MEMBER = "member"
 
-    def kept(values: npt.NDArray[Any], ends: Bounds = bounds) -> npt.NDArray[np.float32]:
-        inside = np.clip(values, *ends) if ends != (None, None) else values  # rounding may have left them
-        return np.where(estimated, inside, np.float32(np.nan)).astype(np.float32)
 
-    quantiles = {}
+def _said(estimate: Estimate, options: ReconstructOptions) -> Fields:
+    """Mean, spread, quantiles (of the members where there are any, else of a Gaussian) and members, by name."""
+    fields = {"mean": estimate.mean}
+    if estimate.scale is not None:
+        fields["scale"] = estimate.scale
     for level in options.quantiles:
         if estimate.members is not None:
-            quantiles[level] = kept(np.quantile(estimate.members, level, axis=0))
+            fields[repr(level)] = np.quantile(estimate.members, level, axis=0)
         elif estimate.scale is not None:
-            values = estimate.mean + np.float32(NormalDist().inv_cdf(level)) * estimate.scale
-            quantiles[level] = kept(values)
-    members = None
+            fields[repr(level)] = estimate.mean + np.float32(NormalDist().inv_cdf(level)) * estimate.scale
     if options.members:
         if estimate.members is None:
             raise UsageError("--members: this method has no members; leave --members out")
-        members = np.stack([kept(member) for member in estimate.members])
-    scale = None if estimate.scale is None else kept(estimate.scale, (None, None))
-    return Filled(kept(estimate.mean), flag, scale, quantiles, members)
+        fields |= {f"{_MEMBER}{number}": member for number, member in enumerate(estimate.members)}
+    return fields
+
+
+def _filled(fields: Fields, flag: npt.NDArray[np.uint8], bounds: Bounds) -> Filled:
+    """What is said, inside the bounds, where it is wanted."""
+    estimated = flag == FILLED
+
+    def kept(values: npt.NDArray[Any], ends: Bounds = bounds) -> npt.NDArray[np.float32]:
+        clipped = np.clip(values, *ends) if ends != (None, None) else values  # rounding may have left them
+        return np.where(estimated, clipped, np.float32(np.nan)).astype(np.float32, copy=False)
+
+    scale = kept(fields["scale"], (None, None)) if "scale" in fields else None
+    members = [kept(field) for name, field in fields.items() if name.startswith(_MEMBER)]
+    levels = [name for name in fields if name not in ("mean", "scale") and not name.startswith(_MEMBER)]
+    quantiles = {float(name): kept(fields[name]) for name in levels}
+    return Filled(kept(fields["mean"]), flag, scale, quantiles, np.stack(members) if members else None)
 
 
 def _history(refiner: Refiner, options: ReconstructOptions, command: str) -> str:

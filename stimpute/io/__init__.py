@@ -19,6 +19,8 @@ from stimpute.stack import Stack
 if TYPE_CHECKING:
     import xarray as xr
 
+    from stimpute.io.covariates import ArchiveOn
+
 __all__ = [
     "ReadOptions",
     "SinkOptions",
@@ -184,8 +186,8 @@ def refine(source: Any, factor: int, covariates: Sequence[str] = (), *, even: bo
 ARCHIVE_STEPS = 400
 
 
-def archive_on(fine: Any, text: str, most: int = ARCHIVE_STEPS) -> Stack:
-    """A fine archive of the same place, ``PATH[:VAR]``, read on the grid of ``fine`` with steps of its own, ``most`` of them.
+def archive_on(fine: Any, text: str, most: int = ARCHIVE_STEPS) -> ArchiveOn:
+    """A fine archive of the same place, ``PATH[:VAR]``, open, on the grid of ``fine`` with steps of its own, ``most`` of them.
 
     Raises
     ------
@@ -193,7 +195,7 @@ def archive_on(fine: Any, text: str, most: int = ARCHIVE_STEPS) -> Stack:
     """
     from stimpute.io import covariates
 
-    return covariates.archive_on(fine, text, lambda path, reading: _open([path], reading), most)
+    return covariates.ArchiveOn(fine, text, lambda path, reading: _open([path], reading), most)
 
 
 def output_format(out: str | Path | None, source: Source, options: SinkOptions) -> OutputFormat:

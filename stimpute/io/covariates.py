@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -154,7 +154,7 @@ def _domain(text: str, source: Any, opened: Callable[[str, ReadOptions], Any]) -
     return np.asarray(inside)
 
 
-def archive_on(source: Any, text: str, opened: Callable[[str, ReadOptions], Any], most: int) -> Stack:
+class ArchiveOn:
     """Another stack of the same place with its own steps, read on the grid of ``source``; no more than ``most`` of its steps, evenly spread.
 
     Parameters
@@ -165,24 +165,48 @@ def archive_on(source: Any, text: str, opened: Callable[[str, ReadOptions], Any]
     ------
     InputError : a file or variable that is not there, or that does not fit.
     """
-    label = f"--archive {text}"
-    with _open(text, "--archive", opened) as other:
-        names = [layer.name for layer in other.layers]
+
+    def __init__(self, source: Any, text: str, opened: Callable[[str, ReadOptions], Any], most: int) -> None:
+        self._other = _open(text, "--archive", opened)
+        try:
+            self._reader = self._chosen(source, f"--archive {text}")
+        except BaseException:
+            self.close()
+            raise
+        length = len(self._other.times)
+        self._steps = np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(np.intp))
+        self._grid: Grid = source.grid
+        self.shape = (len(self._steps), *self._grid.shape)
+
+    def _chosen(self, source: Any, label: str) -> _Reader:
+        names = [layer.name for layer in self._other.layers]
         wanted = source.layers[0].name
         if len(names) > 1 and wanted not in names:
             raise InputError(f"{label}: several layers ({', '.join(names)}); choose one with PATH:VAR")
         number = names.index(wanted) if wanted in names else 0
-        reader = _Reader(source, other, number, label, matched=False)
-        length = len(other.times)
-        steps = np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(np.intp))
-        values = np.stack(
-            reader.fields(steps, slice(0, source.grid.shape[0]), slice(0, source.grid.shape[1]))
-        )
+        return _Reader(source, self._other, number, label, matched=False)
+
+    def read(self, window: Window) -> Stack:
+        """One window; its steps are counted among those that are read."""
+        steps, rows, columns = window.slices
+        chosen = self._steps[steps]
+        values = np.stack(self._reader.fields(chosen, rows, columns))
         valid = np.isfinite(values)
+        other = self._other
         return Stack(
-            np.where(valid, values, np.float32(0)), valid, np.asarray(other.times)[steps], source.grid,
-            np.asarray(other.year_phase)[steps], np.asarray(other.day_phase)[steps],
+            np.where(valid, values, np.float32(0)), valid, np.asarray(other.times)[chosen], self._grid.window(rows, columns),
+            np.asarray(other.year_phase)[chosen], np.asarray(other.day_phase)[chosen],
         )  # fmt: skip
+
+    def close(self) -> None:
+        """Release the archive's files."""
+        self._other.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 class _Reader:

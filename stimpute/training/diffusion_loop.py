@@ -21,6 +21,7 @@ from stimpute.diffusion.config import TASK, DiffReconConfig
 from stimpute.diffusion.ensemble import draw_ensemble, widening_for
 from stimpute.diffusion.guess import no_guess
 from stimpute.diffusion.network import DiffRecon
+from stimpute.diffusion.noise import Noise
 from stimpute.errors import ModelError, OutputError
 from stimpute.pretrained.checkpoint import save_checkpoint
 from stimpute.pretrained.registry import load_model, load_reconstructor
@@ -296,14 +297,14 @@ class _Run:
     @torch.no_grad()
     def calibrate(self) -> dict[str, float]:
         """Stretch the ensemble so that 90 % intervals cover 90 % of what was judged."""
-        generator = torch.Generator().manual_seed(self.options.seed)
+        noise = Noise(self.options.seed)
         self.network.widening.fill_(1.0)
         self.network.share.fill_(self.state.record["best"]["share"])
         truths: list[Tensor] = []
         ensembles: list[Tensor] = []
         for pairs in self.judged:
             given = self.network.conditions(pairs.batch, pairs.guess, pairs.covariates)
-            _, members = draw_ensemble(self.network, given, _CALIBRATION_SAMPLES, generator)
+            _, members = draw_ensemble(self.network, given, _CALIBRATION_SAMPLES, noise)
             truths.append(pairs.fine)
             ensembles.append(members)
         widening, coverage = widening_for(ensembles, truths)

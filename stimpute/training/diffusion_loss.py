@@ -10,6 +10,7 @@ from torch import Tensor
 from stimpute.classical.refinement import spread_blocks
 from stimpute.diffusion.ensemble import draw_ensemble
 from stimpute.diffusion.network import Conditions, DiffRecon
+from stimpute.diffusion.noise import Noise
 from stimpute.diffusion.schedule import LATEST, alpha_sigma, data_of, noised
 from stimpute.training.pairs import Pairs
 
@@ -131,8 +132,7 @@ def judge(network: DiffRecon, batches: list[Pairs]) -> dict[str, float]:
     network.share.fill_(1.0)
     for pairs in batches:
         given = network.conditions(pairs.batch, pairs.guess, pairs.covariates)
-        generator = torch.Generator().manual_seed(0)
-        said = [x.mean(dim=0) for x in draw_ensemble(network, given, _DRAWS, generator, steps=1)]
+        said = [x.mean(dim=0) for x in draw_ensemble(network, given, _DRAWS, Noise(0), steps=1)]
         hidden = pairs.known & ~pairs.guess.valid
         truths = (pairs.coarse, pairs.fine)
         weights = (hidden.float(), spread_blocks(pairs.known.float(), network.config.factor))

@@ -122,13 +122,122 @@ def test_several_variables_become_geotiffs_in_a_folder(stimpute, tmp_path, write
     assert {"sst.tif", "ice.tif"} <= {p.name for p in (tmp_path / "fine").iterdir()}
 
 
+def write_grid(path, values: np.ndarray, cell: float) -> None:
+    """A variable ``v`` over (time, y, x), whose outer corner lies at (0, 0)."""
+    with netCDF4.Dataset(path, "w") as file:
+        for name, units, n, first, step in zip(
+            ("time", "y", "x"), ("days since 2020-01-01", "m", "m"), values.shape, (0, -cell / 2, cell / 2), (1, -cell, cell)
+        ):  # fmt: skip
+            file.createDimension(name, n)
+            axis = file.createVariable(name, "f8", (name,))
+            axis.units = units
+            axis[:] = first + step * np.arange(n)
+        stored = np.where(np.isfinite(values), values, -9).astype("f4")
+        file.createVariable("v", "f4", ("time", "y", "x"), fill_value=np.float32(-9))[:] = stored
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A smooth field with holes, too large for a few megabytes, and what it is on the finer cells."""
+    y, x, t = np.arange(180)[:, None] / 2, np.arange(220)[None, :] / 2, np.arange(2)[:, None, None]
+    truth = np.sin(y / 6 + t / 4) + np.cos(x / 7 - t / 5)
+    coarse = block_means(truth, 2).astype("f4")
+    coarse[np.random.default_rng(0).random(coarse.shape) < 0.4] = np.nan
+    coarse[:, 20:24, 30:40] = np.nan
+    path = tmp_path_factory.mktemp("wide") / "wide.nc"
+    write_grid(path, coarse, 1000.0)
+    return path, truth
+
+
+def piecewise(stimpute, path, out, *options):
+    """The same reconstruction at once and in pieces: fields of either, by name."""
+    both = []
+    for memory in ("4GB", "1MB"):
+        done = stimpute(
+            "reconstruct", path, out, "--factor", "2", "--memory", memory, "--overwrite", *options
+        )
+        assert done.code == 0, done.err
+        with netCDF4.Dataset(out) as file:
+            both.append({n: np.ma.filled(v[:].astype(float), np.nan) for n, v in file.variables.items()})
+    return both
+
+
+def test_pieces_say_what_the_whole_says(stimpute, tmp_path, wide):
+    path, truth = wide
+    whole, pieces = piecewise(stimpute, path, tmp_path / "fine.nc", *CLASSICAL, "--quantiles", "0.05,0.95")
+    np.testing.assert_array_equal(whole["v_fill_flag"], pieces["v_fill_flag"])
+    there = pieces["v_fill_flag"] == 1
+    assert there.mean() > 0.9
+    errors = [np.abs(found["v"] - truth)[there].mean() for found in (whole, pieces)]
+    assert 0 < np.abs(whole["v"] - pieces["v"])[there].mean() < 0.01 * truth.std()
+    assert errors[1] < 1.05 * errors[0]
+    for name in ("v_standard_error", "v_q05", "v_q95"):
+        assert (np.isfinite(pieces[name]) == there).all()
+    assert (pieces["v_q05"] < pieces["v_q95"])[there].all()
+    coarse = read(path, "v")
+    assert np.nanmax(np.abs(block_means(pieces["v"], 2) - coarse)) < 1e-4
+
+
+def test_members_of_pieces_vary_as_much_where_these_overlap(stimpute, tmp_path, wide):
+    path, _ = wide
+    options = ("--members", "--samples", "4", "--seed", "3")
+    whole, pieces = piecewise(stimpute, path, tmp_path / "fine.nc", *options)
+    there = pieces["v_fill_flag"] == 1
+    spreads = [found["v_members"].std(axis=0) for found in (whole, pieces)]
+    for step in range(2):
+        shared = np.corrcoef(
+            *((found["v_members"][0] - found["v"])[step][there[step]] for found in (whole, pieces))
+        )
+        assert shared[0, 1] > 0.9, "the same noise"
+    columns = (spreads[1] / spreads[0])[:, 4:-4].mean(axis=(0, 1))
+    assert 0.8 < columns.min() < columns.max() < 1.25
+    coarse = read(path, "v")
+    for member in pieces["v_members"]:
+        assert np.nanmax(np.abs(block_means(member, 2) - coarse)) < 1e-4
+
+
+def test_pieces_without_any_observation_say_what_is_usual(stimpute, tmp_path, write_netcdf, gappy):
+    values = gappy(t=3, ny=180, nx=40)
+    values[:, 60:] = np.nan
+    path, out = write_netcdf(values), tmp_path / "fine.nc"
+    options = (
+        "--factor",
+        "2",
+        "--fill-never-observed",
+        "--memory",
+        "1MB",
+        "--quantiles",
+        "0.05",
+        "--overwrite",
+    )
+    for method in (CLASSICAL, ("--samples", "2", "--members")):
+        done = stimpute("reconstruct", path, out, *options, *method)
+        assert done.code == 0, done.err
+        fine, seen = read(out), values[np.isfinite(values)]
+        assert np.isfinite(fine).all()
+        np.testing.assert_allclose(fine[:, -10:], seen.mean(), atol=0.2 * seen.std())
+        np.testing.assert_allclose(read(out, "sst_standard_error")[:, -10:], seen.std(), rtol=0.2)
+
+
+def test_an_archive_is_read_piece_by_piece(stimpute, tmp_path, wide):
+    path, truth = wide
+    ground = np.random.default_rng(2).normal(size=(180, 220))
+    archive, detailed = tmp_path / "archive.nc", tmp_path / "detailed.nc"
+    write_grid(archive, ground + 0.1 * np.arange(8)[:, None, None], 500.0)
+    write_grid(detailed, read(path, "v") + block_means(ground[None], 2), 1000.0)
+    both = piecewise(stimpute, detailed, tmp_path / "fine.nc", *CLASSICAL, "--archive", archive)
+    there = both[0]["v_fill_flag"] == 1
+    for found in both:
+        assert np.abs(found["v"] - truth - ground)[there].mean() < 0.3 * np.abs(ground).mean()
+    assert 0 < np.abs(both[0]["v"] - both[1]["v"])[there].mean() < 0.05
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (("--factor", "1"), 2, "--factor 1"),
         (("--factor", "4", "--samples", "1"), 2, "--samples 1"),
         (("--factor", "4", "--method", "magic"), 2, "--method magic"),
-        (("--factor", "4", *CLASSICAL, "--memory", "2MB"), 1, "raise --memory"),
         (("--factor", "4", *CLASSICAL, "--members"), 2, "no members"),
         (("--factor", "4", *CLASSICAL, "--covariate", "nowhere.nc"), 1, "nowhere.nc"),
     ],

@@ -10,6 +10,7 @@ from stimpute.diffusion.config import DiffReconConfig
 from stimpute.diffusion.ensemble import draw_ensemble, widening_for
 from stimpute.diffusion.guess import fine_guess, growth_sum, octaves, regress_details
 from stimpute.diffusion.network import DiffRecon
+from stimpute.diffusion.noise import Noise
 from stimpute.diffusion.pattern_net import PatternNet, top_periods
 from stimpute.diffusion.point_former import PointFormer, block_shape
 from stimpute.errors import ModelError
@@ -45,7 +46,7 @@ def conditions(network, pairs):
 
 def test_an_untrained_network_is_the_guess(network, pairs):
     given = conditions(network, pairs)
-    completed, members = draw_ensemble(network, given, 4, torch.Generator().manual_seed(0))
+    completed, members = draw_ensemble(network, given, 4, Noise(0))
     start = network.completed(pairs.guess, torch.zeros_like(pairs.coarse))
     guess = network.guessed(given, start).field
     assert float((members.mean(dim=0) - guess).abs().mean()) < 0.05 * float(members.std(dim=0).mean())
@@ -54,9 +55,7 @@ def test_an_untrained_network_is_the_guess(network, pairs):
 
 
 def test_block_means_of_every_member_are_the_completed_field(network, pairs):
-    completed, members = draw_ensemble(
-        shaken(network), conditions(network, pairs), 3, torch.Generator().manual_seed(0)
-    )
+    completed, members = draw_ensemble(shaken(network), conditions(network, pairs), 3, Noise(0))
     assert members.shape[0] == 3
     assert torch.allclose(block_mean(members, 2), completed, atol=1e-4)
 
@@ -98,7 +97,7 @@ def test_single_stage_works_too(pairs):
     torch.manual_seed(0)
     single = DiffRecon(DiffReconConfig(factor=2, width=8, token_dim=16, num_heads=2, stages=1))
     stage_loss(single, pairs, "single", torch.Generator().manual_seed(0)).backward()
-    completed, members = draw_ensemble(single, conditions(single, pairs), 2, torch.Generator().manual_seed(0))
+    completed, members = draw_ensemble(single, conditions(single, pairs), 2, Noise(0))
     assert torch.allclose(block_mean(members, 2), completed, atol=1e-4)
 
 
@@ -133,7 +132,7 @@ def test_the_strongest_periods_are_found_and_any_length_works():
 def test_odd_and_tiny_grids_go_through(network):
     for t, h, w in ((1, 1, 1), (3, 1, 5), (2, 7, 3)):
         tiny = PairFeed([], 2, shapes=((1, t, h, w),), seed=1).pairs(0)
-        _, members = draw_ensemble(network, conditions(network, tiny), 2, torch.Generator().manual_seed(0))
+        _, members = draw_ensemble(network, conditions(network, tiny), 2, Noise(0))
         assert members.shape == (2, 1, t, 2 * h, 2 * w)
         assert bool(torch.isfinite(members).all())
 

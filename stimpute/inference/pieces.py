@@ -1,0 +1,169 @@
+"""A refined layer of any size: piece by piece where memory does not hold it, blended where pieces overlap. Knows no files but the kept pieces.
+
+What pieces say lies on the disk until all have spoken. Weights are the same for all fine cells of a coarse one, so that a blend has the
+block means that its pieces agree upon.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stimpute.errors import OutputError
+from stimpute.inference.assembly import Shape3, write_windows
+from stimpute.inference.memory import Read, wrapped
+from stimpute.protocols import Refining, Window
+from stimpute.stack import Float32Array, Stack
+from stimpute.tiling import Tile, blend_weights, plan_tiles, tiles
+
+HALO = 12  # coarse cells over which pieces blend, and that a layer which goes around is extended by
+LEAST_SIDE = 32  # coarse cells along a piece; a longer series is cut in time first
+LEAST_STEPS = 16  # of a piece in time
+_TIME_REACH = 12.0  # steps, twice the halo in time
+
+Fields = dict[str, Float32Array]
+"""What is said about fine cells, by name, each (time, y, x)."""
+Say = Callable[[Stack, Stack, Refining], Fields]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a layer is cut: pieces on its grid extended by ``margin`` columns on either side.
+
+    Parameters
+    ----------
+    shape : (time, y, x) of the layer, coarse.
+    margin : coarse columns; 0 where the last column is not the first one's neighbour.
+    """
+
+    shape: Shape3
+    margin: int
+    pieces: tuple[Tile, ...]
+
+    @property
+    def extended(self) -> Shape3:
+        """Shape of the grid that the pieces lie on."""
+        t, ny, nx = self.shape
+        return t, ny, nx + 2 * self.margin
+
+
+def cut_layer(shape: Shape3, wraps: bool, cells: int) -> Cut:
+    """The fewest pieces of at most ``cells`` coarse cell-steps each, their halos included (but for the smallest of pieces).
+
+    >>> len(cut_layer((10, 100, 100), False, 100_000).pieces), len(cut_layer((10, 100, 100), False, 40_000).pieces)
+    (1, 4)
+    """
+    steps, ny, nx = shape
+    margin = min(HALO, nx // 4) if wraps else 0
+    extended = (steps, ny, nx + 2 * margin)
+    least = min(LEAST_SIDE, ny) * min(LEAST_SIDE, extended[2])
+    longest = max(cells // least, LEAST_STEPS)
+    side = max(ny, extended[2])
+    plan = plan_tiles(
+        extended, range_cells=None, range_steps=_TIME_REACH, min_tile=side, max_tile=side, max_steps=longest,
+        overlap=HALO, cells_budget=max(cells, LEAST_STEPS * least),
+    )  # fmt: skip
+    return Cut(shape, margin, tuple(tiles(extended, plan)))
+
+
+def refined_windows(
+    cut: Cut,
+    coarse: Read,
+    fine: Read,
+    say: Say,
+    wanted: Refining,
+    chunk: Shape3,
+    cells: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[Window, Fields]]:
+    """What is said about every fine cell of a layer, by windows of whole rows of coarse cells.
+
+    Parameters
+    ----------
+    coarse, fine : windows of the layer on either grid.
+    say : what a piece says of its fine cells; its names are those of all pieces.
+    chunk : coarse (time, y, x) that is best written at a time.
+    cells : most fine cell-steps of a window that is put together from several pieces.
+    progress : called with (done, pieces).
+
+    Returns
+    -------
+    windows of the coarse grid, and fields of their fine cells.
+    """
+    k, (_, _, nx) = wanted.factor, cut.shape
+    read_coarse, read_fine = coarse, fine
+    if cut.margin:
+        read_coarse, read_fine = wrapped(coarse, nx, cut.margin), wrapped(fine, nx * k, cut.margin * k)
+        wanted = replace(wanted, columns=nx)
+
+    def said(piece: Tile) -> Fields:
+        t, y, x = piece.read.time[0], piece.read.y[0], piece.read.x[0] - cut.margin
+        given = read_coarse(piece.read).contiguous()
+        return say(given, read_fine(finer(piece.read, k)), replace(wanted, origin=(t, y, x)))
+
+    if len(cut.pieces) == 1:
+        own = slice(cut.margin * k, (cut.margin + nx) * k)
+        yield Window.whole(cut.shape), {name: field[..., own] for name, field in said(cut.pieces[0]).items()}
+        if progress:
+            progress(1, 1)
+        return
+    with ExitStack() as scratch:
+        folder = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="stimpute-")))
+        names: list[str] = []
+        for number, piece in enumerate(cut.pieces):
+            fields = said(piece)
+            names = list(fields)
+            for which, field in enumerate(fields.values()):
+                _keep(folder, number, which, field)
+            if progress:
+                progress(number + 1, len(cut.pieces))
+        for window in write_windows(cut.shape, chunk, max(cells // k**2, 1)):
+            wide = replace(window, x=(cut.margin, cut.margin + nx))
+            yield window, {name: _blended(cut, folder, which, wide, k) for which, name in enumerate(names)}
+
+
+def finer(window: Window, factor: int) -> Window:
+    """The same window on the grid whose cells are ``factor`` times finer."""
+    y, x = (tuple(edge * factor for edge in edges) for edges in (window.y, window.x))
+    return Window(window.time, y, x)  # type: ignore[arg-type]
+
+
+def _file(folder: Path, number: int, which: int) -> Path:
+    return folder / f"{number}-{which}.npy"
+
+
+def _keep(folder: Path, number: int, which: int, field: Float32Array) -> None:
+    try:
+        np.save(_file(folder, number, which), field)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: what pieces say cannot be kept there ({error.strerror}); is the disk full? TMPDIR names another folder"
+        ) from error
+
+
+def _blended(cut: Cut, folder: Path, which: int, window: Window, factor: int) -> Float32Array:
+    """One field in a window of the extended grid; where a piece says NaN it has no vote."""
+    fine = finer(window, factor)
+    total, weights = (np.zeros(fine.shape, dtype=np.float32) for _ in range(2))
+    for number, piece in enumerate(cut.pieces):
+        place = piece.read.common(window)
+        if min(place.shape) <= 0:
+            continue
+        kept = np.load(_file(folder, number, which), mmap_mode="r")
+        part = kept[finer(place, factor).within(finer(piece.read, factor))]
+        vote = _spread(blend_weights(piece, cut.extended, place), factor) * np.isfinite(part)
+        where = finer(place, factor).within(fine)
+        weights[where] += vote
+        total[where] += vote * np.where(vote > 0, part, np.float32(0))
+    divisor = np.where(weights > 0, weights, np.float32(np.nan))
+    return np.asarray(np.divide(total, divisor, out=total))
+
+
+def _spread(cells: npt.NDArray[np.float32], factor: int) -> Float32Array:
+    return np.repeat(np.repeat(cells, factor, axis=1), factor, axis=2)
