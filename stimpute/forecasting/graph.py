@@ -50,6 +50,10 @@ class Graph:
     def __len__(self) -> int:
         return len(self.cells)
 
+    def same_as(self, other: Graph) -> bool:
+        """Whether both have the same nodes and the same neighbours."""
+        return np.array_equal(self.cells, other.cells) and np.array_equal(self.edges, other.edges)
+
 
 def graph_of(grid: Grid, ever: npt.NDArray[np.bool_]) -> Graph:
     """The graph of the cells of a grid that were ever observed, ``ever`` (y, x)."""

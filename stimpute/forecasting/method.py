@@ -12,7 +12,7 @@ from stimpute.forecasting.graph import Graph, divisions_of, evenly_spread, graph
 from stimpute.forecasting.guesses import GUESSES, Guesses, Known, Sample, make_guesses, origins
 from stimpute.forecasting.intervals import Missed, calibrated, mean_error, spatial_freedom
 from stimpute.forecasting.network import SBATransformer, Surroundings
-from stimpute.forecasting.series import History, closed_up, even_slots, regular
+from stimpute.forecasting.series import NOTHING_OBSERVED, History, closed_up, even_slots, regular
 from stimpute.layers.prediction import Prediction
 from stimpute.stack import Stack
 
@@ -84,7 +84,7 @@ class SBAForecaster:
     def _surroundings(self, graph: Graph) -> Surroundings | None:
         if self.network is None:
             return None
-        if self._around is None or not np.array_equal(self._around[0].cells, graph.cells):
+        if self._around is None or not self._around[0].same_as(graph):
             self._around = graph, surroundings(graph, self.network, self.device)
         return self._around[1]
 
@@ -164,7 +164,7 @@ def history_of(
     if slots is None or step is None:
         slots, step = even_slots(past.times)
     if not past.valid.any():
-        raise InputError("nothing observed in the steps before the forecast; there is nothing to go on from")
+        raise InputError(NOTHING_OBSERVED)
     slots = closed_up(slots, step)  # what lies in long holes is no past to go on from
     span = int(-slots.min()) + 1
     needed = max(LEAST_STEPS, steps)

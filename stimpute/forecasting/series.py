@@ -12,6 +12,7 @@ from torch import Tensor
 
 DAY, YEAR = 1.0, 365.2425
 CYCLES = 6  # of the longest cycle that are looked back on
+NOTHING_OBSERVED = "nothing observed in the steps before the forecast; there is nothing to go on from"
 LEAST, MOST = 800, 2400  # slots looked back on, whatever the cycle
 HOLE = 72  # slots that a hole in the series is shortened to, by whole cycles
 

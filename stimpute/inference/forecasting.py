@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import NormalDist
 from typing import Any, Protocol
@@ -13,15 +13,23 @@ import numpy.typing as npt
 
 from stimpute import __version__
 from stimpute.errors import InputError, UsageError
-from stimpute.forecasting.series import closed_up
+from stimpute.forecasting.series import MOST, NOTHING_OBSERVED, closed_up
 from stimpute.inference.engine import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
+from stimpute.inference.pieces import Fields, blended_windows, cut_layer
+from stimpute.inference.scan import where
 from stimpute.inference.survey import memory_budget
 from stimpute.protocols import FILLED, OUTSIDE_DOMAIN, REFUSED, Filled, Forecaster, Sink, Source, Window
-from stimpute.stack import BoolArray
+from stimpute.stack import BoolArray, Stack
 
-BYTES = 40  # of a cell-step looked back on, at the peak
+PAST_BYTES, AHEAD_BYTES, NODE_BYTES = (
+    150,
+    450,
+    4000,
+)  # at the peak: of a cell-step looked back on, of one to come, of a cell
 LEAST = 64  # slots looked back on, whatever the memory
+_BLOCK_BYTES = 60  # per cell-step to come of a window that is put together
+LEAST_CELLS = 64**2  # of a piece, before fewer steps are looked back on
 
 
 class Ahead(Protocol):
@@ -121,52 +129,110 @@ def forecast_source(
 def _forecast_layer(
     source: Source, index: int, ahead: Ahead, sink: Sink, forecaster: Forecaster, options: ForecastOptions
 ) -> ForecastLayer:
-    layer, steps = source.layers[index], len(ahead.stamps)
-    _, ny, nx = layer.shape
-    back = max(LEAST, memory_budget(FillOptions(memory=options.memory)) // (BYTES * ny * nx))
-    closed = closed_up(ahead.slots, ahead.step_days)  # what long holes take up is not memory
-    first = int(np.searchsorted(closed, -back, side="right"))
-    past = source.read(Window((first, layer.shape[0]), (0, ny), (0, nx)), index)
-    domain: BoolArray | None = getattr(source, "domain", None)
-    if domain is not None:
-        past = past.hide(np.broadcast_to(~domain, past.shape))
-    try:
-        said = forecaster.forecast(past, steps, ahead.slots[first:], ahead.step_days)
-    except InputError as error:
-        raise InputError(
-            f"{source.paths[0] if source.paths else 'the stack'}: {layer.name}: {error}"
-        ) from error
-    known = np.isfinite(said.mean)
-    flag = np.where(known, np.uint8(FILLED), np.uint8(REFUSED))
-    if domain is not None:
-        flag[:, ~domain] = OUTSIDE_DOMAIN
-    bounds = resolve_bounds(layer, FillOptions(bounds=options.bounds))
-    values = _clipped(said.mean, bounds)
-    quantiles = {}
-    if said.scale is not None:
-        for level in options.quantiles:
-            quantiles[level] = _clipped(
-                said.mean + np.float32(NormalDist().inv_cdf(level)) * said.scale, bounds
-            )
-    sink.write(Window((0, steps), (0, ny), (0, nx)), Filled(values, flag, said.scale, quantiles), index)
-    expected = (
-        () if said.scale is None else tuple(_mean(frame) * 0.8 for frame in said.scale)
-    )  # |error| of a normal
-    cells = int(known[0].sum())
-    return ForecastLayer(
-        layer.name, layer.units, cells, ny * nx - cells, int(-closed[first]) + 1,
-        int((values != said.mean)[known].sum()), expected, getattr(forecaster, "used", forecaster.name),
-    )  # fmt: skip
+    return _Layer(source, index, ahead, sink, forecaster, options).written()
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer on its way ahead."""
+
+    source: Source
+    index: int
+    ahead: Ahead
+    sink: Sink
+    forecaster: Forecaster
+    options: ForecastOptions
+    spoke: set[str] = field(default_factory=set)
+
+    def written(self) -> ForecastLayer:
+        """Forecast and write it, in pieces where memory does not hold it.
+
+        Raises
+        ------
+        InputError : without any observation, or too short.
+        """
+        layer, steps = self.source.layers[self.index], len(self.ahead.stamps)
+        _, ny, nx = layer.shape
+        domain: BoolArray | None = getattr(self.source, "domain", None)
+        bounds = resolve_bounds(layer, FillOptions(bounds=self.options.bounds))
+        budget = memory_budget(FillOptions(memory=self.options.memory))
+        closed = closed_up(self.ahead.slots, self.ahead.step_days)  # what long holes take up is not memory
+        back = _looked_back(min(int(-closed[0]) + 1, MOST), steps, ny * nx, budget)
+        first = int(np.searchsorted(closed, -back, side="right"))
+        per_cell = PAST_BYTES * back + AHEAD_BYTES * steps + NODE_BYTES
+        grid = self.source.grid
+        cells = ny * nx if grid.kind == "points" else budget // per_cell
+        cut = cut_layer((steps, ny, nx), grid.wraps and cells < ny * nx, cells * steps, whole_series=True)
+        read = cut.around(lambda window: self._past(window, domain))
+
+        def say(window: Window) -> Fields:
+            past = read(replace(window, time=(first, layer.shape[0])))
+            if len(cut.pieces) > 1 and not past.valid.any():
+                return {name: np.full(window.shape, np.nan, dtype=np.float32) for name in ("mean", "scale")}
+            try:
+                said = self.forecaster.forecast(past, steps, self.ahead.slots[first:], self.ahead.step_days)
+            except InputError as error:
+                raise self._refusal(str(error)) from error
+            self.spoke.add(getattr(self.forecaster, "used", self.forecaster.name))
+            return {"mean": said.mean} if said.scale is None else {"mean": said.mean, "scale": said.scale}
+
+        clipped, known = 0, np.zeros((ny, nx), dtype=bool)
+        expected, scaled = np.zeros(steps), False
+        chunk = getattr(self.sink, "chunk", lambda _: (steps, ny, nx))(self.index)
+        for window, fields in blended_windows(cut, say, chunk, budget // 2 // _BLOCK_BYTES):
+            mean, scale = fields["mean"], fields.get("scale")
+            there = np.isfinite(mean)
+            flag = np.where(there, np.uint8(FILLED), np.uint8(REFUSED))
+            times, rows, _ = window.slices
+            if domain is not None:
+                flag[:, ~domain[rows]] = OUTSIDE_DOMAIN
+            values = _clipped(mean, bounds)
+            quantiles = {}
+            if scale is not None:
+                for level in self.options.quantiles:
+                    quantiles[level] = _clipped(
+                        mean + np.float32(NormalDist().inv_cdf(level)) * scale, bounds
+                    )
+                scaled = True
+                expected[times] += np.nansum(scale, axis=(1, 2), dtype=np.float64)
+            self.sink.write(window, Filled(values, flag, scale, quantiles), self.index)
+            clipped += int((values != mean)[there].sum())
+            known[rows] |= there[0]
+        if not known.any():
+            raise self._refusal(NOTHING_OBSERVED)
+        count = int(known.sum())
+        errors = (
+            tuple(float(f"{0.8 * total / count:.6g}") for total in expected) if scaled else ()
+        )  # |error| of a normal
+        return ForecastLayer(
+            layer.name, layer.units, count, ny * nx - count, int(-closed[first]) + 1, clipped, errors,
+            ", ".join(sorted(self.spoke)),
+        )  # fmt: skip
+
+    def _refusal(self, words: str) -> InputError:
+        return InputError(f"{where(self.source, self.source.layers[self.index])}: {words}")
+
+    def _past(self, window: Window, domain: BoolArray | None) -> Stack:
+        past = self.source.read(window, self.index)
+        if domain is None:
+            return past
+        return past.hide(np.broadcast_to(~domain[window.slices[1:]], past.shape))
+
+
+def _looked_back(wanted: int, steps: int, cells: int, budget: int) -> int:
+    """Slots looked back on: as many as are of use, fewer where memory would not hold pieces of some size.
+
+    >>> _looked_back(800, 14, 10_000, 2**31), _looked_back(800, 14, 10**6, 2**28), _looked_back(800, 14, 10**6, 2**20)
+    (800, 368, 64)
+    """
+    held = budget // min(cells, LEAST_CELLS)
+    return min(wanted, max(LEAST, (held - AHEAD_BYTES * steps - NODE_BYTES) // PAST_BYTES))
 
 
 def _clipped(values: npt.NDArray[np.float32], bounds: Bounds) -> npt.NDArray[np.float32]:
     if bounds == (None, None):
         return values
     return np.asarray(np.clip(values, *bounds), dtype=np.float32)
-
-
-def _mean(frame: npt.NDArray[np.float32]) -> float:
-    return float(f"{np.nanmean(frame):.6g}")
 
 
 def check_steps(steps: int) -> None:

@@ -1,7 +1,7 @@
-"""A refined layer of any size: piece by piece where memory does not hold it, blended where pieces overlap. Knows no files but the kept pieces.
+"""A layer of any size that is refined or forecast: in pieces where memory does not hold it, blended where these overlap.
 
 What pieces say lies on the disk until all have spoken. Weights are the same for all fine cells of a coarse one, so that a blend has the
-block means that its pieces agree upon.
+block means that its pieces agree upon. Knows no files but the kept pieces.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ import numpy.typing as npt
 from stimpute.errors import OutputError
 from stimpute.inference.assembly import Shape3, write_windows
 from stimpute.inference.memory import Read, wrapped
-from stimpute.protocols import Refining, Window
-from stimpute.stack import Float32Array, Stack
+from stimpute.protocols import Window
+from stimpute.stack import Float32Array
 from stimpute.tiling import Tile, blend_weights, plan_tiles, tiles
 
-HALO = 12  # coarse cells over which pieces blend, and that a layer which goes around is extended by
-LEAST_SIDE = 32  # coarse cells along a piece; a longer series is cut in time first
+HALO = 12  # cells over which pieces blend, and that a layer which goes around is extended by
+LEAST_SIDE = 32  # cells along a piece; a longer series is cut in time first
 LEAST_STEPS = 16  # of a piece in time
 _TIME_REACH = 12.0  # steps, twice the halo in time
 
 Fields = dict[str, Float32Array]
-"""What is said about fine cells, by name, each (time, y, x)."""
-Say = Callable[[Stack, Stack, Refining], Fields]
+"""What is said about cells, by name, each (time, y, x)."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Cut:
 
     Parameters
     ----------
-    shape : (time, y, x) of the layer, coarse.
-    margin : coarse columns; 0 where the last column is not the first one's neighbour.
+    shape : (time, y, x) of the layer.
+    margin : columns; 0 where the last column is not the first one's neighbour.
     """
 
     shape: Shape3
@@ -52,9 +51,15 @@ class Cut:
         t, ny, nx = self.shape
         return t, ny, nx + 2 * self.margin
 
+    def around(self, read: Read, factor: int = 1) -> Read:
+        """Windows of the extended grid, from those of the layer on cells ``factor`` times finer."""
+        return wrapped(read, self.shape[2] * factor, self.margin * factor) if self.margin else read
 
-def cut_layer(shape: Shape3, wraps: bool, cells: int) -> Cut:
-    """The fewest pieces of at most ``cells`` coarse cell-steps each, their halos included (but for the smallest of pieces).
+
+def cut_layer(shape: Shape3, wraps: bool, cells: int, *, whole_series: bool = False) -> Cut:
+    """The fewest pieces of at most ``cells`` cell-steps each, their halos included (but for the smallest of pieces).
+
+    ``whole_series``: not cut in time.
 
     >>> len(cut_layer((10, 100, 100), False, 100_000).pieces), len(cut_layer((10, 100, 100), False, 40_000).pieces)
     (1, 4)
@@ -63,53 +68,41 @@ def cut_layer(shape: Shape3, wraps: bool, cells: int) -> Cut:
     margin = min(HALO, nx // 4) if wraps else 0
     extended = (steps, ny, nx + 2 * margin)
     least = min(LEAST_SIDE, ny) * min(LEAST_SIDE, extended[2])
-    longest = max(cells // least, LEAST_STEPS)
+    longest = steps if whole_series else max(cells // least, LEAST_STEPS)
     side = max(ny, extended[2])
     plan = plan_tiles(
         extended, range_cells=None, range_steps=_TIME_REACH, min_tile=side, max_tile=side, max_steps=longest,
-        overlap=HALO, cells_budget=max(cells, LEAST_STEPS * least),
+        overlap=HALO, cells_budget=max(cells, min(longest, LEAST_STEPS) * least),
     )  # fmt: skip
     return Cut(shape, margin, tuple(tiles(extended, plan)))
 
 
-def refined_windows(
+def blended_windows(
     cut: Cut,
-    coarse: Read,
-    fine: Read,
-    say: Say,
-    wanted: Refining,
+    say: Callable[[Window], Fields],
     chunk: Shape3,
     cells: int,
+    factor: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Window, Fields]]:
-    """What is said about every fine cell of a layer, by windows of whole rows of coarse cells.
+    """What is said about every cell of a layer, by windows of whole rows.
 
     Parameters
     ----------
-    coarse, fine : windows of the layer on either grid.
-    say : what a piece says of its fine cells; its names are those of all pieces.
-    chunk : coarse (time, y, x) that is best written at a time.
-    cells : most fine cell-steps of a window that is put together from several pieces.
+    say : what is said of a window of the extended grid; the names are the same for all windows.
+    chunk : (time, y, x) that is best written at a time.
+    cells : most cell-steps of a window that is put together from several pieces.
+    factor : cells of the fields per cell of the cut and axis.
     progress : called with (done, pieces).
 
     Returns
     -------
-    windows of the coarse grid, and fields of their fine cells.
+    windows of the layer, and the fields of their cells, ``factor`` times finer.
     """
-    k, (_, _, nx) = wanted.factor, cut.shape
-    read_coarse, read_fine = coarse, fine
-    if cut.margin:
-        read_coarse, read_fine = wrapped(coarse, nx, cut.margin), wrapped(fine, nx * k, cut.margin * k)
-        wanted = replace(wanted, columns=nx)
-
-    def said(piece: Tile) -> Fields:
-        t, y, x = piece.read.time[0], piece.read.y[0], piece.read.x[0] - cut.margin
-        given = read_coarse(piece.read).contiguous()
-        return say(given, read_fine(finer(piece.read, k)), replace(wanted, origin=(t, y, x)))
-
     if len(cut.pieces) == 1:
-        own = slice(cut.margin * k, (cut.margin + nx) * k)
-        yield Window.whole(cut.shape), {name: field[..., own] for name, field in said(cut.pieces[0]).items()}
+        own = slice(cut.margin * factor, (cut.margin + cut.shape[2]) * factor)
+        whole = say(cut.pieces[0].read)
+        yield Window.whole(cut.shape), {name: field[..., own] for name, field in whole.items()}
         if progress:
             progress(1, 1)
         return
@@ -117,15 +110,18 @@ def refined_windows(
         folder = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="stimpute-")))
         names: list[str] = []
         for number, piece in enumerate(cut.pieces):
-            fields = said(piece)
+            fields = say(piece.read)
             names = list(fields)
             for which, field in enumerate(fields.values()):
                 _keep(folder, number, which, field)
             if progress:
                 progress(number + 1, len(cut.pieces))
-        for window in write_windows(cut.shape, chunk, max(cells // k**2, 1)):
-            wide = replace(window, x=(cut.margin, cut.margin + nx))
-            yield window, {name: _blended(cut, folder, which, wide, k) for which, name in enumerate(names)}
+        for window in write_windows(cut.shape, chunk, max(cells, 1)):
+            wide = replace(window, x=(cut.margin, cut.margin + cut.shape[2]))
+            yield (
+                window,
+                {name: _blended(cut, folder, which, wide, factor) for which, name in enumerate(names)},
+            )
 
 
 def finer(window: Window, factor: int) -> Window:

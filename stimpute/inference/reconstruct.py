@@ -19,7 +19,7 @@ from stimpute.estimate import Estimate
 from stimpute.inference.assembly import Shape3, write_windows
 from stimpute.inference.engine import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
-from stimpute.inference.pieces import Fields, cut_layer, finer, refined_windows
+from stimpute.inference.pieces import Fields, blended_windows, cut_layer, finer
 from stimpute.inference.refusal import refused_gaps
 from stimpute.inference.survey import COVARIATE_BYTES, Survey, memory_budget, survey_layer
 from stimpute.protocols import (
@@ -223,9 +223,9 @@ class _Layer:
         per_fine = fields * _FIELD_BYTES + _BLOCK_BYTES
         budget = memory_budget(options.fill)
         chunk = self._chunk()
-        cells = max(budget // 2 // per_fine, 1)
+        cells = max(budget // 2 // per_fine // k**2, 1)
         if survey.constant is not None:
-            for window in write_windows(survey.shape, chunk, max(cells // k**2, 1)):
+            for window in write_windows(survey.shape, chunk, cells):
                 yield window, _said(_constant(finer(window, k).shape, survey.constant, wanted), options)
             return
         covariates = len(survey.overview.dynamic) + len(survey.overview.static)
@@ -235,25 +235,22 @@ class _Layer:
         )
         cut = cut_layer(survey.shape, survey.grid.wraps, budget // per_cell)
 
-        def say(coarse: Stack, fine: Stack, wanted: Refining) -> Fields:
+        read_coarse = cut.around(self._read)
+        read_fine = cut.around(lambda window: self.fine.read(window, survey.index), k)
+
+        def say(window: Window) -> Fields:
+            origin = window.time[0], window.y[0], window.x[0] - cut.margin
+            here = replace(wanted, origin=origin, columns=survey.shape[2] if cut.margin else None)
+            coarse, fine = read_coarse(window).contiguous(), read_fine(finer(window, k))
             if coarse.valid.any():
-                return _said(self.refiner.refine(coarse, fine, wanted), options)
-            return _said(_usual(survey.overview, fine.shape, wanted), options)
+                return _said(self.refiner.refine(coarse, fine, here), options)
+            return _said(_usual(survey.overview, fine.shape, here), options)
 
         def done(pieces: int, of: int) -> None:
             if self.progress:
                 self.progress("reconstruct", pieces, of)
 
-        yield from refined_windows(
-            cut,
-            self._read,
-            lambda window: self.fine.read(window, survey.index),
-            say,
-            wanted,
-            chunk,
-            cells,
-            done,
-        )
+        yield from blended_windows(cut, say, chunk, cells, k, done)
 
     def _chunk(self) -> Shape3:
         """Coarse cells that the sink writes at a time."""

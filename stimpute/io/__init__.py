@@ -14,7 +14,6 @@ from stimpute.io.object_store import is_address
 from stimpute.io.options import OutputFormat, ReadOptions, SinkOptions
 from stimpute.io.zarr_layout import is_zarr
 from stimpute.protocols import Sink, Source
-from stimpute.stack import Stack
 
 if TYPE_CHECKING:
     import xarray as xr

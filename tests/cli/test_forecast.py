@@ -61,11 +61,61 @@ def test_the_next_steps_come_out_with_errors_and_quantiles(tmp_path, capsys):
     assert "stimpute forecast" in made.attrs["history"]
 
 
+@pytest.fixture
+def waves(tmp_path):
+    """Waves that pass over 40 x 150 cells, of which a third was never observed."""
+    steps, rows, columns = np.ogrid[:66, :40, :150]
+    values = np.sin(columns / 9 + steps / 4) + np.cos(rows / 7 - steps / 5)
+    days = np.datetime64("2020-01-01", "ns") + np.arange(66) * np.timedelta64(1, "D")
+    truth = xr.DataArray(values, dims=("time", "y", "x"), coords={"time": days}, name="v").astype("f4")
+    seen = np.random.default_rng(0).random(truth.shape) < 0.8
+    truth.isel(time=slice(60)).where(seen[:60]).where(truth.x < 100).to_netcdf(tmp_path / "waves.nc")
+    return tmp_path / "waves.nc", truth.isel(time=slice(60, None)).values
+
+
+@pytest.mark.parametrize("method", ["blend", "persistence"])
+def test_pieces_forecast_what_the_whole_forecasts(tmp_path, capsys, waves, method):
+    path, truth = waves
+    found = []
+    for memory in ("8GB", "10MB"):
+        out = tmp_path / f"{memory}.nc"
+        given = ["forecast", str(path), str(out), "--steps", "6", "--method", method, "--memory", memory]
+        assert run([*given, "--quantiles", "0.1", "--json"]) == 0, said(capsys)
+        summary = json.loads(capsys.readouterr().out)["layers"][0]
+        assert summary["looked_back"] == 60
+        assert summary["cells"] == 40 * 100
+        assert len(summary["expected_error"]) == 6
+        found.append(xr.open_dataset(out).load())
+    whole, pieces = found
+    for name in ("v", "v_standard_error", "v_q10"):
+        np.testing.assert_array_equal(np.isfinite(whole[name]), np.isfinite(pieces[name]))
+        assert bool(np.isfinite(pieces[name][..., :100]).all())
+    errors = [float(np.abs(data.v - truth).mean()) for data in found]
+    if method == "persistence":
+        np.testing.assert_allclose(whole.v, pieces.v, atol=1e-5)
+    else:
+        assert 0 < float(np.abs(whole.v - pieces.v).mean()) < 0.2 * truth.std()
+        assert errors[1] < 1.2 * errors[0] + 0.05
+
+
+def test_a_stack_of_which_nothing_was_observed_is_refused_in_pieces_too(tmp_path, capsys, waves):
+    path, _ = waves
+    nothing = tmp_path / "nothing.nc"
+    xr.open_dataset(path).where(False).to_netcdf(nothing)
+    out = tmp_path / "out.nc"
+    assert (
+        run(["forecast", str(nothing), str(out), "--steps", "3", "--method", "blend", "--memory", "10MB"])
+        == 1
+    )
+    assert "nothing observed" in said(capsys)
+    assert not out.exists()
+
+
 def test_what_lies_before_a_long_hole_is_looked_back_on_however_long_the_hole(tmp_path, capsys):
     days = np.r_[0:40, 3040:3080] * np.timedelta64(1, "D")
     path = write(tmp_path / "in.nc", steps=80, shape=(9, 9), times=np.datetime64("2010-01-01", "ns") + days)
     given = ["forecast", str(path), str(tmp_path / "out.nc"), "--steps", "3", "--method", "blend"]
-    assert run([*given, "--memory", "1MB", "--json"]) == 0  # 308 slots of 81 cells
+    assert run([*given, "--memory", "5MB", "--json"]) == 0  # some 380 slots of 81 cells
     assert json.loads(capsys.readouterr().out)["layers"][0]["looked_back"] > 100
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stimpute.inference.pieces import HALO, cut_layer, finer, refined_windows
-from stimpute.protocols import Refining, Window
+from stimpute.inference.pieces import HALO, blended_windows, cut_layer, finer
+from stimpute.protocols import Window
 from stimpute.stack import Stack
 
 K = 2
@@ -27,19 +27,24 @@ def reader(stack: Stack):
     return lambda window: stack.window(*window.slices)
 
 
-def spread(stack: Stack, fine: Stack, wanted: Refining):
+def spread(stack: Stack, fine: Stack, origin: tuple[int, int, int]):
     """Every cell repeated, and which piece says so."""
     field = np.repeat(np.repeat(np.where(stack.valid, stack.values, np.nan), K, axis=1), K, axis=2)
     assert field.shape == fine.shape
-    return {"mean": field, "row": np.full_like(field, wanted.origin[1])}
+    return {"mean": field, "row": np.full_like(field, origin[1])}
 
 
-def assembled(stack: Stack, cells: int, say=spread, wraps=False, window_cells=4000):
+def assembled(stack: Stack, cells: int, say=spread, wraps=False, window_cells=1000):
     cut = cut_layer(stack.shape, wraps, cells)
     t, ny, nx = stack.shape
     found: dict[str, np.ndarray] = {}
-    given = reader(stack), reader(fine_of(stack)), say, Refining(K)
-    for window, fields in refined_windows(cut, *given, (1, 8, nx), window_cells):
+    coarse, fine = cut.around(reader(stack)), cut.around(reader(fine_of(stack)), K)
+
+    def of(window: Window):
+        origin = window.time[0], window.y[0], window.x[0] - cut.margin
+        return say(coarse(window), fine(finer(window, K)), origin)
+
+    for window, fields in blended_windows(cut, of, (1, 8, nx), window_cells, K):
         for name, field in fields.items():
             whole = found.setdefault(name, np.full((t, ny * K, nx * K), -99, dtype="f4"))
             place = whole[finer(window, K).slices]
@@ -66,6 +71,12 @@ def test_long_series_are_cut_in_time_before_pieces_become_slivers():
     assert min(min(piece.read.shape[1:]) for piece in cut.pieces) >= 24
 
 
+def test_whole_series_stay_whole():
+    cut = cut_layer((400, 100, 100), False, 100_000, whole_series=True)
+    assert {piece.read.time for piece in cut.pieces} == {(0, 400)}
+    assert len(cut.pieces) > 40
+
+
 def test_what_pieces_agree_upon_comes_out():
     stack = layer()
     whole, expected = assembled(stack, 10**9)
@@ -85,14 +96,13 @@ def test_beyond_the_seam_lies_the_other_side():
     stack = layer((2, 40, 60))
     seen = []
 
-    def look(coarse: Stack, fine: Stack, wanted: Refining):
-        t0, y0, x0 = wanted.origin
-        assert wanted.columns == 60
+    def look(coarse: Stack, fine: Stack, origin: tuple[int, int, int]):
+        t0, y0, x0 = origin
         columns = np.arange(x0, x0 + coarse.shape[2]) % 60
         part = stack.values[t0 : t0 + coarse.shape[0], y0 : y0 + coarse.shape[1]][..., columns]
         np.testing.assert_array_equal(coarse.values, part)
         seen.append(x0)
-        return spread(coarse, fine, wanted)
+        return spread(coarse, fine, origin)
 
     for cells in (10**9, 3000):
         cut, found = assembled(stack, cells, look, wraps=True)
@@ -105,9 +115,9 @@ def test_beyond_the_seam_lies_the_other_side():
 def test_who_says_nothing_has_no_vote():
     stack = Stack.from_array(np.ones((2, 500, 40), dtype="f4"))
 
-    def silent_at_the_top(coarse: Stack, fine: Stack, wanted: Refining):
-        said = spread(coarse, fine, wanted)
-        return said if wanted.origin[1] else {name: np.full_like(f, np.nan) for name, f in said.items()}
+    def silent_at_the_top(coarse: Stack, fine: Stack, origin: tuple[int, int, int]):
+        said = spread(coarse, fine, origin)
+        return said if origin[1] else {name: np.full_like(f, np.nan) for name, f in said.items()}
 
     cut, found = assembled(stack, 16_384, silent_at_the_top)
     second = min(piece.read.y[0] for piece in cut.pieces if piece.read.y[0])
