@@ -7,6 +7,7 @@ No pattern takes a cell's last remaining observation in time (unless there is no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -65,6 +66,60 @@ def hold_out(stack: Stack, kind: Kind, share: float = 0.2, seed: int = 0) -> Boo
     if kind == "frames":
         return hiding.frames(rng)
     return hiding.patches(_PATCHES[kind](stack.valid, share, rng), rng)
+
+
+RUN, RUNS_SHARE = (
+    3,
+    1 / 3,
+)  # empty steps that are a run; of the steps that hold observations, hidden in runs at most
+
+
+def runs_like_empty(seen: BoolArray) -> BoolArray:
+    """Steps to hide in runs as long as those that are empty: at the ends of the series where it ends empty, and in between.
+
+    Parameters
+    ----------
+    seen : bool (time,), steps that hold observations.
+
+    Returns
+    -------
+    bool (time,), a part of ``seen``; none where no three empty steps follow each other.
+
+    >>> runs_like_empty(np.arange(20) >= 4).astype(int).tolist()
+    [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    >>> seen = np.ones(24, dtype=bool)
+    >>> seen[9:13] = False
+    >>> np.flatnonzero(runs_like_empty(seen)).tolist()
+    [3, 4, 16, 17, 18, 19]
+    """
+    hidden = np.zeros_like(seen)
+    at = np.flatnonzero(seen)
+    room = int(RUNS_SHARE * len(at))
+    if room < 1:
+        return hidden
+    bounds = [0, *(np.flatnonzero(np.diff(seen)) + 1).tolist(), len(seen)]
+    runs = [(a, b) for a, b in pairwise(bounds) if not seen[a] and b - a >= RUN]
+    ends = [(a, b) for a, b in runs if a == 0 or b == len(seen)]
+    inner = np.sort([b - a for a, b in runs if a > 0 and b < len(seen)])
+    kinds = len(ends) + (len(inner) > 0)
+    for start, stop in ends:
+        count = min(stop - start, room // kinds)
+        hidden[at[:count] if start == 0 else at[len(at) - count :]] = True
+    if len(inner):
+        length = int(
+            inner[np.searchsorted(inner.cumsum(), inner.sum() / 2)]
+        )  # that half of their steps lie in
+        left = room // kinds
+        between = np.split(at, np.flatnonzero(np.diff(at) > RUN) + 1)
+        for stretch in sorted(between, key=len, reverse=True):
+            free = stretch[~hidden[stretch]]
+            count = min(length, left, max(len(free) - 2, 0))
+            number = max(min(left // max(count, 1), len(free) // (3 * max(count, 1))), 1)
+            for part in np.array_split(free, number) if count else ():
+                first = (len(part) - count) // 2
+                hidden[part[first : first + count]] = True
+                left -= count
+    return hidden
 
 
 class _Hiding:

@@ -9,7 +9,7 @@ tiles they sum to one.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -25,6 +25,12 @@ FALLBACK_RANGE_CELLS = 12.0  # where no variogram could be fitted
 FALLBACK_RANGE_STEPS = 12.0
 MIN_TILE = 16
 MAX_TILE = 128
+EDGE_RUN = 10  # empty steps at the edge of a window of time, from which steps beyond it are looked at,
+CONTEXT = 24  # so many on a side;
+LONG_RUN, FEW_SEEN = (
+    60,
+    64,
+)  # on both sides, and twice as many of the rest, where as many are empty in a row, or fewer hold anything
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,22 @@ class TilePlan:
 
 @dataclass(frozen=True)
 class Tile:
-    """What to read, the part of it this tile owns, and the halo (time, y, x) over which it blends."""
+    """What to read, the part of it this tile owns, and the halo (time, y, x) over which it blends.
+
+    ``before`` and ``after`` are further steps of the same cells to look at, increasing, where the window of time shows too little.
+    """
 
     read: Window
     core: Window
     halo: tuple[int, int, int]
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    @property
+    def looked_at(self) -> int:
+        """Cell-steps that are read."""
+        steps, ny, nx = self.read.shape
+        return (len(self.before) + steps + len(self.after)) * ny * nx
 
 
 def plan_tiles(
@@ -203,6 +220,40 @@ def tiles(shape: tuple[int, int, int], plan: TilePlan) -> list[Tile]:
         Tile(Window(time[0], y[0], x[0]), Window(time[1], y[1], x[1]), halo)
         for time, y, x in product(axes[0], axes[1], axes[2])
     ]
+
+
+def with_context(tile: Tile, seen: npt.NDArray[np.bool_]) -> Tile:
+    """The same tile, looking beyond its window of time where that ends in a long run of empty steps, or holds few that are not.
+
+    Parameters
+    ----------
+    seen : bool, steps of the stack that hold observations.
+
+    >>> seen = np.arange(1000) % 2 == 0
+    >>> seen[300:750] = False
+    >>> window = Window((400, 765), (0, 9), (0, 9))
+    >>> tile = with_context(Tile(window, window, (0, 0, 0)), seen)
+    >>> len(tile.before), tile.before[-1], len(tile.after), tile.after[0]
+    (52, 298, 44, 766)
+    """
+    start, stop = tile.read.time
+    inside = seen[start:stop]
+    earlier, later = np.flatnonzero(seen[:start]), stop + np.flatnonzero(seen[stop:])
+    near = np.zeros(0, dtype=np.intp)
+    if not inside[:EDGE_RUN].any():
+        near = np.concatenate([near, earlier[-CONTEXT:]])
+    if not inside[-EDGE_RUN:].any():
+        near = np.concatenate([near, later[:CONTEXT]])
+    bounds = np.flatnonzero(np.concatenate([[True], inside, [True]]))
+    if inside.sum() < FEW_SEEN or np.diff(bounds).max() > LONG_RUN:
+        near = np.concatenate([near, earlier[-CONTEXT:], later[:CONTEXT]])
+        far = np.setdiff1d(np.concatenate([earlier, later]), near)
+        near = np.concatenate(
+            [near, far[np.linspace(0, len(far) - 1, min(len(far), 2 * CONTEXT)).round().astype(np.intp)]]
+        )
+    steps = np.unique(near)
+    before, after = (tuple(side.tolist()) for side in (steps[steps < start], steps[steps >= stop]))
+    return replace(tile, before=before, after=after)
 
 
 def _axis(n: int, core: int, halo: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:

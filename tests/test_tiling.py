@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stimpute.protocols import Window
-from stimpute.tiling import Tile, TilePlan, blend_weights, borders, plan_tiles, tiles
+from stimpute.tiling import CONTEXT, Tile, TilePlan, blend_weights, borders, plan_tiles, tiles, with_context
 
 PLAN = TilePlan(24, 6, 1, 0, "range")
 
@@ -137,3 +137,27 @@ def test_tiles_are_no_larger_than_their_number_needs(extent, multiple):
     assert plan.read % multiple == 0
     smaller = TilePlan(plan.core - multiple, 8, 3, 0, "max_tile")
     assert len(tiles((3, extent, extent), smaller)) > count
+
+
+def test_windows_that_see_enough_look_at_nothing_else():
+    window = Window((100, 300), (0, 4), (0, 4))
+    seen = np.random.default_rng(0).random(500) < 0.6
+    tile = Tile(window, window, (0, 0, 0))
+    assert with_context(tile, seen) == tile
+    assert with_context(tile, np.zeros(500, dtype=bool)) == tile
+    assert tile.looked_at == 200 * 16
+
+
+@pytest.mark.parametrize("empty", [(0, 500), (90, 120), (290, 310), (150, 220), (100, 300), (0, 260)])
+def test_context_lies_outside_and_holds_something(empty):
+    window = Window((100, 300), (0, 4), (0, 4))
+    seen = np.random.default_rng(0).random(500) < 0.6
+    seen[empty[0] : empty[1]] = False
+    tile = with_context(Tile(window, window, (0, 0, 0)), seen)
+    steps = [*tile.before, *tile.after]
+    assert steps == sorted(set(steps))
+    assert all(step < 100 for step in tile.before)
+    assert all(step >= 300 for step in tile.after)
+    assert seen[steps].all()
+    assert bool(steps) == bool(seen.any())
+    assert len(steps) <= 4 * CONTEXT

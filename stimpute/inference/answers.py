@@ -6,7 +6,7 @@ Knows protocols only; neither files nor networks nor clusters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from stimpute.estimate import Estimate
 from stimpute.inference.at_once import at_once
 from stimpute.inference.memory import Read
 from stimpute.inference.options import Progress
+from stimpute.inference.scan import joined
 from stimpute.inference.survey import Survey
 from stimpute.inference.trust import Hidden, Question, Trust, predict_hidden
 from stimpute.protocols import Imputer
@@ -138,7 +139,7 @@ class LocalExecutor:
         waiting = self._waiting.pop(survey.index, None)
         if waiting is not None:
             stack = survey.read(survey.tiles[0].read).contiguous()
-            return iter([(number, _calibrated(stack, waiting, trust)) for number in numbers])
+            return iter([(number, _calibrated(stack, waiting, trust, slice(None))) for number in numbers])
         fillable = survey.fillable[:, survey.extended_columns]
 
         def asked() -> Iterator[tuple[int, Stack, Imputer | None]]:
@@ -149,7 +150,7 @@ class LocalExecutor:
 
         def answer(asked_for: tuple[int, Stack, Imputer | None]) -> tuple[int, Answer]:
             number, stack, imputer = asked_for
-            return number, _answer(stack, imputer, trust)
+            return number, _answer(stack, imputer, trust, _own(survey.tiles[number]))
 
         return at_once(answer, asked(), survey.workers)
 
@@ -182,20 +183,34 @@ def answer_tile(read: Read, fillable: BoolArray, prepare: Prepare, trust: Trust,
     fillable : bool (y, x) of the tile's core.
     """
     stack, gaps = _ask(read, fillable, tile)
-    return _answer(stack, prepare() if gaps else None, trust)
+    return _answer(stack, prepare() if gaps else None, trust, _own(tile))
+
+
+def _own(tile: Tile) -> slice:
+    """The steps of the tile's window among those that are looked at."""
+    return slice(len(tile.before), len(tile.before) + tile.read.shape[0])
 
 
 def _ask(read: Read, fillable: BoolArray, tile: Tile) -> tuple[Stack, bool]:
-    """What a tile reads, and whether anything in its core is to be filled."""
+    """What a tile looks at, and whether anything in its core is to be filled."""
     stack = read(tile.read).contiguous()
-    return stack, bool((fillable & ~stack.valid[tile.core.within(tile.read)]).any())
+    gaps = bool((fillable & ~stack.valid[tile.core.within(tile.read)]).any())
+    if not gaps or not (tile.before or tile.after):
+        return stack, gaps
+    sides = (
+        [read(replace(tile.read, time=(step, step + 1))) for step in side]
+        for side in (tile.before, tile.after)
+    )
+    before, after = sides
+    return joined([*before, stack, *after]), gaps
 
 
-def _answer(stack: Stack, imputer: Imputer | None, trust: Trust) -> Answer:
+def _answer(stack: Stack, imputer: Imputer | None, trust: Trust, own: slice) -> Answer:
     if imputer is None:
         return Answer(np.full(stack.shape, np.nan, dtype=np.float32), None, stack.valid)
-    return _calibrated(stack, imputer.impute(stack), trust)
+    return _calibrated(stack, imputer.impute(stack), trust, own)
 
 
-def _calibrated(stack: Stack, estimate: Estimate, trust: Trust) -> Answer:
-    return Answer(estimate.mean, trust.standard_error(estimate.scale, stack), stack.valid)
+def _calibrated(stack: Stack, estimate: Estimate, trust: Trust, own: slice) -> Answer:
+    scale = trust.standard_error(estimate.scale, stack)
+    return Answer(estimate.mean[own], None if scale is None else scale[own], stack.valid[own])

@@ -151,7 +151,7 @@ def _blended(cut: Cut, folder: Path, which: int, window: Window, factor: int) ->
         place = piece.read.common(window)
         if min(place.shape) <= 0:
             continue
-        kept = np.load(_file(folder, number, which), mmap_mode="r")
+        kept = np.load(_file(folder, number, which), mmap_mode="r", allow_pickle=False)
         part = kept[finer(place, factor).within(finer(piece.read, factor))]
         vote = _spread(blend_weights(piece, cut.extended, place), factor) * np.isfinite(part)
         where = finer(place, factor).within(fine)

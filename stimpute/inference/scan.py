@@ -82,7 +82,7 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
             progress("survey", stop, shape[0])
     read = StackSource(whole).read if whole is not None else (lambda window: source.read(window, index))
     constant = low if low == high and not _many_numbers(source, index) else None
-    return Scan(read, whole, _joined(thinned), per_cell, per_step, (first_seen, last_seen), constant)
+    return Scan(read, whole, joined(thinned), per_cell, per_step, (first_seen, last_seen), constant)
 
 
 def _many_numbers(source: Source, index: int) -> bool:
@@ -136,7 +136,8 @@ def _thin(stack: Stack, steps: slice, every: int) -> Stack:
     )
 
 
-def _joined(parts: list[Stack]) -> Stack:
+def joined(parts: list[Stack]) -> Stack:
+    """One stack from parts that follow each other in time."""
     if len(parts) == 1:
         return parts[0]
     joined = {

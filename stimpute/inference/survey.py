@@ -30,7 +30,7 @@ from stimpute.inference.scan import (
 from stimpute.io.room import available_bytes
 from stimpute.protocols import Layer, Method, Source, Window
 from stimpute.stack import BoolArray, Stack
-from stimpute.tiling import FALLBACK_RANGE_CELLS, Tile, TilePlan, plan_tiles, tiles
+from stimpute.tiling import FALLBACK_RANGE_CELLS, Tile, TilePlan, plan_tiles, tiles, with_context
 from stimpute.variography import VariogramAnalysis, analyse
 
 WHOLE_BYTES, TILE_BYTES = 120, 1600  # per cell-step inside a method that does not say: classical, network
@@ -103,7 +103,7 @@ class Survey:
     @property
     def peak_bytes(self) -> int:
         """Estimate of the largest amount of memory the arrays of this layer take at once."""
-        tile = self.workers * max(math.prod(tile.read.shape) for tile in self.tiles) * self.bytes_per_cell
+        tile = self.workers * max(tile.looked_at for tile in self.tiles) * self.bytes_per_cell
         _, ny, nx = self.shape
         always = ny * nx * MAP_BYTES + self.overview.values.size * OVERVIEW_BYTES
         if self.in_memory:
@@ -308,7 +308,10 @@ def _with_tiles(survey: Survey, source: Source, method: Method, options: FillOpt
     survey = replace(
         survey, **_margin(survey, min(plan.core, survey.shape[2] // 4) if margin else 0), plan=plan
     )
-    survey = replace(survey, tiles=tuple(sorted(tiles(survey.extended, plan), key=_order)))
+    laid = sorted(tiles(survey.extended, plan), key=_order)
+    if windowed:
+        laid = [with_context(tile, survey.observed_per_step > 0) for tile in laid]
+    survey = replace(survey, tiles=tuple(laid))
     if not getattr(method, "threadable", False):
         return survey
     return replace(survey, workers=_workers(survey, budget, options.uncertainty))
@@ -321,7 +324,7 @@ def _workers(survey: Survey, budget: int, calibrated: bool) -> int:
     """
     from stimpute.inference.devices import thread_count
 
-    room = _tile_cells(survey, budget) // max(math.prod(tile.read.shape) for tile in survey.tiles)
+    room = _tile_cells(survey, budget) // max(tile.looked_at for tile in survey.tiles)
     return max(1, min(thread_count(), max(len(survey.tiles), 1 + calibrated), room))
 
 

@@ -2,7 +2,7 @@
 
 Two calibrations, since distance alone does not tell them apart: cells of steps that hold observations are hidden in the
 shapes of other steps' gaps, and some one by one; cells of empty steps by hiding whole steps (where the stack has empty ones), several times
-where few can be hidden at once: the cells of one step err together, so that it is steps that count.
+where few can be hidden at once: the cells of one step err together, so that it is steps that count. Where empty steps follow each other, steps are hidden in runs as long, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from stimpute.calibration import Calibration, distance_to_data
 from stimpute.errors import InputError, StimputeWarning
-from stimpute.holdout import hold_out
+from stimpute.holdout import hold_out, runs_like_empty
 from stimpute.inference.options import Progress
 from stimpute.inference.survey import Survey
 from stimpute.protocols import Imputer, Window
@@ -266,7 +266,8 @@ def _patterns(stack: Stack, seed: int, tiles: int) -> list[BoolArray]:
         more = [_whole_steps(stack, hold_out(stack, "frames", SHARE, seed + r)) for r in range(1, rounds)]
     except InputError:
         return []
-    return [first | steps, *more]
+    runs = stack.valid & runs_like_empty(~_empty_steps(stack))[:, None, None]
+    return [first | steps, *more, *([runs] if runs.any() else [])]
 
 
 def _whole_steps(stack: Stack, frames: BoolArray) -> BoolArray:

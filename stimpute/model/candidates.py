@@ -16,7 +16,7 @@ from stimpute.classical import convolution, eof, frame_regression, spline, tempo
 from stimpute.layers.positions import median_step
 from stimpute.model.batch import Batch
 from stimpute.model.drift import Drift, regress_on_covariates
-from stimpute.model.inner_hold_out import empty_frames, hidden_by_turns
+from stimpute.model.inner_hold_out import empty_frames, hidden_by_turns, reach
 from stimpute.model.kriged import krige, krige_anomalies, krige_rest, krige_transformed
 
 TRANSFORMED, PATTERNS = "kriging of transformed values", "regression on patterns"
@@ -42,6 +42,10 @@ EOF_ITERATIONS = 6
 PRIOR_POWER = 12.0
 KNOTS = 8
 ERROR_FLOOR = 2e-3
+ALIKE, OTHER_SIDES = (
+    0.75,
+    2.0,
+)  # octaves of distance, and log weight, by which frames without observation differ
 FRAME_CELLS = 30.0  # cells of which the mean over all frames is worth, beside a frame's own
 CLIP = 8.0
 COMPARED = 1000  # cells in which candidates must agree to be the same
@@ -130,10 +134,16 @@ def blend(
     there, here = proximity(blind_densities), proximity(densities)
     error = local_error((blind - batch.values[:, None]).abs(), held_out, there, here)
     if frames:
-        whole, unseen = by_turns([said for said, _ in frames], hidden[1:])
-        in_frames = frame_error((whole - batch.values[:, None]).abs(), unseen, error)
-        empty = empty & unseen.flatten(1).any(dim=1)[:, None]
-        error = torch.where(empty[:, None, :, None, None], in_frames, error)
+        asked = [FramesAsked(batch, said, cells) for (said, _), cells in zip(frames, hidden[1:], strict=True)]
+        cells, own = (
+            torch.cat(parts, dim=1) for parts in zip(*((a.cells, a.reach) for a in asked), strict=True)
+        )
+        missed = torch.cat([a.missed() for a in asked], dim=2)
+        usual = error.flatten(2).mean(dim=2)
+        real = reach(batch.valid, batch.times)
+        empty = (empty & (cells.sum(dim=1) > 0)[:, None])[:, None, :, None, None]
+        in_frames = frame_error(missed, cells, usual, alike(real, own, cells))[..., None, None]
+        error = torch.where(empty, in_frames, error)
     shared = (copies(estimates).log() / PRIOR_POWER)[:, :, None, None, None]
     log_error = error.log() + shared
     weight = (-PRIOR_POWER * log_error).softmax(dim=1)
@@ -141,10 +151,11 @@ def blend(
     residual = torch.where(held_out, batch.values - (weight * blind).sum(dim=1), batch.values.new_zeros(()))
     prior_error = local_error(residual.abs()[:, None], held_out, there, here)
     if frames:
-        like_empty = (-PRIOR_POWER * (in_frames.log() + shared)).softmax(dim=1)
-        apart = (batch.values - (like_empty * whole).sum(dim=1)).abs()[:, None]
-        in_prior = frame_error(apart, unseen, prior_error)
-        prior_error = torch.where(empty[:, None, :, None, None], in_prior, prior_error)
+        there_too = frame_error(missed, cells, usual, alike(own, own, cells)).chunk(len(asked), dim=2)
+        said = [(-PRIOR_POWER * (e[..., None, None].log() + shared)).softmax(dim=1) for e in there_too]
+        of_prior = torch.cat([a.missed(weight) for a, weight in zip(asked, said, strict=True)], dim=2)
+        in_prior = frame_error(of_prior, cells, prior_error.flatten(2).mean(dim=2), alike(real, own, cells))
+        prior_error = torch.where(empty, in_prior[..., None, None], prior_error)
     prior_error = prior_error[:, 0]
     features = torch.stack(
         (
@@ -356,35 +367,63 @@ def hats(where: Tensor) -> Tensor:
     return (1 - (where.clamp(0, 1)[..., None] - knots).abs() * (KNOTS - 1)).clamp_min(0)
 
 
-def by_turns(said: list[Tensor], hidden: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """What was said (B, K, T, H, W) of each cell at the turn in which it was hidden, and which were at any (B, T, H, W); no cell at two."""
-    whole, unseen = said[0], hidden[0]
-    for estimates, cells in zip(said[1:], hidden[1:], strict=True):
-        whole = torch.where(cells[:, None], estimates, whole)
-        unseen = unseen | cells
-    return whole, unseen
+@dataclass(frozen=True, eq=False)
+class FramesAsked:
+    """What candidates said (B, K, T, H, W) of whole frames while these were hidden, ``hidden`` (B, T, H, W)."""
+
+    batch: Batch
+    said: Tensor
+    hidden: Tensor
+
+    @property
+    def cells(self) -> Tensor:
+        """How many of each frame were hidden (B, T)."""
+        return self.hidden.flatten(2).sum(dim=2)
+
+    @property
+    def reach(self) -> Tensor:
+        """How far they were from a frame that was shown (B, T, 2), as of :func:`~stimpute.model.inner_hold_out.reach`."""
+        return reach(self.batch.valid & ~self.hidden, self.batch.times)
+
+    def missed(self, weight: Tensor | None = None) -> Tensor:
+        """Sums of absolute errors over the hidden cells of each frame, (B, K, T); of the candidates blended by ``weight`` (B, K, T, 1, 1), (B, 1, T)."""
+        said = self.said if weight is None else (weight * self.said).sum(dim=1, keepdim=True)
+        error = (said - self.batch.values[:, None]).abs()
+        return torch.where(self.hidden[:, None], error, error.new_zeros(())).flatten(3).sum(dim=3)
 
 
-def frame_error(error: Tensor, hidden: Tensor, otherwise: Tensor) -> Tensor:
-    """Error to expect (B, K, 1, 1, 1) on frames that are hidden wholly, drawn towards the mean of ``otherwise`` by a cell's weight.
+def alike(wanted: Tensor, asked: Tensor, cells: Tensor) -> Tensor:
+    """How much frames (B, N, 2) say about others (B, Q, 2): weights (B, Q, N), 1 for those most alike of which ``cells`` (B, N) were hidden.
 
-    How candidates compare follows from the geometric mean of their errors over frames, each with the weight of its cells, so that a
+    By their distance from frames that were shown, and by whether these lie on one side only (:func:`~stimpute.model.inner_hold_out.reach`).
+    """
+    apart = wanted[:, :, None] - asked[:, None]
+    log_weight = -0.5 * (apart[..., 0] / ALIKE).square() - OTHER_SIDES * apart[..., 1].abs()
+    log_weight = log_weight.masked_fill((cells == 0)[:, None], -torch.inf)
+    return (log_weight - log_weight.amax(dim=2, keepdim=True)).exp().nan_to_num()
+
+
+def frame_error(missed: Tensor, cells: Tensor, otherwise: Tensor, weight: Tensor) -> Tensor:
+    """Error to expect (B, K, Q) of frames that are hidden wholly, drawn towards ``otherwise`` by a cell's weight.
+
+    How candidates compare follows from the geometric mean of their errors over the frames asked about, each with its weight and that of its cells, so that a
     frame that none can foresee does not decide; the errors of frames of a few cells are drawn towards the mean over all. How large
     they are follows from that mean.
 
     Parameters
     ----------
-    error, otherwise : (B, K, T, H, W).
-    hidden : (B, T, H, W) bool.
+    missed : (B, K, N), sums of absolute errors over the hidden cells of each frame asked about.
+    cells : (B, N), how many these were.
+    otherwise : (B, K).
+    weight : (B, Q, N), how much each frame asked about says of each that is wanted.
     """
-    cells = hidden.flatten(2).sum(dim=2)[:, None]
-    total = torch.where(hidden[:, None], error, error.new_zeros(())).flatten(3).sum(dim=3)
-    overall = total.sum(dim=2, keepdim=True) / cells.sum(dim=2, keepdim=True).clamp_min(1)
-    of_frame = (total + FRAME_CELLS * overall) / (cells + FRAME_CELLS)
-    usual = otherwise.flatten(2).mean(dim=2)[..., None]
-    errors = torch.cat((of_frame, usual), dim=2).clamp_min(ERROR_FLOOR)
-    weight = torch.cat((cells, torch.ones_like(cells[..., :1])), dim=2).to(error.dtype)
-    weight = weight / weight.sum(dim=2, keepdim=True)
-    typical = (weight * errors.log()).sum(dim=2).exp()
-    level = ((weight * errors).sum(dim=2) / typical).median(dim=1, keepdim=True).values
-    return (typical * level)[:, :, None, None, None]
+    count = cells[:, None].to(missed.dtype)
+    overall = missed.sum(dim=2, keepdim=True) / count.sum(dim=2, keepdim=True).clamp_min(1)
+    of_frame = (missed + FRAME_CELLS * overall) / (count + FRAME_CELLS)
+    errors = torch.cat((of_frame, otherwise[..., None]), dim=2).clamp_min(ERROR_FLOOR)
+    share = weight * count
+    share = torch.cat((share, torch.ones_like(share[..., :1])), dim=2)
+    share = share / share.sum(dim=2, keepdim=True)
+    typical = torch.einsum("bqn,bkn->bkq", share, errors.log()).exp()
+    mean = torch.einsum("bqn,bkn->bkq", share, errors)
+    return typical * (mean / typical).median(dim=1, keepdim=True).values

@@ -5,9 +5,13 @@ Knows nothing about candidates. What is hidden to score a method from outside is
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from stimpute.holdout import runs_like_empty
+from stimpute.layers.positions import median_step
 
 HIDDEN_SHARE = 0.25
 EVERY_FRAME = 3  # is hidden wholly, where there are empty ones,
@@ -17,14 +21,47 @@ JUDGED = 16  # others at each turn, until so many were
 def hidden_by_turns(valid: Tensor) -> list[Tensor]:
     """What the candidates must do without, view by view, to be judged, each (B, T, H, W) bool: cells; where frames are empty, frames too.
 
-    Of few frames one view after another hides a third, until enough of them were hidden or all.
+    Of few frames one view after another hides a third, until enough of them were hidden or all. Where empty frames follow each other, or a
+    series ends with them, one more view hides runs as long.
     """
     held_out = inner_hold_out(valid)
     turns = turns_for(valid)
     frames = [
         hidden_frames(valid, turn) & (turn < turns)[:, None, None, None] for turn in range(int(turns.max()))
     ]
-    return [held_out, *(hidden for hidden in frames if bool(hidden.any()))]
+    return [held_out, *(hidden for hidden in (*frames, hidden_runs(valid)) if bool(hidden.any()))]
+
+
+def hidden_runs(valid: Tensor) -> Tensor:
+    """Frames to hide in runs as long as those that are empty (:func:`stimpute.holdout.runs_like_empty`), (B, T, H, W) bool."""
+    seen = valid.flatten(2).any(dim=2).cpu().numpy()
+    chosen = torch.from_numpy(np.stack([runs_like_empty(sample) for sample in seen]))
+    return valid & chosen.to(valid.device)[:, :, None, None]
+
+
+def reach(valid: Tensor, times: Tensor) -> Tensor:
+    """How far every frame is from one that holds observations, and whether these lie on one side of it only, (B, T, 2).
+
+    Parameters
+    ----------
+    valid : (B, T, H, W) bool.
+    times : (B, T), days.
+
+    Returns
+    -------
+    log2 of the distance in median steps (0 for a neighbour, and for a frame that holds observations itself), and 0 or 1.
+
+    >>> seen = torch.tensor([[False, True, False, False, True, False, False, False]])[..., None, None]
+    >>> reach(seen, torch.arange(8.0)[None])[0].T.tolist()
+    [[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.5849624872207642], [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]
+    """
+    seen = valid.flatten(2).any(dim=2)
+    step = median_step(times)
+    before = torch.where(seen, times, -torch.inf).cummax(dim=1).values
+    after = torch.where(seen, times, torch.inf).flip(1).cummin(dim=1).values.flip(1)
+    away = torch.minimum(times - before, after - times) / step
+    alone = torch.isinf(before) | torch.isinf(after)
+    return torch.stack((away.clamp(1, 2**20).log2(), alone.float()), dim=2)
 
 
 def turns_for(valid: Tensor) -> Tensor:

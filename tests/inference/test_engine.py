@@ -436,3 +436,39 @@ def test_a_survey_holds_one_slab_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
     assert found.whole is None
     assert len(slabs) == 3
     assert max(alive) <= 1
+
+
+@dataclass
+class CellMean:
+    """A network in the engine's eyes, with short windows of time: the mean of each cell, NaN where it sees nothing of it."""
+
+    name: str = "cell-mean"
+    sees_whole: bool = False
+    multiple: int = 8
+    max_steps: int = 60
+    bytes_per_cell: int = 10
+
+    def prepare(self, overview: Stack) -> CellMean:
+        return self
+
+    def impute(self, stack: Stack) -> Estimate:
+        assert (np.diff(stack.times) > 0).all()
+        count = stack.valid.sum(axis=0)
+        mean = np.where(count > 0, stack.values.sum(axis=0) / np.maximum(count, 1), np.nan)
+        return Estimate(np.broadcast_to(mean, stack.shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("memory", [None, 1_000_000])
+def test_windows_inside_an_outage_look_at_what_lies_around_it(memory):
+    values = np.broadcast_to(np.arange(144.0).reshape(12, 12), (400, 12, 12)).astype("f4").copy()
+    values += np.random.default_rng(0).normal(scale=0.1, size=values.shape).astype("f4")
+    values[100:300] = np.nan
+    stack = Stack.from_array(values)
+    sink = ArraySink(stack.shape)
+    options = FillOptions(uncertainty=False, memory=memory, max_extrapolation_days=np.inf)
+    summary = fill_source(StackSource(stack), sink, CellMean(), options)
+    assert summary.layers[0].tiles > 5
+    assert summary.layers[0].filled == 200 * 144
+    np.testing.assert_allclose(
+        sink.values[100:300], np.broadcast_to(np.arange(144.0).reshape(12, 12), (200, 12, 12)), atol=0.1
+    )

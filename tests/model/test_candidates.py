@@ -8,6 +8,7 @@ from stimpute.model.batch import Batch
 from stimpute.model.candidates import (
     CANDIDATES,
     TRANSFORMED,
+    alike,
     blend,
     compute_candidates,
     copies,
@@ -18,7 +19,9 @@ from stimpute.model.inner_hold_out import (
     empty_frames,
     hidden_by_turns,
     hidden_frames,
+    hidden_runs,
     inner_hold_out,
+    reach,
 )
 
 
@@ -77,19 +80,58 @@ def test_more_frames_take_fewer_turns(frames: int, turns: int) -> None:
 
 def test_a_frame_none_can_foresee_does_not_decide_between_candidates() -> None:
     errors = torch.tensor([[0.1, 0.1, 0.1, 4.0], [0.3, 0.3, 0.3, 3.0], [0.5, 0.5, 0.5, 0.5]])
-    cells = errors[None, :, :, None, None].expand(1, 3, 4, 30, 30)
-    hidden = torch.ones(1, 4, 30, 30, dtype=torch.bool)
-    first, second, third = frame_error(cells, hidden, cells).flatten().tolist()
+    cells = torch.full((1, 4), 900)
+    found = frame_error(900 * errors[None], cells, errors.mean(dim=1)[None], torch.ones(1, 1, 4))
+    first, second, third = found.flatten().tolist()
     assert first < 0.6 * second
     assert second == pytest.approx(errors[1].mean().item(), rel=0.01)
     assert third > first
 
 
 def test_frames_of_single_cells_are_compared_by_their_mean_error() -> None:
-    error = torch.tensor([[0.001, 1.0, 1.0], [0.5, 0.5, 0.5]])[None, :, :, None, None]  # one lucky hit
-    hidden = torch.ones(1, 3, 1, 1, dtype=torch.bool)
-    lucky, steady = frame_error(error, hidden, error).flatten().tolist()
+    error = torch.tensor([[0.001, 1.0, 1.0], [0.5, 0.5, 0.5]])[None]  # one lucky hit
+    cells = torch.ones(1, 3, dtype=torch.long)
+    lucky, steady = frame_error(error, cells, error.mean(dim=2), torch.ones(1, 1, 3)).flatten().tolist()
     assert lucky > 1.1 * steady
+
+
+def test_frames_are_judged_by_those_as_far_from_others() -> None:
+    near, far, alone, not_asked = (0.0, 0.0), (3.0, 0.0), (0.0, 1.0), (3.0, 0.0)
+    asked = torch.tensor([[near, far, alone, not_asked]])
+    weight = alike(torch.tensor([[near, far, alone, (9.0, 1.0)]]), asked, torch.tensor([[5, 5, 5, 0]]))[0]
+    assert weight.argmax(dim=1).tolist() == [0, 1, 2, 1]
+    assert weight.max(dim=1).values.tolist() == [1, 1, 1, 1]
+    assert bool((weight[:, 3] == 0).all())
+    assert float(weight[0, 1]) < 0.01
+    assert not bool(alike(asked, asked, torch.zeros(1, 4)).any())
+
+
+@pytest.mark.parametrize("where", ["end", "inside"])
+def test_long_runs_of_empty_frames_are_judged_by_runs(where: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    walk = 0.3 * torch.randn(1, 60, 1, 1, generator=generator).cumsum(
+        dim=1
+    )  # near frames tell, far ones do not
+    values = walk + 0.1 * torch.randn(1, 60, 10, 10, generator=generator)
+    valid = torch.rand(values.shape, generator=generator) < 0.8
+    empty = slice(46, 60) if where == "end" else slice(24, 38)
+    valid[:, empty] = False
+    batch, _, _ = Batch.plain(torch.where(valid, values, 0.0), valid).renormalised()
+    assert bool(hidden_runs(valid).flatten(2).any(dim=2).any())
+    found = compute_candidates(batch)
+    error = found.log_error[0, CANDIDATES.index("kriging"), empty].exp().mean(dim=(1, 2))
+    first, deep = error[0], error[7 if where == "inside" else 10]
+    assert deep > 1.25 * first
+    prior = found.prior_error[0, empty].mean(dim=(1, 2))
+    assert prior[7] > 1.2 * prior[0]
+
+
+def test_reach_counts_in_steps_from_either_side() -> None:
+    seen = torch.tensor([[False, True, False, False, False, True, False]])[..., None, None]
+    times = torch.tensor([[0.0, 2.0, 4.0, 8.0, 12.0, 14.0, 16.0]])
+    away, alone = reach(seen, times)[0].T
+    assert away.exp2().tolist() == pytest.approx([1, 1, 1, 3, 1, 1, 1])
+    assert alone.tolist() == [1, 0, 0, 0, 0, 0, 1]
 
 
 def test_a_sample_with_one_frame_is_blended_the_same_beside_others() -> None:
