@@ -116,7 +116,7 @@ def _conclusion(ratio: Ratio, gain: Ratio) -> str:
 
     >>> gain = Ratio(0.9, 0.88, 0.92)
     >>> _conclusion(Ratio(1.0, 0.99, 1.02), gain)
-    'Without having seen the file the error is at most 2.0 % larger.'
+    'In the mean over all rows the error without having seen the file is at most 2.0 % larger.'
     >>> _conclusion(Ratio(1.2, 1.1, 1.3), gain), _conclusion(Ratio(1.0, 0.9, 1.1), gain)
     ('Having seen a file helps.', 'It is undecided whether having seen a file helps.')
     >>> _conclusion(Ratio(1.0, 0.99, 1.02), Ratio(1.0, 0.99, 1.01))
@@ -127,7 +127,7 @@ def _conclusion(ratio: Ratio, gain: Ratio) -> str:
     if ratio.high < 1:
         return "Having seen a file does not help."
     if ratio.high <= MARGIN:
-        return f"Without having seen the file the error is at most {100 * (ratio.high - 1):.1f} % larger."
+        return f"In the mean over all rows the error without having seen the file is at most {100 * (ratio.high - 1):.1f} % larger."
     return (
         "Having seen a file helps." if ratio.low > 1 else "It is undecided whether having seen a file helps."
     )
@@ -181,7 +181,7 @@ def _about_shipped(findings: Findings) -> list[str]:
     told = "; ".join(f"{how} {', '.join(names)}" for how, names in split.items())
     steps = f"{findings.shipped_steps:,} steps; " if findings.shipped_steps else ""
     return [
-        f"Beside the shipped weights ({steps}{told}), weights that never saw the file have {pooled(rows, SHIPPED)} of their error."
+        f"Beside the weights that were shipped when this was run ({steps}{told}), weights that never saw the file have {pooled(rows, SHIPPED)} of their error."
     ]
 
 
@@ -240,7 +240,7 @@ def write_page(path: Path, findings: Findings, picture_name: str) -> None:
 
 def _row_table(findings: Findings) -> str:
     columns = [
-        "data set", "hidden by", "never saw it", "saw it", "saw it, other runs", "shipped", "prior alone", "best other",
+        "data set", "hidden by", "never saw it", "saw it", "saw it, other runs", "shipped then", "prior alone", "best other",
         "never / saw (95 %)", "never / prior (95 %)", "never / best other (95 %)",
     ]  # fmt: skip
     lines = []

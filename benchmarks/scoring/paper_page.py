@@ -173,7 +173,7 @@ def _head(findings: Findings) -> str:
     lines = [
         "# The paper's study\n",
         "The configuration of the ST-Transformer's paper (arXiv 2312.00963) and its ablations, trained from nothing on equal budgets,",
-        "beside the shipped model, which has never seen these stacks, and simple methods. The paper's soil moisture cannot be had",
+        "beside the pretrained model named below, which has never seen these stacks, and simple methods. The paper's soil moisture cannot be had",
         "here; a simulation and digits take its place, so that only the order of rows and the size of effects compare with the",
         "paper's figures, not the figures themselves. Written by:\n",
         f"```\n{about['command']}\n```\n",
@@ -308,7 +308,7 @@ def _on_covariates(findings: Findings) -> Iterator[str]:
 
 
 def _on_pretrained(findings: Findings) -> Iterator[str]:
-    """The shipped model beside the best of what was trained and of what is simple."""
+    """The pretrained model beside the best of what was trained and of what is simple."""
     kinds = {row.name: row.kind for row in findings.rows}
     told = []
     for study in findings.errors:
@@ -324,7 +324,7 @@ def _on_pretrained(findings: Findings) -> Iterator[str]:
                     f" {simple:.2f} of the best simple method's ({findings.label(best['simple'])})"
                 )
     if told:
-        yield f"**The shipped model, zero-shot.** {'; '.join(told)}."
+        yield f"**The pretrained model, zero-shot.** {'; '.join(told)}."
 
 
 def _on_training(findings: Findings) -> Iterator[str]:
