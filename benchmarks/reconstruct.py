@@ -57,7 +57,8 @@ WORLDS, WORLD_SHAPE = 6, (16, 48, 48)
 SHARES = (0.2, 0.4, 0.6, 0.8)
 ARCHIVE_FROM = 0.3  # of a field's steps, where its archive begins
 WORLD_STEPS = 64  # of a world that has an archive
-BESIDE = "+archive"
+BESIDE, COVERED = "+archive", "worlds+covariates"
+DRAWN = 3  # rows of the picture
 BASELINES = ("linear+bilinear", "linear+cubic", "kriging+cubic", "st+cubic", "st")
 ARCHIVED = ("st+cubic+archive", "st+archive", "diffrecon+archive")
 
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     quick = options.quick
     plan = Plan(
-        options.stacks or (("worlds",) if quick else ("worlds", "worlds+covariates", "worlds+archive", *FIELDS)),
+        options.stacks or (("worlds",) if quick else ("worlds", COVERED, "worlds+archive", *FIELDS)),
         (0.4,) if quick else options.shares or SHARES,
         options.hidings or HIDINGS,
         options.methods or (("linear+cubic", "st", "diffrecon") if quick else (*BASELINES, "diffrecon", *ARCHIVED)),
@@ -150,7 +151,7 @@ def stacks_of(name: str, plan: Plan) -> list[Stack]:
     if name == "worlds+archive":
         return [long_world(number)[0] for number in range(plan.worlds)]
     if name not in FIELDS:
-        return [world(number, name == "worlds+covariates") for number in range(plan.worlds)]
+        return [world(number, name == COVERED) for number in range(plan.worlds)]
     part = field(name, plan, lambda steps: FIELDS[name][2])
     return [] if part is None else [part]
 
@@ -378,7 +379,9 @@ def write_page(plan: Plan, rows: list[dict[str, Any]], left: int, out: Path, arg
         if any(r["stack"] == stack for r in rows):
             for score, title in (("mae", "MAE"), ("rmse", "RMSE")):
                 lines += ["", f"## {stack}: {title}", "", *table(rows, plan, stack, score)]
-    lines += ["", "![One world and one field](reconstruct.png)", ""]
+    named = [s for s in plan.stacks if s != COVERED and any(r["stack"] == s for r in rows)][:DRAWN]
+    what = "coarse cells with holes, the usual way, the mean of the ensemble, its standard error, the truth"
+    lines += ["", f"![{', '.join(named)}: {what}](reconstruct.png)", ""]
     (out / "reconstruct.md").write_text("\n".join(lines), encoding="utf-8")
     (out / "reconstruct.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
@@ -394,10 +397,8 @@ def draw(plan: Plan, path: Path) -> None:
     from stimpute.protocols import Refining
 
     chosen = [
-        (name, stacks[0])
-        for name in plan.stacks
-        if name != "worlds+covariates" and (stacks := stacks_of(name, plan))
-    ][:3]
+        (name, stacks[0]) for name in plan.stacks if name != COVERED and (stacks := stacks_of(name, plan))
+    ][:DRAWN]
     figure, axes = pyplot.subplots(len(chosen), 5, figsize=(13, 2.6 * len(chosen)), squeeze=False)
     for row, (name, stack) in zip(axes, chosen, strict=True):
         coarse, truth = coarsened(stack, FACTOR)
