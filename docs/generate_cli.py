@@ -26,7 +26,15 @@ def reference() -> str:
     from stimpute.cli import app
 
     group: Any = typer.main.get_command(app)
-    return HEAD + "".join(section(name, command) for name, command in sorted(group.commands.items()))
+    commands = sorted(group.commands.items())
+    return HEAD + alone(group) + "".join(section(name, command) for name, command in commands)
+
+
+def alone(group: Any) -> str:
+    """What `stimpute` takes without a command."""
+    context = group.context_class(group, info_name="stimpute")
+    rows = [row(parameter, context) for parameter in group.params if is_option(parameter)]
+    return "\n| Without a command | |\n|---|---|\n" + "".join(rows)
 
 
 def section(name: str, command: Any) -> str:

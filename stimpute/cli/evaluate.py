@@ -59,7 +59,7 @@ def evaluate(
             "--holdout",
             panel=o.METHOD,
             metavar=KINDS,
-            help="How cells are hidden; several with commas (default gap; reconstruct: fixed, random, quarter).",
+            help="How cells are hidden; several with commas (default gap; reconstruct: random, also fixed, quarter).",
         ),
     ] = None,
     share: Annotated[

@@ -142,7 +142,10 @@ Fast = Annotated[
     ),
 ]
 Device = Annotated[str, option("--device", panel=RUN, metavar="auto|cpu|cuda|mps", help="Where to compute.")]
-Threads = Annotated[int | None, option("--threads", panel=RUN, metavar="N", help="CPU threads.")]
+Threads = Annotated[
+    int | None,
+    option("--threads", panel=RUN, metavar="N", help="CPU threads (default: all cores, or OMP_NUM_THREADS)."),
+]
 Memory = Annotated[
     Any,
     option(
@@ -192,7 +195,14 @@ Format = Annotated[
     option("--of", panel=RESULT, metavar="NetCDF|NetCDF3|Zarr|GeoTIFF|COG", help="Output format."),
 ]
 Creation = Annotated[
-    list[str] | None, option("--co", panel=RESULT, metavar="K=V", help="Creation option; repeatable.")
+    list[str] | None,
+    option(
+        "--co",
+        panel=RESULT,
+        metavar="K=V",
+        help="Creation option; repeatable. NetCDF: FORMAT=NC|NC2|NC4|NC4C|CDF5, COMPRESS=DEFLATE|ZSTD|NONE, ZLEVEL=0..9, "
+        "SHUFFLE=YES|NO; Zarr: ZARR_FORMAT=2|3; GeoTIFF, COG: those of GDAL.",
+    ),
 ]
 Plot = Annotated[
     str | None, option("--plot", panel=RESULT, metavar="PNG", help="Draw a picture of the result.")

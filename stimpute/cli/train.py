@@ -51,7 +51,10 @@ def train(
     val_fraction: Annotated[
         float | None,
         o.option(
-            "--val-fraction", panel=o.METHOD, metavar="SHARE", help="Observed cells set aside to validate on."
+            "--val-fraction",
+            panel=o.METHOD,
+            metavar="SHARE",
+            help="Observed cells set aside to validate on (default 0.06; forecast 0.1: the last steps; not for reconstruct).",
         ),
     ] = None,
     minutes: Annotated[
@@ -64,7 +67,10 @@ def train(
     worlds: Annotated[
         float | None,
         o.option(
-            "--worlds", panel=o.METHOD, metavar="SHARE", help="Share of simulated worlds among the examples."
+            "--worlds",
+            panel=o.METHOD,
+            metavar="SHARE",
+            help="Share of simulated worlds among the examples (default 0 with archives, 1 without).",
         ),
     ] = None,
     start: Annotated[
@@ -85,24 +91,62 @@ def train(
         str, o.option("--size", panel=NETWORK, metavar="small|base|paper", help="Size of a new network.")
     ] = "small",
     attention: Annotated[
-        str | None, o.option("--attention", panel=NETWORK, metavar="msa|swmsa|sba", help="Spatial attention.")
+        str | None,
+        o.option(
+            "--attention",
+            panel=NETWORK,
+            metavar="msa|swmsa|sba",
+            help="Spatial attention (default sba; size paper: swmsa; task fill).",
+        ),
     ] = None,
     window: Annotated[
-        int | None, o.option("--window", panel=NETWORK, metavar="TOKENS", help="Side of an attention window.")
+        int | None,
+        o.option(
+            "--window",
+            panel=NETWORK,
+            metavar="TOKENS",
+            help="Side of an attention window (default 4; task fill).",
+        ),
     ] = None,
-    depth: Annotated[int | None, o.option("--depth", panel=NETWORK, metavar="N", help="Layers.")] = None,
+    depth: Annotated[
+        int | None,
+        o.option(
+            "--depth",
+            panel=NETWORK,
+            metavar="N",
+            help="Layers (default 4, size base 6; forecast 3; not for reconstruct).",
+        ),
+    ] = None,
     width: Annotated[
-        int | None, o.option("--width", panel=NETWORK, metavar="N", help="Width of a token.")
+        int | None,
+        o.option(
+            "--width",
+            panel=NETWORK,
+            metavar="N",
+            help="Width of a token (default 64; size base 128, of a forecaster 96; reconstruct: channels, 24).",
+        ),
     ] = None,
     spatial_embedding: Annotated[
         bool,
         o.option("--spatial-embedding", panel=NETWORK, help="Learn an embedding per cell (fixes the grid)."),
     ] = False,
     batch: Annotated[
-        int | None, o.option("--batch", panel=o.RUN, metavar="N", help="Examples per step.")
+        int | None,
+        o.option(
+            "--batch",
+            panel=o.RUN,
+            metavar="N",
+            help="Examples per step (default 2 to 12 by their shape; forecast 4 origins; reconstruct 2 to 4).",
+        ),
     ] = None,
     lr: Annotated[
-        float | None, o.option("--lr", panel=o.RUN, metavar="RATE", help="Highest learning rate.")
+        float | None,
+        o.option(
+            "--lr",
+            panel=o.RUN,
+            metavar="RATE",
+            help="Highest learning rate (default 0.001; reconstruct 0.0015).",
+        ),
     ] = None,
     device: o.Device = "auto",
     precision: Annotated[

@@ -34,7 +34,10 @@ def variogram(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> int:
-    """Spatial and temporal variogram, the fitted range, and the tile it implies."""
+    """Spatial and temporal variogram, the fitted range, and the tile it implies for a method without limits of its own.
+
+    The network has such limits: fill --dry-run says which tile a fill would use.
+    """
     from stimpute import api
 
     read = o.reading(
