@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A pipeline: no intermediate names, stimpute between whatever makes a stack and whatever reads one.
 # The last stage keeps a file because cdo and ncks read NetCDF from files only (the format is not sequential).
+# The command is looked for on the path. After `make demo`: PATH="$PWD/.venv/bin:$PATH" examples/03_pipeline.sh
 # Usage: examples/03_pipeline.sh [FOLDER]
 set -euo pipefail
 folder="${1:-$(mktemp -d)}"

@@ -2,6 +2,7 @@
 # Train a small network of your own on a local archive, compare it with the classical methods on cells hidden the
 # way real gaps hide them, and fill with it. The budget here is a few seconds, to show the commands; a real
 # run takes minutes (--minutes 10) and starts from the shipped model (--from st-small).
+# The command is looked for on the path. After `make demo`: PATH="$PWD/.venv/bin:$PATH" examples/04_train_and_evaluate.sh
 # Usage: examples/04_train_and_evaluate.sh [FOLDER]
 set -euo pipefail
 folder="${1:-$(mktemp -d)}"
