@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -31,11 +30,6 @@ class Talk:
     quiet: bool = False
     verbose: bool = False
     arguments: tuple[str, ...] = ()
-
-    @property
-    def command(self) -> str:
-        """The command line, as it is recorded in ``history``."""
-        return shlex.join(["stimpute", *self.arguments])
 
 
 talk = Talk()

@@ -17,6 +17,7 @@ EPILOG = "Example: stimpute fill sm.nc sm_filled.nc"
 
 
 def fill(
+    context: typer.Context,
     paths: Annotated[
         list[str], typer.Argument(metavar="IN... OUT", help="Inputs (one stack), then the output. - streams.")
     ],
@@ -147,7 +148,7 @@ def fill(
             plan = api.plan(inputs, out, **read, **options)
             _print_plan(plan, json)
             return 0
-        summary = api.fill(inputs, out, progress=progress, command=console.talk.command, **read, **options)
+        summary = api.fill(inputs, out, progress=progress, command=o.recorded(context), **read, **options)
     if json:
         console.write_json(summary)
     _print_summary(summary)

@@ -16,6 +16,7 @@ EPILOG = "Example: stimpute forecast sst.nc next_two_weeks.nc --steps 14"
 
 
 def forecast(
+    context: typer.Context,
     paths: Annotated[
         list[str], typer.Argument(metavar="IN... OUT", help="Inputs (one stack), then the output. - streams.")
     ],
@@ -95,7 +96,7 @@ def forecast(
     }  # fmt: skip
     with console.progress() as progress:
         summary = api.forecast(
-            inputs, out, steps=steps, progress=progress, command=console.talk.command, **read, **options
+            inputs, out, steps=steps, progress=progress, command=o.recorded(context), **read, **options
         )
     if json:
         console.write_json(summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -218,6 +219,29 @@ Version = Annotated[
         "--version", callback=_version, is_eager=True, rich_help_panel=TALK, help="Print the version."
     ),
 ]
+
+
+def recorded(context: typer.Context) -> str:
+    """The command line as ``history`` records it: what was typed, after what the environment added to it."""
+    typed = list(console.talk.arguments)
+    at = typed.index(context.info_name) + 1 if context.info_name in typed else 0
+    return shlex.join(["stimpute", *typed[:at], *_from_environment(context), *typed[at:]])
+
+
+def _from_environment(context: typer.Context) -> list[str]:
+    words: list[str] = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is None or source.name != "ENVIRONMENT":
+            continue
+        value = context.params[str(parameter.name)]
+        if isinstance(value, bool):
+            words += (parameter.opts if value else parameter.secondary_opts)[:1]
+            continue
+        text = parameter.value_from_envvar(context)
+        for one in [text] if isinstance(text, str) else text or ():
+            words += [parameter.opts[0], one]
+    return words
 
 
 def reading(**values: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ EPILOG = "Example: stimpute reconstruct sm_36km.nc sm_9km.nc --factor 4 --covari
 
 
 def reconstruct(
+    context: typer.Context,
     paths: Annotated[
         list[str], typer.Argument(metavar="IN... OUT", help="Inputs (one stack), then the output. - streams.")
     ],
@@ -120,7 +121,7 @@ def reconstruct(
     }  # fmt: skip
     with console.progress() as progress:
         summary = api.reconstruct(
-            inputs, out, factor=factor, progress=progress, command=console.talk.command, **read, **options
+            inputs, out, factor=factor, progress=progress, command=o.recorded(context), **read, **options
         )
     if json:
         console.write_json(summary)

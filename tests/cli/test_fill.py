@@ -164,6 +164,35 @@ def test_the_environment_mirrors_options(
         assert "sst_fill_flag" not in after
 
 
+def test_what_the_environment_asked_for_is_recorded(
+    stimpute: Callable,
+    write_netcdf: Callable,
+    gappy: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small, out = write_netcdf(gappy(t=8, ny=16, nx=18)), tmp_path / "out.nc"
+    with xr.open_dataset(small) as before:
+        first, last = (str(before["time"].to_numpy()[i])[:10] for i in (0, 5))
+    for name, value in {
+        "TIME": f"{first},{last}",
+        "NODATA": "-3 -4",
+        "FLAGS": "0",
+        "QC": "0",
+        "MAX_GAP": "3d",
+    }.items():
+        monkeypatch.setenv(f"STIMPUTE_{name}", value)
+    done = stimpute("fill", small, out, "--method", "linear")
+    assert done.code == 0, done.err
+    with xr.open_dataset(out) as after:
+        history = after.attrs["history"]
+    asked = f"--time {first},{last} --nodata -3 --nodata -4 --max-gap 3d --no-flags"
+    assert f"stimpute fill {asked} {small} {out} --method linear" in history
+    for name in ("TIME", "NODATA", "FLAGS", "QC", "MAX_GAP"):
+        monkeypatch.delenv(f"STIMPUTE_{name}")
+    assert stimpute("verify", small, out).code == 0
+
+
 def test_python_and_command_line_agree(stimpute: Callable, small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.nc"
     stimpute("fill", small, out, "--method", "dct-pls")
