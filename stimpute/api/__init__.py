@@ -15,6 +15,7 @@ from stimpute.api.cluster import cluster_at, distributed_options
 from stimpute.api.forecasting import ForecastKeywords, evaluate_forecasts, forecast
 from stimpute.api.keywords import (
     FillKeywords,
+    Memory,
     Progress,
     ReadKeywords,
     TrainKeywords,
@@ -34,6 +35,7 @@ from stimpute.api.keywords import (
 from stimpute.api.learning import adapt_budget, adapt_method, adapt_once, planned_adaptation, train
 from stimpute.api.refining import ReconstructKeywords, evaluate_reconstruct, reconstruct
 from stimpute.api.resuming import check_partial, open_partial, partial_folder
+from stimpute.api.values import as_typed
 from stimpute.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@as_typed
 def fill(
     x: Inputs,
     out: str | Path | None = None,
@@ -124,6 +127,7 @@ def fill(
     return outcome(out, sink, summary)
 
 
+@as_typed
 def plan(
     x: Inputs,
     out: str | Path | None = None,
@@ -154,6 +158,7 @@ def plan(
         return replace(planned, adaptation=planned_adaptation(source, budget, run.seed, run.memory))
 
 
+@as_typed
 def info(x: Inputs, **options: Unpack[ReadKeywords]) -> dict[str, Any]:
     """What is in a stack: format, layers, CRS, time axis, and per layer how much is missing and where.
 
@@ -171,6 +176,7 @@ def info(x: Inputs, **options: Unpack[ReadKeywords]) -> dict[str, Any]:
     return {**described, "statistics": statistics}
 
 
+@as_typed
 def variogram(
     x: Inputs,
     *,
@@ -206,12 +212,13 @@ def variogram(
     return found
 
 
+@as_typed
 def evaluate(
     x: Inputs,
     *,
     holdout: str | Sequence[str] = "gap",
     share: float = 0.2,
-    methods: Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
     model: str | None = None,
     fast: bool = False,
     adapt: float | str | None = None,
@@ -220,7 +227,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
-    memory: int | None = None,
+    memory: Memory = None,
     plot: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -296,11 +303,12 @@ def evaluate(
     return boards
 
 
+@as_typed
 def verify(
     x: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    nodata: float | Sequence[float] = (),
+    nodata: float | str | Sequence[float] = (),
     var: str | Sequence[str] = (),
 ) -> VerifyReport:
     """Compare a filled output with what it was made from: observed cells, CRS, times, attributes; count what was filled."""
@@ -310,6 +318,7 @@ def verify(
     return compare(expand_inputs(as_inputs(x)), out, nodata=as_tuple(nodata), variables=as_tuple(var))
 
 
+@as_typed
 def models(name: str | Path | None = None) -> list[dict[str, Any]]:
     """The cards of the shipped models, or of one model by name or path; each with its ``path``."""
     from stimpute.pretrained.checkpoint import read_card
@@ -321,11 +330,12 @@ def models(name: str | Path | None = None) -> list[dict[str, Any]]:
     return [{"path": str(entry.path), **entry.card, "name": entry.name} for entry in list_models()]
 
 
+@as_typed
 def simulate(
     out: str | Path | None = None,
     *,
     kind: str = "soil-moisture",
-    shape: tuple[int, int, int] | None = None,
+    shape: tuple[int, int, int] | str | None = None,
     seed: int = 0,
     missing: float | None = None,
     truth: str | Path | None = None,
@@ -372,9 +382,7 @@ def simulate(
     return written
 
 
-def _simulated(
-    kind: str, seed: int, shape: tuple[int, int, int] | None, missing: float | None
-) -> SimulatedStack:
+def _simulated(kind: str, seed: int, shape: Any, missing: float | None) -> SimulatedStack:
     from stimpute.synthetic.archives import STACK_KINDS, gappy_stack, smap_like
 
     if kind not in STACK_KINDS:

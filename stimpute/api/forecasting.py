@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from stimpute.api.keywords import (
+    Memory,
     Progress,
     ReadKeywords,
     WriteKeywords,
@@ -18,6 +19,7 @@ from stimpute.api.keywords import (
     read_options,
     sink_options,
 )
+from stimpute.api.values import as_typed
 from stimpute.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,9 +50,10 @@ METHODS = (
 class ForecastKeywords(WriteKeywords, total=False):
     """How a stack is forecast and written; the command line's options of the same names."""
 
-    every: float | None
+    every: float | str | None
 
 
+@as_typed
 def forecast(
     x: Inputs,
     out: str | Path | None = None,
@@ -87,14 +90,15 @@ def forecast(
     from stimpute.inference.forecasting import ForecastOptions, check_steps, forecast_source
 
     check_steps(steps)
-    every = options.get("every")
-    if every is not None and not (hasattr(every, "__float__") and every > 0):
+    every: Any = options.get("every")
+    if every is not None and not every > 0:
         raise UsageError(f"--every {every}: a number of days, more than 0")
     writing = replace(sink_options(options), flags=False, made="forecast")
     reading = read_options(options)
     inputs = as_inputs(x)
     check_target(out, inputs, reading, writing.overwrite)
-    run = ForecastOptions(tuple(writing.quantiles), options.get("bounds", "auto"), options.get("memory"))
+    bounds: Any = options.get("bounds", "auto")
+    run = ForecastOptions(tuple(writing.quantiles), bounds, options.get("memory"))
     forecaster = open_forecaster(
         options.get("method", "sba"),
         options.get("model"),
@@ -116,17 +120,18 @@ def forecast(
     return outcome(out, sink, summary)
 
 
+@as_typed
 def evaluate_forecasts(
     x: Inputs,
     *,
     steps: int = 14,
     origins: int = 8,
     last: float = 0.3,
-    methods: Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
     model: str | Path | None = None,
     device: str = "auto",
     threads: int | None = None,
-    memory: int | None = None,
+    memory: Memory = None,
     progress: Progress | None = None,
     **options: Unpack[ReadKeywords],
 ) -> list[ForecastBoard]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     Inputs = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray
 
 Progress = Callable[[str, int, int], None]
-
+Memory = Any  # bytes, or a size such as "2GB"
 
 _REPEATED = ("var", "covariate", "nodata", "co")
+_NONE = (("bounds", None), ("max_extrapolation", math.inf))  # what none stands for
 
 
 def as_command(function: str, options: Mapping[str, Any]) -> str:
@@ -33,9 +35,11 @@ def as_command(function: str, options: Mapping[str, Any]) -> str:
     words = [function]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
-        if value is None or (
-            name == "times" and not isinstance(value, str | Path)
-        ):  # labels are the output's own
+        if name == "times" and not isinstance(value, str | Path):  # labels are the output's own
+            continue
+        if (name, value) in _NONE:
+            value = "none"
+        elif value is None:
             continue
         if isinstance(value, bool):
             words += [option] if value else [f"--no-{option.removeprefix('--').removeprefix('no-')}"]
@@ -71,11 +75,11 @@ class ReadKeywords(TypedDict, total=False):
     """How inputs are read; the command line's options of the same names."""
 
     var: str | Sequence[str]
-    bbox: tuple[float, float, float, float] | None
+    bbox: tuple[float, float, float, float] | str | None
     bbox_crs: str | None
-    time: tuple[str, str] | None
+    time: tuple[str, str] | str | None
     covariate: str | Sequence[str]
-    nodata: float | Sequence[float]
+    nodata: float | str | Sequence[float]
     date_format: str | None
     times: str | Path | Sequence[str] | None
     dedupe: Literal["first", "last", "mean"] | None
@@ -92,14 +96,14 @@ class WriteKeywords(ReadKeywords, total=False):
     method: str
     model: str | None
     uncertainty: bool
-    quantiles: Sequence[float]
-    bounds: tuple[float | None, float | None] | Literal["auto"] | None
+    quantiles: float | str | Sequence[float]
+    bounds: tuple[float | None, float | None] | str | None
     dtype: str | None
     of: Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"] | None
-    co: Mapping[str, str]
+    co: Mapping[str, str] | Sequence[str] | str
     device: str
     threads: int | None
-    memory: int | None
+    memory: Memory
     overwrite: bool
 
 
@@ -109,9 +113,9 @@ class FillKeywords(WriteKeywords, total=False):
     fast: bool
     adapt: float | str | None
     fill_never_observed: bool
-    max_gap: float | None
+    max_gap: float | str | None
     max_distance: float | str | None
-    max_extrapolation: float | None
+    max_extrapolation: float | str | None
     min_obs: float | None
     flags: bool
     plot: str | Path | None
@@ -147,7 +151,7 @@ class TrainKeywords(ReadKeywords, total=False):
     overwrite: bool
     task: Literal["fill", "reconstruct", "forecast"]
     factor: int | None
-    horizon: Sequence[int] | None
+    horizon: int | str | Sequence[int] | None
 
 
 def check_known(options: Mapping[str, Any], keywords: Any, function: str) -> None:
@@ -165,7 +169,12 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def as_inputs(x: Any) -> Any:
-    """Paths as a list; an xarray object as it is."""
+    """Paths as a list; an xarray object as it is.
+
+    Raises
+    ------
+    UsageError : it is neither.
+    """
     if isinstance(x, str | Path):
         return [x if str(x) == "-" else Path(x) if isinstance(x, str) and not _is_address(x) else x]
     if isinstance(x, list | tuple):
@@ -175,6 +184,9 @@ def as_inputs(x: Any) -> Any:
             Path(item) if isinstance(item, str) and item != "-" and not _is_address(item) else item
             for item in x
         ]
+    if not hasattr(x, "dims"):  # of both kinds of xarray objects
+        kind = type(x).__name__
+        raise UsageError(f"input of type {kind}: give a path, several, or an xarray object with coordinates")
     return x
 
 
@@ -239,7 +251,7 @@ def sink_options(options: Mapping[str, Any]) -> SinkOptions:
     )  # fmt: skip
 
 
-def fill_options(options: FillKeywords) -> FillOptions:
+def fill_options(options: Mapping[str, Any]) -> FillOptions:
     """How the engine fills."""
     from stimpute.inference.options import FillOptions
     from stimpute.inference.refusal import Distance

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from stimpute.api.keywords import Progress, TrainKeywords, as_inputs, check_known, read_options
+from stimpute.api.values import as_typed
 from stimpute.errors import ModelError, OutputError, StimputeWarning, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stimpute.training.options import TrainProgress, TrainSummary
 
 
+@as_typed
 def train(
     archives: Inputs,
     out: str | Path,

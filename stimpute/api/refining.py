@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from stimpute.api.keywords import (
+    Memory,
     Progress,
     ReadKeywords,
     WriteKeywords,
@@ -19,10 +20,11 @@ from stimpute.api.keywords import (
     read_options,
     sink_options,
 )
+from stimpute.api.values import as_typed
 from stimpute.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from stimpute.api.keywords import Inputs
     from stimpute.evaluation.refining import RefiningBoard
@@ -44,6 +46,7 @@ class ReconstructKeywords(WriteKeywords, total=False):
     seed: int
 
 
+@as_typed
 def reconstruct(
     x: Inputs,
     out: str | Path | None = None,
@@ -116,7 +119,7 @@ def _beside(refiner: Refiner, fine: Any, archive: str, opened: ExitStack) -> Ref
     return BesideArchive(refiner, opened.enter_context(io.archive_on(fine, archive)))
 
 
-def _run_options(factor: int, options: ReconstructKeywords) -> Any:
+def _run_options(factor: int, options: Mapping[str, Any]) -> Any:
     from stimpute.inference.reconstruct import ReconstructOptions
 
     quantiles = tuple(options.get("quantiles", ()))
@@ -136,19 +139,20 @@ def _refuse_folder(out: str | Path) -> None:
         )
 
 
+@as_typed
 def evaluate_reconstruct(
     x: Inputs,
     *,
     factor: int,
-    holdout: Sequence[str] = ("random",),
+    holdout: str | Sequence[str] = ("random",),
     share: float = 0.4,
-    methods: Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
     model: str | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
-    memory: int | None = None,
+    memory: Memory = None,
     progress: Progress | None = None,
     **options: Unpack[ReadKeywords],
 ) -> list[RefiningBoard]:

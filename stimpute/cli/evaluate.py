@@ -145,14 +145,14 @@ def evaluate(
     if task != "fill":
         return _refining(
             paths, task, factor, {"fast": fast or None, "adapt": adapt, "by": by, "plot": plot, "seeds": repeated}, json,
-            {**read, **o.reading(holdout=None if holdout is None else parse.names(holdout), share=share, samples=samples)},
+            {**read, **o.reading(holdout=holdout, share=share, samples=samples)},
             {"methods": methods, "model": model, "seed": seed, "device": device, "threads": threads, "memory": memory},
         )  # fmt: skip
     if factor is not None or samples is not None:
         raise UsageError("--factor, --samples: only for --task reconstruct; leave them out")
     with console.progress() as progress:
         boards = api.evaluate(
-            paths, holdout=parse.names(holdout or "gap"), share=0.2 if share is None else share, methods=methods, model=model, fast=fast, adapt=adapt, by=by, seeds=seeds,
+            paths, holdout=holdout or "gap", share=0.2 if share is None else share, methods=methods, model=model, fast=fast, adapt=adapt, by=by, seeds=seeds,
             seed=seed, device=device, threads=threads, memory=memory, plot=plot, overwrite=overwrite, progress=progress, **read,
         )  # fmt: skip
     if json:

@@ -139,7 +139,7 @@ def fill(
         "method": method, "model": model, "fast": fast, "adapt": adapt, "fill_never_observed": fill_never_observed, "max_gap": max_gap,
         "max_distance": max_distance, "max_extrapolation": max_extrapolation,
         "min_obs": min_obs, "uncertainty": uncertainty, "quantiles": quantiles or (), "flags": flags, "plot": plot,
-        "bounds": parse.bounds(bounds), "dtype": dtype, "of": of, "co": parse.creation(co or []), "device": device,
+        "bounds": bounds, "dtype": dtype, "of": of, "co": co, "device": device,
         "precision": precision, "threads": threads, "tile": tile, "overlap": overlap, "memory": memory,
         "dask": dask, "resume": resume, "overwrite": overwrite, "seed": seed,
     }  # fmt: skip

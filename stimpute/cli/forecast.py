@@ -91,7 +91,7 @@ def forecast(
     )  # fmt: skip
     options = {
         "method": method, "model": model, "every": every, "uncertainty": uncertainty, "quantiles": quantiles or (),
-        "bounds": parse.bounds(bounds), "dtype": dtype, "of": of, "co": parse.creation(co or []), "device": device,
+        "bounds": bounds, "dtype": dtype, "of": of, "co": co, "device": device,
         "threads": threads, "memory": memory, "overwrite": overwrite,
     }  # fmt: skip
     with console.progress() as progress:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stimpute.cli import console, parse
+from stimpute.cli import console
 from stimpute.cli import options as o
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def reconstruct(
     )  # fmt: skip
     options = {
         "method": method, "model": model, "archive": archive, "samples": samples, "members": members, "conserve": conserve,
-        "quantiles": quantiles or (), "uncertainty": uncertainty, "flags": flags, "bounds": parse.bounds(bounds),
-        "fill_never_observed": fill_never_observed, "dtype": dtype, "of": of, "co": parse.creation(co or []),
+        "quantiles": quantiles or (), "uncertainty": uncertainty, "flags": flags, "bounds": bounds,
+        "fill_never_observed": fill_never_observed, "dtype": dtype, "of": of, "co": co,
         "device": device, "threads": threads, "memory": memory, "overwrite": overwrite, "seed": seed,
     }  # fmt: skip
     with console.progress() as progress:

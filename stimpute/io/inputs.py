@@ -29,10 +29,14 @@ def expand_inputs(inputs: Sequence[str | Path]) -> list[str]:
 
     Raises
     ------
-    InputError : an absent file, an empty list, folder or glob.
+    InputError : an absent file, an empty list, folder or glob, or no path at all.
     """
     paths: list[str] = []
     for item in inputs:
+        if not isinstance(item, str | os.PathLike):
+            raise InputError(
+                f"input of type {type(item).__name__} among several: only paths can be one stack"
+            )
         text = os.fspath(item)
         if text.startswith("@") and not os.path.exists(text):
             paths += _listed(Path(text[1:]))
