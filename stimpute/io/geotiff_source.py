@@ -33,6 +33,20 @@ Range = tuple[int, int]
 
 _SAMPLED_STEPS, _SAMPLED_ROWS = 12, 64
 _READ_AT_ONCE = 512
+_TAKEN = (
+    "time",
+    "x",
+    "y",
+    "lat",
+    "lon",
+    "xc",
+    "yc",
+    "lat_2d",
+    "lon_2d",
+    "xc_2d",
+    "yc_2d",
+    "spatial_ref",
+)  # by CF coordinates
 _UNEVEN = 50.0  # ratio of magnitudes between files that makes us ask about units
 
 
@@ -369,7 +383,8 @@ def _variable_name(headers: Sequence[Header], reading: DateReading | None) -> st
         name = f"{name[:start]} {name[end:]}"
     name = re.sub(r"\.(tiff?|jp2|vrt|img)$", "", name, flags=re.IGNORECASE)
     name = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
-    return name if re.match(r"[A-Za-z]", name) else f"values_{name}".strip("_")
+    name = name if re.match(r"[A-Za-z]", name) else f"values_{name}".strip("_")
+    return f"{name}_" if name in _TAKEN else name
 
 
 def _as_path(path: str) -> Path | str:

@@ -310,3 +310,18 @@ def test_dates_that_geotiff_cannot_give_back_are_named(tmp_path, write_netcdf, g
     path = write_netcdf(gappy(t=3), calendar="360_day", times=[28, 58, 59])
     with pytest.warns(StimputeWarning, match="2020-02-30 of the 360_day calendar"):
         fill_with(7.0, path, tmp_path / "out.tif", None, BARE)
+
+
+@pytest.mark.parametrize("name", ["x", "y", "time", "spatial_ref", "lat", "z"])
+def test_a_raster_named_as_a_coordinate_keeps_its_values(tmp_path: Path, name: str) -> None:
+    path = tiff(
+        tmp_path / f"{name}.tif", np.arange(24, dtype=np.int16).reshape(2, 3, 4), ["2020-01-31", "2020-02-29"]
+    )
+    with open_source(path) as source:
+        dataset = fill(source, None).dataset
+        fill(source, tmp_path / "out.nc")
+        expected = source.read(whole(source)).values
+    variable = name if name == "z" else f"{name}_"
+    with open_source(tmp_path / "out.nc", ReadOptions(variables=(variable,))) as written:
+        np.testing.assert_array_equal(written.read(whole(written)).values, expected)
+    assert dataset[variable].dims == ("time", "y", "x")
