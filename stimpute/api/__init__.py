@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from stimpute.api.cluster import cluster_at, distributed_options
 from stimpute.api.forecasting import ForecastKeywords, evaluate_forecasts, forecast
@@ -39,6 +39,8 @@ from stimpute.api.values import as_typed
 from stimpute.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from stimpute.api.keywords import Inputs
     from stimpute.evaluation.scoreboard import Scoreboard
     from stimpute.inference.plan import FillPlan
@@ -53,6 +55,28 @@ __all__ = [
     "evaluate_forecasts", "evaluate_reconstruct", "fill", "forecast", "info", "models", "plan", "reconstruct", "simulate", "train", "variogram",
     "verify",
 ]  # fmt: skip
+
+
+@overload
+def fill(
+    x: Inputs,
+    out: None = None,
+    *,
+    progress: Progress | None = None,
+    command: str = "",
+    **options: Unpack[FillKeywords],
+) -> xr.Dataset: ...
+
+
+@overload
+def fill(
+    x: Inputs,
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    command: str = "",
+    **options: Unpack[FillKeywords],
+) -> FillSummary: ...
 
 
 @as_typed
@@ -328,6 +352,34 @@ def models(name: str | Path | None = None) -> list[dict[str, Any]]:
         path = find_model(name)
         return [{"path": str(path), **read_card(path)}]
     return [{"path": str(entry.path), **entry.card, "name": entry.name} for entry in list_models()]
+
+
+@overload
+def simulate(
+    out: None = None,
+    *,
+    kind: str = "soil-moisture",
+    shape: tuple[int, int, int] | str | None = None,
+    seed: int = 0,
+    missing: float | None = None,
+    truth: str | Path | None = None,
+    covariates: bool = False,
+    overwrite: bool = False,
+) -> tuple[xr.Dataset, xr.Dataset]: ...
+
+
+@overload
+def simulate(
+    out: str | Path,
+    *,
+    kind: str = "soil-moisture",
+    shape: tuple[int, int, int] | str | None = None,
+    seed: int = 0,
+    missing: float | None = None,
+    truth: str | Path | None = None,
+    covariates: bool = False,
+    overwrite: bool = False,
+) -> list[Path]: ...
 
 
 @as_typed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from stimpute.api.keywords import (
     Memory,
@@ -25,8 +25,11 @@ from stimpute.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import xarray as xr
+
     from stimpute.api.keywords import Inputs
     from stimpute.evaluation.forecasts import ForecastBoard
+    from stimpute.inference.forecasting import ForecastSummary
     from stimpute.protocols import Forecaster
 
 METHODS = (
@@ -51,6 +54,30 @@ class ForecastKeywords(WriteKeywords, total=False):
     """How a stack is forecast and written; the command line's options of the same names."""
 
     every: float | str | None
+
+
+@overload
+def forecast(
+    x: Inputs,
+    out: None = None,
+    *,
+    steps: int = 14,
+    progress: Progress | None = None,
+    command: str = "",
+    **options: Unpack[ForecastKeywords],
+) -> xr.Dataset: ...
+
+
+@overload
+def forecast(
+    x: Inputs,
+    out: str | Path,
+    *,
+    steps: int = 14,
+    progress: Progress | None = None,
+    command: str = "",
+    **options: Unpack[ForecastKeywords],
+) -> ForecastSummary: ...
 
 
 @as_typed

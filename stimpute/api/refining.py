@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from stimpute.api.keywords import (
     Memory,
@@ -26,8 +26,11 @@ from stimpute.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import xarray as xr
+
     from stimpute.api.keywords import Inputs
     from stimpute.evaluation.refining import RefiningBoard
+    from stimpute.inference.reconstruct import ReconstructSummary
     from stimpute.protocols import Refiner
 
 
@@ -44,6 +47,30 @@ class ReconstructKeywords(WriteKeywords, total=False):
     flags: bool
     fill_never_observed: bool
     seed: int
+
+
+@overload
+def reconstruct(
+    x: Inputs,
+    out: None = None,
+    *,
+    factor: int,
+    progress: Progress | None = None,
+    command: str = "",
+    **options: Unpack[ReconstructKeywords],
+) -> xr.Dataset: ...
+
+
+@overload
+def reconstruct(
+    x: Inputs,
+    out: str | Path,
+    *,
+    factor: int,
+    progress: Progress | None = None,
+    command: str = "",
+    **options: Unpack[ReconstructKeywords],
+) -> ReconstructSummary: ...
 
 
 @as_typed

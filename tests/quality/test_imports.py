@@ -99,3 +99,36 @@ for name in names:
 print(len(names))
 """
     assert int(run(code)) > 0
+
+
+def test_the_functions_can_be_seen_before_they_are_loaded():
+    code = f"""
+import sys, stimpute
+assert set(stimpute.__all__) <= set(dir(stimpute)), dir(stimpute)
+assert {{"fill", "plan"}} <= set(stimpute.__all__)
+print("LOADED", *sorted(set(sys.modules) & set({HEAVY!r})))
+assert all(name in stimpute.__doc__ for name in stimpute.__all__ if not name.startswith("_"))
+assert callable(stimpute.plan)
+"""
+    assert run(code).split() == ["LOADED"]
+
+
+def test_type_checkers_know_the_functions_and_misspelt_ones(tmp_path):
+    path = tmp_path / "calls.py"
+    path.write_text(
+        "import stimpute\nimport xarray as xr\n"
+        'data: xr.Dataset = stimpute.fill("a.nc", max_gap="10d")\n'
+        'size: int = stimpute.fill("a.nc", "b.nc").layers[0].filled\n'
+        'stimpute.fil("a.nc")\n'
+        'wrong: int = stimpute.forecast("a.nc", steps=3)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--no-incremental", "--follow-imports=silent", "--ignore-missing-imports", str(path)],
+        capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path,
+    )  # fmt: skip
+    found = [
+        line.partition("calls.py:")[2].partition(":")[0]
+        for line in done.stdout.splitlines()
+        if " error: " in line
+    ]
+    assert found == ["5", "6"], done.stdout
