@@ -139,6 +139,7 @@ def forecast(
             )
         writing = replace(writing, uncertainty=False)
     with io.open_source(inputs, reading) as source:
+        io.warn_of_filled(source)
         future, ahead = io.open_future(source, steps, every)
         if writing.format is None and io.output_format(out, source, writing) in ("GeoTIFF", "COG"):
             writing = replace(writing, format="GeoTIFF")

@@ -34,6 +34,7 @@ __all__ = [
     "output_format",
     "read_observed_only",
     "refine",
+    "warn_of_filled",
 ]
 
 _SUFFIXES: dict[str, OutputFormat] = {
@@ -306,16 +307,39 @@ def open_future(source: Any, steps: int, every: float | None = None) -> tuple[An
 
 def read_observed_only(source: Any) -> None:
     """Read what an earlier run filled as gaps, with a warning: nobody is to be scored on, or to learn from, what another method said."""
-    if source.format == "GeoTIFF":
-        return
-    filled = [name for name in source.variables if source.is_fill_flag(f"{name}_fill_flag")]
-    if filled:
+    marks = _earlier_marks(source)
+    if marks:
         source.observed_only = True
-        warnings.warn(
-            f"{source.paths[0]}: {', '.join(f'{name}_fill_flag' for name in filled)} marks values that an earlier run filled; they count as gaps here",
-            StimputeWarning,
-            stacklevel=3,
+        _tell(f"{marks} marks values that an earlier run filled; they count as gaps here")
+    unmarked = source.filled_unmarked() if source.format == "GeoTIFF" else None
+    if unmarked:
+        _tell(
+            f"{unmarked}: filled by an earlier run, and no flag beside it says where; all of it counts as observed"
         )
+
+
+def warn_of_filled(source: Any) -> None:
+    """Say so where an earlier run filled what is about to be taken as observed."""
+    marks = _earlier_marks(source)
+    unmarked = source.filled_unmarked() if source.format == "GeoTIFF" else None
+    if marks:
+        _tell(f"{marks} marks values that an earlier run filled; they are taken as observed")
+    elif unmarked:
+        _tell(f"{unmarked}: filled by an earlier run; all of it is taken as observed")
+
+
+def _earlier_marks(source: Any) -> str:
+    """The flags that an earlier run left, for messages; empty without any."""
+    if source.format == "GeoTIFF":
+        flags = dict.fromkeys(band.path for band in source.flags.values())
+        more = f" (and {len(flags) - 1} more)" if len(flags) > 1 else ""
+        return f"{next(iter(flags))}{more}" if flags else ""
+    names = [f"{name}_fill_flag" for name in source.variables if source.is_fill_flag(f"{name}_fill_flag")]
+    return f"{source.paths[0]}: {', '.join(names)}" if names else ""
+
+
+def _tell(text: str) -> None:
+    warnings.warn(text, StimputeWarning, stacklevel=4)
 
 
 def check_spared(written: str | Path | None, read: Sequence[str | Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stimpute.io.geotiff_bands import HISTORY_TAG
+from stimpute.io.geotiff_bands import HISTORY_TAG, Header, read_header
 from stimpute.io.geotiff_layout import BandLayout, FileLayout
 from stimpute.io.options import SinkOptions, quantile_name
 from stimpute.io.packing import Packing
@@ -25,6 +25,23 @@ def sibling(name: str, kind: str) -> str:
     """
     path = Path(name)
     return f"{path.stem}_{kind}{path.suffix or '.tif'}"
+
+
+def flag_beside(header: Header) -> Header | None:
+    """The flag that ``fill`` left beside a file, band by band; None where there is none, or on a server.
+
+    Raises
+    ------
+    InputError : it is there and cannot be read.
+    """
+    path = Path(header.path)
+    beside = path.with_name(sibling(path.name, "flag"))
+    if "://" in header.path or not beside.is_file():
+        return None
+    flag = read_header(str(beside))
+    ours = flag.tags.get("", {}).get("flag_meanings") == " ".join(FLAG_MEANINGS)
+    same = (flag.height, flag.width, len(flag.bands)) == (header.height, header.width, len(header.bands))
+    return flag if ours and same else None
 
 
 def sibling_values(filled: Filled, options: SinkOptions) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from stimpute.io.geotiff_bands import HISTORY_TAG, Band, Files, Header, read_hea
 from stimpute.io.geotiff_dates import date_files, refuse_shared_dates
 from stimpute.io.geotiff_grid import check_same_grid, grid_of, moved
 from stimpute.io.geotiff_layout import FileLayout, layouts
+from stimpute.io.geotiff_siblings import flag_beside
 from stimpute.io.options import ReadOptions, SinkOptions
 from stimpute.io.packing import Packing
-from stimpute.protocols import Layer, Window
+from stimpute.protocols import FILLED, Layer, Window
 from stimpute.stack import Stack
 
 Array = npt.NDArray[Any]
@@ -33,6 +35,7 @@ Range = tuple[int, int]
 
 _SAMPLED_STEPS, _SAMPLED_ROWS = 12, 64
 _READ_AT_ONCE = 512
+_FILLED = re.compile(r"\bstimpute[ .]fill\b")
 _TAKEN = (
     "time",
     "x",
@@ -74,6 +77,7 @@ class GeoTiffSource:
     reading : how the dates in names were read, or None.
     alterations : what the user asked to change beyond the gaps, for the history.
     domain : bool (y, x) or None, True inside the domain to fill.
+    observed_only : what an earlier run filled is read as a gap.
     covariates : further variables on the stack's grid.
     """
 
@@ -96,6 +100,7 @@ class GeoTiffSource:
         self.warnings: tuple[str, ...] = ()
         self.covariates: tuple[Covariate, ...] = ()
         self.domain: BoolArray | None = None
+        self.observed_only = False
         self.steps = tuple(
             Step(tuple(headers[f].bands[i] for f, i in places), tuple(f for f, _ in places))
             for places in arranged.places
@@ -148,6 +153,8 @@ class GeoTiffSource:
                 step.band.packing.refuse_beyond(stored[~gap], label)
                 decoded, observed = step.band.packing.decode(np.where(gap, step.band.dtype.type(0), stored))
                 valid[k] = observed & ~gap
+                if self.observed_only:
+                    valid[k] &= ~self._filled_before(step, window)
                 values[k] = np.where(valid[k], decoded, np.float32(0))
         time, y, x = window.slices
         return Stack(
@@ -160,6 +167,18 @@ class GeoTiffSource:
             dynamic={c.name: c.read(window) for c in self.covariates if c.dynamic},
             static={c.name: c.read(window)[0] for c in self.covariates if not c.dynamic},
         )
+
+    @cached_property
+    def flags(self) -> dict[tuple[str, int], Band]:
+        """The bands in flag files beside these, which say what an earlier run filled; by file and band."""
+        beside = [(header, flag_beside(header)) for header in self.headers]
+        return {(b.path, b.index): mark for h, flag in beside if flag for b, mark in zip(h.bands, flag.bands)}
+
+    def filled_unmarked(self) -> str | None:
+        """The first file that an earlier run filled, as its history tells, without a flag beside it."""
+        marked = {path for path, _ in self.flags}
+        filled = (h.path for h in self.headers if _FILLED.search(h.tags.get("", {}).get(HISTORY_TAG, "")))
+        return next((path for path in filled if path not in marked), None)
 
     def packing(self, layer: int = 0) -> Packing:
         """How the stored numbers of the first band are to be understood (others may differ: ``steps``)."""
@@ -221,6 +240,14 @@ class GeoTiffSource:
                     np.ones(shape, bool),
                 )
             at += max(run, 1)
+
+    def _filled_before(self, step: Step, window: Window) -> BoolArray:
+        """Which cells of a step (y, x) a flag marks as filled."""
+        filled = np.zeros(window.shape[1:], dtype=bool)
+        for band in step.bands:
+            if (band.path, band.index) in self.flags:
+                filled |= self._bands([self.flags[band.path, band.index]], window)[0][0] == FILLED
+        return filled
 
     def _run(self, at: int, stop: int) -> int:
         """How many steps from ``at`` on are single bands of one file and type, so that they can be read at once."""

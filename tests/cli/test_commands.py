@@ -243,3 +243,47 @@ def test_what_was_filled_is_no_observation_to_judge_on(
         return "\n".join(line for line in text.splitlines() if "seconds" not in line and ".nc" not in line)
 
     assert figures(before.out) == figures(after.out)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_was_filled_in_rasters_is_no_observation_to_judge_on(
+    stimpute: Callable, write_geotiffs: Callable, gappy: Callable, tmp_path: Path, several: bool
+) -> None:
+    tiffs = write_geotiffs(gappy(t=12, ny=10, nx=12))[0].parent
+    (tmp_path / "folder").mkdir()
+    filled = tmp_path / "folder" if several else tmp_path / "filled.tif"
+    assert stimpute("fill", tiffs, filled, "--method", "mean", "--max-extrapolation", "none").code == 0
+    before, after = (
+        stimpute("evaluate", path, "--methods", "mean,linear", "--seed", 3, "--json")
+        for path in (tiffs, filled)
+    )
+    assert after.code == 0, after.err
+    assert "_flag.tif" in after.err
+    assert "marks values that an earlier run filled; they count as gaps here" in after.err
+    rows = [[(r["method"], r["scores"]) for r in json.loads(done.out)["rows"]] for done in (before, after)]
+    assert rows[0] == rows[1]
+    ahead = stimpute("forecast", filled, tmp_path / "next.tif", "--steps", "2", "--method", "persistence")
+    assert "earlier run filled; they are taken as observed" in ahead.err
+    for flag in tmp_path.rglob("*_flag.tif"):
+        flag.unlink()
+    unmarked = stimpute("variogram", filled)
+    assert "no flag beside it says where; all of it counts as observed" in unmarked.err
+
+
+def test_a_forecast_from_what_was_filled_says_so(
+    stimpute: Callable, write_netcdf: Callable, gappy: Callable, tmp_path: Path
+) -> None:
+    assert stimpute("fill", write_netcdf(gappy(t=20)), tmp_path / "filled.nc", "--method", "mean").code == 0
+    done = stimpute(
+        "forecast",
+        tmp_path / "filled.nc",
+        tmp_path / "next.nc",
+        "--var",
+        "sst",
+        "--steps",
+        "2",
+        "--method",
+        "persistence",
+    )
+    assert done.code == 0, done.err
+    assert "sst_fill_flag marks values that an earlier run filled; they are taken as observed" in done.err
