@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from stimpute.calibration import distance_to_data
 from stimpute.inference.at_once import at_once
 from stimpute.inference.options import FillOptions, Progress
+from stimpute.inference.refusal import count_reasons, extrapolation_limit, refused_gaps
 from stimpute.inference.survey import Survey, survey_layer
 from stimpute.inference.trust import calibration_windows
 from stimpute.io.room import available_bytes
@@ -23,6 +25,7 @@ OUTPUT_BYTES = (
     5  # per cell-step besides the variable itself: float32 standard error and a byte of flag, uncompressed
 )
 WRITE_SECONDS = 1.2e-7  # per cell-step: keeping, blending, deciding, packing and writing, uncompressed
+COUNTED_CELLS = 2**21  # cell-steps looked at once, while gaps are counted
 BASE_BYTES = 400 * 2**20  # the interpreter with its libraries
 
 
@@ -38,6 +41,8 @@ class LayerPlan:
     empty_steps: int
     longest_gap_steps: int
     fillable_gaps: int
+    refusals: Mapping[str, int]  # gaps that stay, by reason
+    counted: bool  # False: fewer than fillable_gaps would be filled, since not every reason was looked at
     range_km: float | None
     range_days: float | None
     whole: bool
@@ -106,10 +111,17 @@ def _layer_lines(layer: LayerPlan) -> list[str]:
         "one tile" if layer.whole
         else f"{layer.tiles} tiles of {tile['core']} + 2 x {tile['halo']} cells, {tile['time_core']} + 2 x {tile['time_halo']} steps"
     )  # fmt: skip
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in layer.refusals.items())
+    why = f" ({reasons})" if reasons else ""
+    refused = f"{sum(layer.refusals.values()):,} refused{why}"
+    if layer.counted:
+        filled = f"{layer.fillable_gaps:,} gaps would be filled, {refused}"
+    else:
+        filled = f"at most {layer.fillable_gaps:,} gaps would be filled, at least {refused}: memory does not hold the layer to count those too far from observations"
     return [
         f"{layer.name}: {t} steps x {ny} x {nx} cells, {layer.missing:.1%} missing"
         f" ({layer.never_observed:.1%} of the cells never observed, {layer.empty_steps} steps empty, longest gap {layer.longest_gap_steps} steps)",
-        f"  {layer.fillable_gaps:,} gaps would be filled",
+        f"  {filled}",
         f"  effective range: {reach} in space, {lasting} in time",
         f"  {tiling} ({layer.reason})",
         f"  memory {layer.memory_bytes / 2**20:,.0f} MiB, disk at most {layer.disk_bytes / 2**20:,.0f} MiB,"
@@ -149,20 +161,53 @@ def plan_fill(
 def _layer_plan(
     survey: Survey, method: Method, options: FillOptions, surveyed: float, copies: int
 ) -> LayerPlan:
-    gaps_per_cell = survey.shape[0] - survey.observed_per_cell
+    fillable_gaps, refusals, counted = _count_gaps(survey, options)
     plan = survey.plan
     seconds = surveyed + _expected_seconds(survey, method, options)
     return LayerPlan(
         name=survey.layer.name, units=survey.layer.units, shape=survey.shape,
         missing=1 - survey.observed / survey.cells, never_observed=float((survey.observed_per_cell == 0).mean()),
         empty_steps=int((survey.observed_per_step == 0).sum()), longest_gap_steps=longest_gap(survey.overview.valid),
-        fillable_gaps=int(gaps_per_cell[survey.fillable].sum()), range_km=survey.range_km, range_days=survey.range_days,
+        fillable_gaps=fillable_gaps, refusals=refusals, counted=counted, range_km=survey.range_km, range_days=survey.range_days,
         whole=plan is None, tiles=len(survey.tiles), tile={} if plan is None else plan.to_dict(),
         reason=_REASONS["whole" if plan is None else plan.bound_by], memory_bytes=BASE_BYTES + survey.peak_bytes,
         disk_bytes=copies * survey.cells * (survey.layer.dtype.itemsize + OUTPUT_BYTES) + _tile_bytes(survey),
         expected_seconds=seconds,
         notes=survey.notes,
     )  # fmt: skip
+
+
+def _count_gaps(survey: Survey, options: FillOptions) -> tuple[int, dict[str, int], bool]:
+    """Gaps that would be filled, those refused by reason, and whether these are all: decided as the fill decides.
+
+    A layer that memory does not hold is not read again: only what its counts per cell tell is known.
+    """
+    t, ny, nx = survey.shape
+    if not survey.in_memory:
+        missing, never = t - survey.observed_per_cell, survey.observed_per_cell == 0
+        left = ~survey.fillable & ~survey.outside
+        refusals = Counter(
+            {
+                "never observed": int(missing[left & never].sum()),
+                "below --min-obs": int(missing[left & ~never].sum()),
+            }
+        )
+        limits = options.max_gap_days, options.max_distance, extrapolation_limit(survey, options)
+        return int(missing[survey.fillable].sum()), dict(+refusals), limits == (None, None, math.inf)
+    rows = max(1, COUNTED_CELLS // (t * nx))
+    fillable, refusals = 0, Counter()
+    for top in range(0, ny, rows):
+        y = (top, min(top + rows, ny))
+        window = Window((0, t), y, (0, nx))
+        valid = survey.read(Window((0, t), y, (survey.margin, survey.margin + nx))).valid
+        reasons = refused_gaps(survey, window, valid, options)
+        allowed = survey.fillable[slice(*y)] & ~valid
+        for gaps in reasons.values():
+            allowed &= ~gaps
+        refused = ~valid & ~allowed & ~survey.outside[slice(*y)]
+        refusals.update(count_reasons(survey, window, refused, reasons))
+        fillable += int(allowed.sum())
+    return fillable, dict(refusals), True
 
 
 def _tile_bytes(survey: Survey) -> int:

@@ -107,6 +107,34 @@ def test_dry_run_writes_nothing_and_says_why(stimpute: Callable, small: Path, tm
     assert plan["layers"][0]["fillable_gaps"] > 0
 
 
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--max-gap", "3d"), ("--max-distance", "1cells"), ("--max-extrapolation", "1d"), ("--max-extrapolation", "none"), ("--min-obs", "0.5")],
+)  # fmt: skip
+def test_a_dry_run_counts_as_the_fill_does(
+    stimpute: Callable, write_netcdf: Callable, gappy: Callable, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    values = gappy(t=20, missing=0.7)
+    values[8:, :4] = np.nan
+    path, asked = write_netcdf(values), ("--method", "linear", *options)
+    plan = json.loads(stimpute("fill", path, tmp_path / "a.nc", *asked, "--dry-run", "--json").out)["layers"][
+        0
+    ]
+    done = json.loads(stimpute("fill", path, tmp_path / "a.nc", *asked, "--json").out)["layers"][0]
+    assert plan["counted"]
+    assert (plan["fillable_gaps"], plan["refusals"]) == (done["filled"], done["refusals"])
+    said = stimpute("fill", path, tmp_path / "b.nc", *asked, "--dry-run").out
+    assert f"{done['filled']:,} gaps would be filled, {done['refused']:,} refused" in said
+
+
+def test_a_dry_run_says_at_most_where_it_does_not_count(
+    stimpute: Callable, write_netcdf: Callable, gappy: Callable, tmp_path: Path
+) -> None:
+    path = write_netcdf(gappy(t=20, ny=60, nx=60))
+    asked = ("--method", "mean", "--dry-run", "--memory", "1MB", "--max-gap", "2d")
+    assert "  at most " in stimpute("fill", path, tmp_path / "a.nc", *asked).out
+
+
 def test_strict_exits_3_where_gaps_remain(
     stimpute: Callable, write_netcdf: Callable, gappy: Callable, tmp_path: Path
 ) -> None:
