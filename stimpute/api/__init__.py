@@ -192,10 +192,16 @@ def info(x: Inputs, **options: Unpack[ReadKeywords]) -> dict[str, Any]:
     from stimpute import io
     from stimpute.inference.statistics import layer_statistics
 
-    if "var" not in options:
+    chosen = "var" in options
+    if not chosen:
         options["var"] = "all"
     with io.open_source(as_inputs(x), read_options(options)) as source:
         described = io.describe(source)
+        names = dict.fromkeys(layer.variable for layer in source.layers)
+        if not chosen and len(names) > 1:
+            described["notes"].append(
+                f"several variables ({', '.join(names)}): fill needs --var NAME, or --var all"
+            )
         statistics = [layer_statistics(source, index).to_dict() for index in range(len(source.layers))]
     return {**described, "statistics": statistics}
 

@@ -75,6 +75,18 @@ def test_info_says_why_a_fill_would_refuse(stimpute: Callable, write_netcdf: Cal
     assert "refuse" in done.out
 
 
+def test_info_says_that_a_fill_needs_a_variable(stimpute: Callable, small: Path, tmp_path: Path) -> None:
+    with xr.open_dataset(small, decode_cf=False) as data:
+        data.assign(other=data["sst"]).to_netcdf(tmp_path / "two.nc")
+    note = "several variables (sst, other): fill needs --var NAME, or --var all"
+    done = stimpute("info", tmp_path / "two.nc")
+    assert done.code == 0
+    assert note in done.out
+    assert json.loads(stimpute("info", tmp_path / "two.nc", "--json").out)["notes"] == [note]
+    assert "several" not in stimpute("info", tmp_path / "two.nc", "--var", "all").out
+    assert "several" not in stimpute("info", small).out
+
+
 def test_variogram(stimpute: Callable, tmp_path: Path) -> None:
     path, plot = tmp_path / "s.nc", tmp_path / "v.png"
     assert stimpute("simulate", path, "--kind", "sst", "--shape", "12,40,40").code == 0
