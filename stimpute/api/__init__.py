@@ -409,11 +409,15 @@ def simulate(
     shape : (time, y, x); None: the kind's own.
     missing : share of gaps, for soil-moisture (default 0.9).
     truth : where to write what is under the gaps.
-    covariates : put what drives the simulation beside it.
+    covariates : put what drives the simulation beside it (not in a GeoTIFF, and not of a kind that nothing drives).
 
     Returns
     -------
     the files written, or two Datasets where ``out`` is None.
+
+    Raises
+    ------
+    StimputeError : what was wrong with which option, or with the output.
     """
     from stimpute.io.simulated import check_simulated, simulated_dataset, write_simulated
 
@@ -422,7 +426,13 @@ def simulate(
             check_simulated(target, overwrite)
     if truth is not None and (out is None or str(truth) == "-" or Path(truth) == Path(out)):
         raise UsageError(f"--truth {truth}: a file of its own, beside an output")
+    if covariates and Path(out or "").suffix in (".tif", ".tiff"):
+        raise UsageError(
+            f"--covariates: {out}, a GeoTIFF, holds one variable; leave it out, or write .nc or .zarr"
+        )
     stack = _simulated(kind, seed, shape, missing)
+    if covariates and not (stack.dynamic or stack.static):
+        raise UsageError(f"--covariates: nothing drives --kind {kind}; leave it out")
     gappy = simulated_dataset(stack, covariates=covariates)
     if out is None:
         return gappy, simulated_dataset(stack, truth=True)

@@ -179,6 +179,16 @@ def test_simulate_with_covariates(stimpute: Callable, tmp_path: Path) -> None:
         assert {"precipitation", "elevation", "soil_moisture"} <= set(file.variables)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("a.tif", "soil-moisture"), ("a.nc", "sst"), ("a.nc", "rain")])
+def test_covariates_that_would_not_be_written_are_refused(
+    stimpute: Callable, tmp_path: Path, name: str, kind: str
+) -> None:
+    done = stimpute("simulate", tmp_path / name, "--kind", kind, "--shape", "3,8,8", "--covariates")
+    assert done.code == 2
+    assert "--covariates: " in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_train_and_fill_with_what_came_out(stimpute: Callable, small: Path, tmp_path: Path) -> None:
     model = tmp_path / "mine.safetensors"
     done = stimpute(
