@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
+from urllib.parse import unquote
 
 from stimpute.errors import InputError
 from stimpute.io.zarr_layout import is_zarr
@@ -37,7 +38,7 @@ def expand_inputs(inputs: Sequence[str | Path]) -> list[str]:
             raise InputError(
                 f"input of type {type(item).__name__} among several: only paths can be one stack"
             )
-        text = os.fspath(item)
+        text = _local(os.fspath(item))
         if text.startswith("@") and not os.path.exists(text):
             paths += _listed(Path(text[1:]))
         elif is_remote(text) or os.path.isfile(text):
@@ -56,6 +57,19 @@ def expand_inputs(inputs: Sequence[str | Path]) -> list[str]:
 def is_remote(path: str) -> bool:
     """Whether a path is a URL or one of GDAL's virtual paths, which no look at the disk can check."""
     return path.startswith("/vsi") or "://" in path
+
+
+def _local(text: str) -> str:
+    """The path behind a ``file://`` address; everything else as it is.
+
+    >>> _local("file:///data/a%20b.nc"), _local("s3://bucket/a.zarr")
+    ('/data/a b.nc', 's3://bucket/a.zarr')
+    """
+    return (
+        unquote(text.removeprefix("file://").removeprefix("localhost"))
+        if text.startswith("file://")
+        else text
+    )
 
 
 def kind_of(path: str) -> Kind:

@@ -38,6 +38,10 @@ def open_netcdf(path: str | Path) -> RawFile:
     except (MemoryError, InputError):
         raise
     except Exception as error:  # whatever the library makes of damaged metadata
+        if "://" in str(path):
+            raise InputError(
+                f"{path}: cannot be read as NetCDF from there ({error}); download it first (only OPeNDAP servers are read in place)"
+            ) from error
         raise InputError(
             f"{path}: cannot be read as NetCDF ({error}); is it truncated or damaged?"
         ) from error

@@ -16,6 +16,9 @@ from stimpute.io.raw import Array, Key, RawFile, RawVariable
 from stimpute.io.zarr_layout import inner_root
 
 _COUNTED_CHUNKS = 100_000
+_PACKAGES = {  # that fsspec needs, by scheme
+    "http": "aiohttp requests", "https": "aiohttp requests", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
+}  # fmt: skip
 
 
 def open_zarr(path: str | Path) -> RawFile:
@@ -36,6 +39,11 @@ def open_zarr(path: str | Path) -> RawFile:
         raise InputError(f"{path}: no Zarr group there") from error
     except (InputError, MemoryError):
         raise
+    except ImportError as error:
+        wanted = _PACKAGES.get(str(path).partition("://")[0], "what its message names")
+        raise InputError(
+            f"{path}: cannot be read without another package ({error}); pip install {wanted}"
+        ) from error
     except Exception as error:  # whatever the library makes of damaged metadata
         raise InputError(f"{path}: cannot be read as Zarr ({error}); is it damaged?") from error
 

@@ -71,3 +71,31 @@ def test_a_zip_of_rasters_is_filled_and_verified(
         band[tuple(seen)] += 1
         file.write(band, 2)
     assert stimpute("verify", archive, other).code == 1
+
+
+def test_file_addresses_are_paths(stimpute: Callable, small: Path, tmp_path: Path) -> None:
+    assert stimpute("fill", small.as_uri(), tmp_path / "out.nc", "--method", "mean").code == 0
+    assert stimpute("verify", small.as_uri(), tmp_path / "out.nc").code == 0
+    assert "is the input" in stimpute("fill", small.as_uri(), small, "--method", "mean").err
+
+
+def test_netcdf_on_a_server_is_to_be_downloaded_first(stimpute: Callable) -> None:
+    done = stimpute("info", "http://127.0.0.1:9/a.nc")
+    assert done.code == 1
+    assert "download it first" in done.err
+    assert "damaged" not in done.err
+
+
+def test_a_package_that_zarr_on_a_server_needs_is_named(
+    stimpute: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import zarr
+
+    def absent(*args: object, **kwargs: object) -> None:
+        raise ImportError("HTTPFileSystem requires more")
+
+    monkeypatch.setattr(zarr, "open_group", absent)
+    done = stimpute("info", "https://example.invalid/a.zarr")
+    assert done.code == 1
+    assert "pip install aiohttp requests" in done.err
+    assert "damaged" not in done.err
