@@ -151,6 +151,6 @@ def default_reconstructor(factor: int) -> str:
         factors = ", ".join(one.removeprefix("reconstruct-x") for one in names) or "none"
         raise ModelError(
             f"--factor {factor}: no model is shipped for it (only for {factors}); train one (stimpute train --task reconstruct "
-            f"--factor {factor}), or use --method classical"
+            f"--factor {factor}), or use --method st or --method classical"
         )
     return name

@@ -318,7 +318,7 @@ def test_evaluate_coarsens_and_hides(stimpute, small):
 def test_a_factor_without_a_model_names_the_ways_out(stimpute, tmp_path, small):
     done = stimpute("reconstruct", small, tmp_path / "fine.nc", "--factor", "3")
     assert done.code == 1
-    assert "--method classical" in done.errors[0]
+    assert "use --method st or --method classical" in done.errors[0]
 
 
 @pytest.fixture(scope="module")
