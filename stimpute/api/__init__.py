@@ -96,8 +96,16 @@ def fill(
     out : where to write; None returns the filled Dataset (with ``NAME_fill_flag`` and ``NAME_standard_error``).
     progress : called with (stage, done, total).
     command : recorded in ``history``.
-    options : as on the command line, with ``_`` for ``-``; ``max_gap`` and ``max_extrapolation`` in days (``math.inf``: any), ``max_distance`` in km or as ``"50km"``, ``"3cells"``, ``memory`` in bytes, ``co`` a mapping,
-        ``adapt`` in minutes or as ``"300steps"``. ``resume`` goes on from ``OUT.stimpute-partial``.
+    options : as on the command line, with ``_`` for ``-``, each a value or the command line's own text:
+
+        - what: ``var``, ``bbox``, ``bbox_crs``, ``time``, ``covariate``
+        - reading: ``nodata``, ``date_format``, ``times``, ``dedupe``, ``regular``, ``domain``, ``qc``, ``force``, ``no_wrap``
+        - method: ``method``, ``model``, ``fast``, ``adapt`` (minutes, or ``"300steps"``)
+        - refusal: ``fill_never_observed``, ``max_gap`` and ``max_extrapolation`` (days, or ``"36h"``; ``math.inf`` or ``"none"``:
+          any), ``max_distance`` (km, or ``"500m"``, ``"3cells"``), ``min_obs``
+        - result: ``uncertainty``, ``quantiles``, ``flags``, ``plot``, ``bounds``, ``dtype``, ``of``, ``co`` (a mapping)
+        - run: ``device``, ``precision``, ``threads``, ``tile``, ``overlap``, ``memory`` (bytes, or ``"2GB"``), ``dask``,
+          ``resume`` (goes on from ``OUT.stimpute-partial``), ``overwrite``, ``seed``
 
     Returns
     -------
@@ -159,7 +167,21 @@ def plan(
     progress: Progress | None = None,
     **options: Unpack[FillKeywords],
 ) -> FillPlan:
-    """What :func:`fill` would do (``fill --dry-run``): checks, gaps, variogram, tiles, memory, disk, time. Writes nothing."""
+    """What :func:`fill` would do (``fill --dry-run``): checks, gaps, variogram, tiles, memory, disk, time. Writes nothing.
+
+    Parameters
+    ----------
+    x, out, options : of :func:`fill`.
+    progress : called with (stage, done, total).
+
+    Returns
+    -------
+    FillPlan : one :class:`~stimpute.inference.plan.LayerPlan` for each layer in ``layers``; ``lines()`` is its text.
+
+    Raises
+    ------
+    StimputeError : what :func:`fill` would refuse.
+    """
     check_known(options, FillKeywords, "plan")
     from stimpute import io
     from stimpute.inference.plan import plan_fill
@@ -186,7 +208,19 @@ def plan(
 def info(x: Inputs, **options: Unpack[ReadKeywords]) -> dict[str, Any]:
     """What is in a stack: format, layers, CRS, time axis, and per layer how much is missing and where.
 
-    Without ``var`` every variable that could be filled is described.
+    Parameters
+    ----------
+    x : a path, several paths of one stack, or an xarray object.
+    options : how it is read, as of :func:`fill`. Without ``var`` every variable that could be filled is described.
+
+    Returns
+    -------
+    dict : plain values, as ``info --json`` prints them: ``format``, ``paths``, ``layers``, ``shape``, ``grid``, ``crs``, ``time``,
+        ``warnings``, ``notes``; and ``statistics``, one dict for each layer.
+
+    Raises
+    ------
+    InputError : it cannot be read.
     """
     check_known(options, ReadKeywords, "info")
     from stimpute import io
@@ -218,8 +252,22 @@ def variogram(
 ) -> list[dict[str, Any]]:
     """Spatial and temporal variogram of every layer, their fits, and the tile they imply.
 
+    Parameters
+    ----------
+    x : a path, several paths of one stack, or an xarray object.
+    plot : where to draw the first layer's, PNG.
+    estimator : of the semivariance, ``cressie`` (robust) or ``matheron``.
+    seed : of the pairs that are drawn.
+    overwrite : replace an existing picture.
+    options : how it is read, as of :func:`fill`.
+
+    Returns
+    -------
+    list of dict : one for each layer, as ``variogram --json`` prints them.
+
     Raises
     ------
+    InputError : it cannot be read.
     VariogramError : no pairs, or no variance.
     """
     check_known(options, ReadKeywords, "variogram")
@@ -267,12 +315,28 @@ def evaluate(
 
     Parameters
     ----------
+    x : a path, several paths of one stack, or an xarray object. What an earlier run filled counts as gaps.
     holdout : pattern(s): pixel, gap, block, frames, swath, value.
+    share : of the observed cells that are hidden, between 0 and 1.
+    methods : names; None: all, the pretrained network included.
+    model : of method ``st``, by name or path.
     fast : of ``st``: scored a second time, as ``st+fast``, with fewer candidates and without the network.
     adapt : as of :func:`fill`: the network is scored a second time, as ``st+adapt``, adapted to what is not hidden.
     by : also score by ``distance`` to the nearest observation, or by gap ``length``.
-    methods : names; None: all, the pretrained network included.
     seeds : how many repetitions, with seeds ``seed``, ``seed + 1``, ...
+    device, threads, memory : as of :func:`fill`.
+    plot : where to draw the first layer's scores, PNG; ``overwrite`` replaces one.
+    progress : called with (stage, done, total).
+    options : how it is read, as of :func:`fill`.
+
+    Returns
+    -------
+    list of Scoreboard : with ``rows``, one for each pattern and method; their ``scores`` in the layer's units.
+
+    Raises
+    ------
+    UsageError : an option that does not fit.
+    InputError : it cannot be read, or no method could be scored.
     """
     check_known(options, ReadKeywords, "evaluate")
     from stimpute import io
@@ -341,7 +405,23 @@ def verify(
     nodata: float | str | Sequence[float] = (),
     var: str | Sequence[str] = (),
 ) -> VerifyReport:
-    """Compare a filled output with what it was made from: observed cells, CRS, times, attributes; count what was filled."""
+    """Compare a filled output with what it was made from: observed cells, CRS, times, attributes; count what was filled.
+
+    Parameters
+    ----------
+    x : the inputs of the fill, one path or several.
+    out : its output.
+    nodata : further stored numbers that mean "no data" (those given to :func:`fill` are found in ``history``).
+    var : the variables that were filled; none: those with a fill flag beside them.
+
+    Returns
+    -------
+    VerifyReport : ``identical`` where nothing differs; else ``differences`` says what does. ``layers`` has the counts.
+
+    Raises
+    ------
+    InputError : one of them cannot be read.
+    """
     from stimpute.io.inputs import expand_inputs
     from stimpute.io.verify import verify as compare
 
@@ -350,7 +430,20 @@ def verify(
 
 @as_typed
 def models(name: str | Path | None = None) -> list[dict[str, Any]]:
-    """The cards of the shipped models, or of one model by name or path; each with its ``path``."""
+    """The cards of the shipped models, or of one model.
+
+    Parameters
+    ----------
+    name : of a shipped model, or the path of any; None: all that are shipped.
+
+    Returns
+    -------
+    list of dict : the cards, each with the ``path`` of its model.
+
+    Raises
+    ------
+    ModelError : no such model, or no model.
+    """
     from stimpute.pretrained.checkpoint import read_card
     from stimpute.pretrained.registry import find_model, list_models
 

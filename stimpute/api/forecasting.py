@@ -99,7 +99,8 @@ def forecast(
     steps : how many, at the stack's own cadence.
     progress : called with (stage, done, total).
     command : recorded in ``history``.
-    options : as on the command line, with ``_`` for ``-``; ``every`` in days, ``memory`` in bytes.
+    options : as on the command line, with ``_`` for ``-``, each a value or the command line's own text: how it is read and written as of
+        :func:`stimpute.fill`; ``method``, ``model``, and ``every`` (days between steps, where they are irregular).
 
     Returns
     -------
@@ -167,9 +168,23 @@ def evaluate_forecasts(
 
     Parameters
     ----------
-    steps : ahead.
-    origins, last : how many, and over which part of the series.
+    x : a path, several paths of one stack, or an xarray object. What an earlier run filled counts as gaps.
+    steps : how many are forecast from each origin.
+    origins, last : how many origins, spread over which part of the series (a share).
     methods : names; None: the network, the blend it starts from, and the baselines.
+    model : of method ``sba``, by name or path.
+    device, threads, memory : as of :func:`stimpute.fill`.
+    progress : called with (stage, done, total).
+    options : how it is read, as of :func:`stimpute.fill`.
+
+    Returns
+    -------
+    list of ForecastBoard : with ``rows``, one for each method; their ``scores`` in the layer's units.
+
+    Raises
+    ------
+    UsageError : an option that does not fit.
+    InputError : it cannot be read, is too short, or no method could be scored.
     """
     check_known(options, ReadKeywords, "evaluate")
     from stimpute import io

@@ -41,7 +41,17 @@ def train(
     archives : may be an empty list where ``worlds`` is 1.
     out : the model to write, ``.safetensors``; its card and log beside it.
     progress : called after every step.
-    options : as on the command line; ``start`` is ``--from``, ``task`` what the model is for.
+    options : as on the command line, with ``_`` for ``-``; ``start`` is ``--from``, ``task`` what the model is for.
+
+    Returns
+    -------
+    TrainSummary or DiffusionSummary : ``path``, ``steps``, ``minutes`` and the ``card`` of the model.
+
+    Raises
+    ------
+    UsageError : an option that does not fit.
+    InputError, OutputError : an archive cannot be read, the model not be written.
+    DivergenceError : the training ran away; what it started from is untouched.
     """
     check_known(options, TrainKeywords, "train")
     from stimpute.training.forecasting import train_forecaster

@@ -92,7 +92,8 @@ def reconstruct(
     factor : fine cells per coarse cell and axis.
     progress : called with (stage, done, total).
     command : recorded in ``history``.
-    options : as on the command line, with ``_`` for ``-``; ``memory`` in bytes, ``co`` a mapping, ``archive`` as ``PATH[:VAR]``.
+    options : as on the command line, with ``_`` for ``-``, each a value or the command line's own text: how it is read and written as of
+        :func:`stimpute.fill`; ``method``, ``model``, ``archive`` (``PATH[:VAR]``), ``samples``, ``members``, ``conserve``, ``seed``.
 
     Returns
     -------
@@ -187,9 +188,26 @@ def evaluate_reconstruct(
 
     Parameters
     ----------
+    x : a path, several paths of one stack, or an xarray object. What an earlier run filled counts as gaps.
+    factor : fine cells per coarse cell and axis.
     holdout : ``fixed``, ``random`` cells or one ``quarter`` of the area, each a case of its own.
     share : of the coarse cells hidden (not for a quarter).
-    methods : of ``diffrecon``, ``classical``, and a filling method with ``+bilinear`` or ``+cubic``; None: the usual ones.
+    methods : of ``diffrecon``, ``st``, ``classical``, and a filling method with ``+bilinear`` or ``+cubic``; None: the usual ones.
+    model : of method ``diffrecon``, by name or path.
+    samples : members of the ensemble.
+    seed : of what is hidden, and of the noise.
+    device, threads, memory : as of :func:`stimpute.fill`.
+    progress : called with (stage, done, total).
+    options : how it is read, as of :func:`stimpute.fill`.
+
+    Returns
+    -------
+    list of RefiningBoard : with ``rows``, one for each case and method; their ``scores`` in the layer's units, over all fine cells.
+
+    Raises
+    ------
+    UsageError : an option that does not fit.
+    InputError : it cannot be read, or no method could be scored.
     """
     check_known(options, ReadKeywords, "evaluate")
     from stimpute import io

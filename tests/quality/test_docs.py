@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 import typer
 
+import stimpute
+from stimpute.api import FillKeywords, ReadKeywords
+from stimpute.api.keywords import WriteKeywords
 from stimpute.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,3 +79,22 @@ def test_links_between_pages_lead_somewhere():
             if not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(ROOT)} -> {target}")
     assert not broken
+
+
+@pytest.mark.parametrize("name", [name for name in stimpute.__all__ if not name.startswith("_")])
+def test_every_function_of_the_api_is_described(name):
+    """Its parameters, the options of fill among them, what it returns and raises."""
+    function = getattr(stimpute, name)
+    said = inspect.getdoc(function)
+    for section in ("Parameters", "Returns", "Raises"):
+        assert f"{section}\n{'-' * len(section)}\n" in said
+    described = said.partition("Parameters")[2].partition("Returns")[0]
+    for parameter in set(inspect.signature(function).parameters) - {"seed", "overwrite"}:
+        assert re.search(rf"\b{parameter}\b", described), parameter
+    if name == "fill":
+        options = {
+            *FillKeywords.__annotations__,
+            *WriteKeywords.__annotations__,
+            *ReadKeywords.__annotations__,
+        }
+        assert {option for option in options if f"``{option}``" not in described} == set()
