@@ -175,15 +175,23 @@ def as_inputs(x: Any) -> Any:
     ------
     UsageError : it is neither.
     """
-    if isinstance(x, str | Path):
-        return [x if str(x) == "-" else Path(x) if isinstance(x, str) and not _is_address(x) else x]
+    if isinstance(x, str | os.PathLike):
+        return [_as_path(x)]
     if isinstance(x, list | tuple):
         if not x:
             raise UsageError("no input given; give a path, several, or an xarray object")
-        return [
-            Path(item) if isinstance(item, str) and item != "-" and not _is_address(item) else item
-            for item in x
-        ]
+        return [_as_path(item) for item in x]
+    return _as_xarray(x)
+
+
+def _as_path(item: Any) -> Any:
+    """A path, an address, or ``-``; one of several may be an xarray object."""
+    if not isinstance(item, str | os.PathLike):
+        return _as_xarray(item)
+    return item if isinstance(item, str) and (item == "-" or _is_address(item)) else Path(item)
+
+
+def _as_xarray(x: Any) -> Any:
     if not hasattr(x, "dims"):  # of both kinds of xarray objects
         kind = type(x).__name__
         raise UsageError(f"input of type {kind}: give a path, several, or an xarray object with coordinates")

@@ -114,6 +114,11 @@ def test_an_input_without_coordinates_is_refused(call: Callable[..., Any], given
         call(given)
 
 
+def test_an_archive_without_coordinates_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="input of type ndarray"):
+        stimpute.train([np.zeros((3, 4, 5))], tmp_path / "m.safetensors", minutes="0.01")
+
+
 def test_a_wrong_keyword_is_still_pythons_own_error(small: Path) -> None:
     with pytest.raises(TypeError, match="tyle"):
         stimpute.fill(small, tyle=None)
