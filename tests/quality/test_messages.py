@@ -15,7 +15,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 KEPT = Path(__file__).with_name("messages.txt")
 TELLING = {"warn", "complain", "append", "differ", "differ_cells", "expect"}
 NAMED_ABOVE = {  # these are told with their file by who calls: inference/forecasting.py, and of all archives together
-    "forecasting/method.py: InputError: nothing observed in the steps before the forecast; there is nothing to go on from",
     "training/pairs.py: InputError: the archives have too many gaps of their own to be coarsened: no crop is a third full",
 }
 INTERNAL = {
