@@ -184,7 +184,7 @@ Bounds = Annotated[
         "--bounds",
         panel=RESULT,
         metavar="MIN,MAX|auto|none",
-        help="Keep estimates inside; auto: valid_range, standard_name.",
+        help="Keep estimates inside; auto: valid_range, standard_name, else 0 (and 1, 100 %) where observations pile up there.",
     ),
 ]
 DType = Annotated[

@@ -30,6 +30,7 @@ from stimpute.inference.answers import (
     keep_all,
 )
 from stimpute.inference.assembly import in_blocks, in_one_piece
+from stimpute.inference.bounds import resolve_bounds
 from stimpute.inference.finished_tiles import LayerFolder
 from stimpute.inference.options import Bounds, FillOptions, Progress
 from stimpute.inference.partial import Partial
@@ -45,30 +46,11 @@ from stimpute.protocols import (
     REFUSED,
     Filled,
     Imputer,
-    Layer,
     Method,
     Sink,
     Source,
     Window,
 )
-
-STANDARD_NAME_BOUNDS: dict[str, Bounds] = {
-    "normalized_difference_vegetation_index": (-1.0, 1.0),
-    "volume_fraction_of_condensed_water_in_soil": (0.0, 1.0),
-    "soil_moisture_content": (0.0, None),
-    "mass_content_of_water_in_soil": (0.0, None),
-    "mass_concentration_of_chlorophyll_in_sea_water": (0.0, None),
-    "mass_concentration_of_chlorophyll_a_in_sea_water": (0.0, None),
-    "area_fraction": (0.0, None),
-    "cloud_area_fraction": (0.0, None),
-    "sea_ice_area_fraction": (0.0, None),
-    "relative_humidity": (0.0, None),
-    "air_temperature": (0.0, None),
-    "wind_speed": (0.0, None),
-    "leaf_area_index": (0.0, None),
-    "surface_albedo": (0.0, None),
-}
-_NEVER_NEGATIVE = ("precipitation", "rainfall", "snowfall", "lwe_thickness", "aerosol_optical")
 
 
 def fill_source(
@@ -134,7 +116,7 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
     run.watch.helped = run.watch.told = 0
     clipped, claimed = 0, 0.0
     reasons: Counter[str] = Counter()
-    bounds = resolve_bounds(survey.layer, options)
+    bounds, kept_inside = resolve_bounds(survey.layer, options, survey.overview)
     gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
     if gaps and survey.constant is not None:
         trust = Trust()
@@ -158,6 +140,7 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
             else float(np.nansum(filled.standard_error, dtype=np.float64))
         )
     notes = survey.notes if gaps else (*survey.notes, f"{survey.layer.name}: no gaps; copied")
+    notes = (*notes, kept_inside) if clipped and kept_inside else notes
     return LayerSummary(
         name=survey.layer.name, units=survey.layer.units, observed=int(counts[OBSERVED]), filled=int(counts[FILLED]),
         refused=int(counts[REFUSED]), outside_domain=int(counts[OUTSIDE_DOMAIN]), clipped=clipped,
@@ -265,19 +248,6 @@ def _filled(
     return Filled(
         np.asarray(np.where(allowed, values, np.float32(np.nan)), np.float32), flag, error, quantiles
     ), clipped
-
-
-def resolve_bounds(layer: Layer, options: FillOptions) -> Bounds:
-    """(low, high) that filled values of a layer are clipped into; None leaves a side open."""
-    if options.bounds is None:
-        return None, None
-    if options.bounds != "auto":
-        return options.bounds
-    low, high = layer.valid_range
-    known = STANDARD_NAME_BOUNDS.get(layer.standard_name, (None, None))
-    if any(word in layer.standard_name for word in _NEVER_NEGATIVE):
-        known = (0.0, None)
-    return known[0] if low is None else low, known[1] if high is None else high
 
 
 def _history(method: Method, options: FillOptions, command: str) -> str:

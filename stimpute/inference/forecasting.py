@@ -14,7 +14,7 @@ import numpy.typing as npt
 from stimpute import __version__
 from stimpute.errors import InputError, UsageError
 from stimpute.forecasting.series import MOST, NOTHING_OBSERVED, closed_up
-from stimpute.inference.engine import resolve_bounds
+from stimpute.inference.bounds import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
 from stimpute.inference.pieces import Fields, blended_windows, cut_layer
 from stimpute.inference.scan import where
@@ -154,7 +154,7 @@ class _Layer:
         layer, steps = self.source.layers[self.index], len(self.ahead.stamps)
         _, ny, nx = layer.shape
         domain: BoolArray | None = getattr(self.source, "domain", None)
-        bounds = resolve_bounds(layer, FillOptions(bounds=self.options.bounds))
+        bounds, _ = resolve_bounds(layer, FillOptions(bounds=self.options.bounds))
         budget = memory_budget(FillOptions(memory=self.options.memory))
         closed = closed_up(self.ahead.slots, self.ahead.step_days)  # what long holes take up is not memory
         back = _looked_back(min(int(-closed[0]) + 1, MOST), steps, ny * nx, budget)

@@ -17,7 +17,7 @@ from stimpute import __version__
 from stimpute.errors import UsageError
 from stimpute.estimate import Estimate
 from stimpute.inference.assembly import Shape3, write_windows
-from stimpute.inference.engine import resolve_bounds
+from stimpute.inference.bounds import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
 from stimpute.inference.pieces import Fields, blended_windows, cut_layer, finer
 from stimpute.inference.refusal import refused_gaps
@@ -196,7 +196,7 @@ class _Layer:
 
     def written(self) -> LayerReconstruction:
         survey, options, k = self.survey, self.options, self.options.factor
-        bounds = resolve_bounds(survey.layer, options.fill)
+        bounds, _ = resolve_bounds(survey.layer, options.fill, survey.overview)
         counts, claimed = np.zeros(4, dtype=np.int64), 0.0
         for window, fields in self._windows(bounds):
             valid = self._read(window).valid

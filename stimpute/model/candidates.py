@@ -395,10 +395,9 @@ class FramesAsked:
 def alike(wanted: Tensor, asked: Tensor, cells: Tensor) -> Tensor:
     """How much frames (B, N, 2) say about others (B, Q, 2): weights (B, Q, N), 1 for those most alike of which ``cells`` (B, N) were hidden.
 
-    By their distance from frames that were shown, and by whether these lie on one side only (:func:`~stimpute.model.inner_hold_out.reach`).
+    By their distances from the frames that were shown on either side (:func:`~stimpute.model.inner_hold_out.reach`).
     """
-    apart = wanted[:, :, None] - asked[:, None]
-    log_weight = -0.5 * (apart[..., 0] / ALIKE).square() - OTHER_SIDES * apart[..., 1].abs()
+    log_weight = -0.5 * ((wanted[:, :, None] - asked[:, None]) / ALIKE).square().sum(dim=3)
     log_weight = log_weight.masked_fill((cells == 0)[:, None], -torch.inf)
     return (log_weight - log_weight.amax(dim=2, keepdim=True)).exp().nan_to_num()
 

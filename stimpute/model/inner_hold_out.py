@@ -15,6 +15,7 @@ from stimpute.layers.positions import median_step
 
 HIDDEN_SHARE = 0.25
 EVERY_FRAME = 3  # is hidden wholly, where there are empty ones,
+FARTHEST = 8  # octaves
 JUDGED = 16  # others at each turn, until so many were
 
 
@@ -40,7 +41,7 @@ def hidden_runs(valid: Tensor) -> Tensor:
 
 
 def reach(valid: Tensor, times: Tensor) -> Tensor:
-    """How far every frame is from one that holds observations, and whether these lie on one side of it only, (B, T, 2).
+    """How far every frame is from those around it that hold observations: from the nearer one, from the other one, (B, T, 2).
 
     Parameters
     ----------
@@ -49,19 +50,18 @@ def reach(valid: Tensor, times: Tensor) -> Tensor:
 
     Returns
     -------
-    log2 of the distance in median steps (0 for a neighbour, and for a frame that holds observations itself), and 0 or 1.
+    log2 of distances in median steps: 0 for a neighbour, at most ``FARTHEST``, as where there is none on that side.
 
     >>> seen = torch.tensor([[False, True, False, False, True, False, False, False]])[..., None, None]
-    >>> reach(seen, torch.arange(8.0)[None])[0].T.tolist()
-    [[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.5849624872207642], [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]
+    >>> (2 ** reach(seen, torch.arange(8.0)[None])[0, [0, 2, 3, 7]].T).round().tolist()
+    [[1.0, 1.0, 1.0, 3.0], [256.0, 2.0, 2.0, 256.0]]
     """
     seen = valid.flatten(2).any(dim=2)
     step = median_step(times)
     before = torch.where(seen, times, -torch.inf).cummax(dim=1).values
     after = torch.where(seen, times, torch.inf).flip(1).cummin(dim=1).values.flip(1)
-    away = torch.minimum(times - before, after - times) / step
-    alone = torch.isinf(before) | torch.isinf(after)
-    return torch.stack((away.clamp(1, 2**20).log2(), alone.float()), dim=2)
+    away = torch.stack(((times - before) / step, (after - times) / step), dim=2)
+    return away.sort(dim=2).values.clamp(1, 2**FARTHEST).log2()
 
 
 def turns_for(valid: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from stimpute.errors import InputError, StimputeWarning
 from stimpute.estimate import Estimate
 from stimpute.grid import Grid
 from stimpute.inference import scan, trust
-from stimpute.inference.engine import fill_source, resolve_bounds
+from stimpute.inference.bounds import resolve_bounds
+from stimpute.inference.engine import fill_source
 from stimpute.inference.memory import ArraySink, RecordingSink, StackSource
 from stimpute.inference.options import FillOptions
 from stimpute.inference.refusal import gap_days
@@ -332,11 +333,54 @@ def test_gap_days_counts_from_observation_to_observation() -> None:
 def test_auto_bounds_come_from_the_file_then_from_the_name() -> None:
     layer = Layer("p", "p", {}, (1, 1, 1), np.dtype("f4"), standard_name="precipitation_flux")
     auto = FillOptions()
-    assert resolve_bounds(layer, auto) == (0.0, None)
+    assert resolve_bounds(layer, auto)[0] == (0.0, None)
     declared = Layer("n", "n", {}, (1, 1, 1), np.dtype("i2"), valid_range=(-0.2, 1.0))
-    assert resolve_bounds(declared, auto) == (-0.2, 1.0)
-    assert resolve_bounds(declared, FillOptions(bounds=None)) == (None, None)
-    assert resolve_bounds(declared, FillOptions(bounds=(0.0, None))) == (0.0, None)
+    assert resolve_bounds(declared, auto)[0] == (-0.2, 1.0)
+    assert resolve_bounds(declared, FillOptions(bounds=None))[0] == (None, None)
+    assert resolve_bounds(declared, FillOptions(bounds=(0.0, None)))[0] == (0.0, None)
+
+
+def observed(
+    values: np.ndarray, units: str = "", **named: str
+) -> tuple[tuple[float | None, float | None], str]:
+    stack = Stack.from_array(np.asarray(values, dtype=np.float32).reshape(1, -1, 50))
+    layer = Layer("v", "v", {}, stack.shape, np.dtype("f4"), units=units, **named)
+    return resolve_bounds(layer, FillOptions(), stack)
+
+
+def test_auto_bounds_are_seen_where_observations_pile_up() -> None:
+    rng = np.random.default_rng(0)
+    rain = np.maximum(rng.normal(size=5000), 0)
+    ice = np.clip(rng.normal(0.5, 1, size=5000), 0, 1)
+    assert observed(rain)[0] == (0.0, None)
+    assert "nothing observed is below 0" in observed(rain)[1]
+    assert observed(ice)[0] == (0.0, 1.0)
+    assert observed(100 * ice, "%")[0] == (0.0, 100.0)
+    assert observed(100 * ice, "K")[0] == (0.0, None)
+    assert observed(ice - 0.01)[0] == (None, None)
+    assert observed(np.exp(rng.normal(size=5000)))[0] == (None, None)
+    assert observed(np.exp(rng.normal(size=5000)), "mg m-3")[0] == (0.0, None)
+    assert observed(rng.uniform(2, 25, size=5000), "degC")[0] == (None, None)
+    assert observed(np.append(rng.uniform(2, 25, size=4999), 0), "degC")[0] == (None, None), "a single zero"
+    assert observed(rain, standard_name="relative_humidity")[1] == "", "the name says it"
+
+
+@pytest.mark.parametrize("bounds", ["auto", None])
+def test_what_is_filled_stays_where_observations_pile_up(bounds) -> None:
+    rng = np.random.default_rng(1)
+    values = np.maximum(rng.normal(size=(8, 20, 20)), 0).astype("f4")
+    values[rng.random(values.shape) < 0.3] = np.nan
+    stack = Stack.from_array(values)
+    sink = ArraySink(stack.shape)
+    below = replace(Plane(), name="below")
+    below.impute = lambda stack: Estimate(
+        np.full(stack.shape, -1.0, np.float32), np.ones(stack.shape, np.float32)
+    )
+    summary = fill_source(StackSource(stack), sink, below, FillOptions(bounds=bounds))
+    filled = sink.values[sink.flag == FILLED]
+    assert (filled == (0 if bounds == "auto" else -1)).all()
+    assert any("below 0" in note for note in summary.layers[0].notes) == (bounds == "auto")
+    assert summary.layers[0].clipped == (filled.size if bounds == "auto" else 0)
 
 
 def test_a_wrapping_grid_has_no_edge_at_the_antimeridian() -> None:

@@ -96,9 +96,9 @@ def test_frames_of_single_cells_are_compared_by_their_mean_error() -> None:
 
 
 def test_frames_are_judged_by_those_as_far_from_others() -> None:
-    near, far, alone, not_asked = (0.0, 0.0), (3.0, 0.0), (0.0, 1.0), (3.0, 0.0)
+    near, far, alone, not_asked = (0.0, 0.0), (3.0, 3.0), (0.0, 8.0), (3.0, 3.0)
     asked = torch.tensor([[near, far, alone, not_asked]])
-    weight = alike(torch.tensor([[near, far, alone, (9.0, 1.0)]]), asked, torch.tensor([[5, 5, 5, 0]]))[0]
+    weight = alike(torch.tensor([[near, far, alone, (4.0, 5.0)]]), asked, torch.tensor([[5, 5, 5, 0]]))[0]
     assert weight.argmax(dim=1).tolist() == [0, 1, 2, 1]
     assert weight.max(dim=1).values.tolist() == [1, 1, 1, 1]
     assert bool((weight[:, 3] == 0).all())
@@ -129,9 +129,9 @@ def test_long_runs_of_empty_frames_are_judged_by_runs(where: str) -> None:
 def test_reach_counts_in_steps_from_either_side() -> None:
     seen = torch.tensor([[False, True, False, False, False, True, False]])[..., None, None]
     times = torch.tensor([[0.0, 2.0, 4.0, 8.0, 12.0, 14.0, 16.0]])
-    away, alone = reach(seen, times)[0].T
-    assert away.exp2().tolist() == pytest.approx([1, 1, 1, 3, 1, 1, 1])
-    assert alone.tolist() == [1, 0, 0, 0, 0, 0, 1]
+    near, far = reach(seen, times)[0].T.exp2()
+    assert near.tolist() == pytest.approx([1, 1, 1, 3, 1, 1, 1])
+    assert far.tolist() == pytest.approx([256, 1, 5, 3, 5, 1, 256])
 
 
 def test_a_sample_with_one_frame_is_blended_the_same_beside_others() -> None:
