@@ -68,10 +68,8 @@ def hold_out(stack: Stack, kind: Kind, share: float = 0.2, seed: int = 0) -> Boo
     return hiding.patches(_PATCHES[kind](stack.valid, share, rng), rng)
 
 
-RUN, RUNS_SHARE = (
-    3,
-    1 / 3,
-)  # empty steps that are a run; of the steps that hold observations, hidden in runs at most
+RUN = 5  # empty steps in a row that are no chance
+RUNS_SHARE = 1 / 3  # of the steps that hold observations, hidden in runs at most
 
 
 def runs_like_empty(seen: BoolArray) -> BoolArray:
@@ -83,14 +81,14 @@ def runs_like_empty(seen: BoolArray) -> BoolArray:
 
     Returns
     -------
-    bool (time,), a part of ``seen``; none where no three empty steps follow each other.
+    bool (time,), a part of ``seen``; none where no five empty steps follow each other.
 
-    >>> runs_like_empty(np.arange(20) >= 4).astype(int).tolist()
-    [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-    >>> seen = np.ones(24, dtype=bool)
-    >>> seen[9:13] = False
+    >>> runs_like_empty(np.arange(24) >= 5).astype(int).tolist()
+    [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    >>> seen = np.ones(30, dtype=bool)
+    >>> seen[9:14] = False
     >>> np.flatnonzero(runs_like_empty(seen)).tolist()
-    [3, 4, 16, 17, 18, 19]
+    [3, 4, 5, 19, 20, 21, 22, 23]
     """
     hidden = np.zeros_like(seen)
     at = np.flatnonzero(seen)

@@ -42,10 +42,8 @@ EOF_ITERATIONS = 6
 PRIOR_POWER = 12.0
 KNOTS = 8
 ERROR_FLOOR = 2e-3
-ALIKE, OTHER_SIDES = (
-    0.75,
-    2.0,
-)  # octaves of distance, and log weight, by which frames without observation differ
+ALIKE = 0.75  # octaves of distance that make a difference between frames without observation
+ANY_FRAMES = 3.0  # of those most alike, that all together are worth
 FRAME_CELLS = 30.0  # cells of which the mean over all frames is worth, beside a frame's own
 CLIP = 8.0
 COMPARED = 1000  # cells in which candidates must agree to be the same
@@ -393,13 +391,16 @@ class FramesAsked:
 
 
 def alike(wanted: Tensor, asked: Tensor, cells: Tensor) -> Tensor:
-    """How much frames (B, N, 2) say about others (B, Q, 2): weights (B, Q, N), 1 for those most alike of which ``cells`` (B, N) were hidden.
+    """How much frames (B, N, 2) say about others (B, Q, 2): weights (B, Q, N), the largest for those most alike of which ``cells`` (B, N) were hidden.
 
-    By their distances from the frames that were shown on either side (:func:`~stimpute.model.inner_hold_out.reach`).
+    By their distances from the frames that were shown on either side (:func:`~stimpute.model.inner_hold_out.reach`); all of them together
+    weigh as much as ``ANY_FRAMES`` of those most alike, since few may be.
     """
     log_weight = -0.5 * ((wanted[:, :, None] - asked[:, None]) / ALIKE).square().sum(dim=3)
     log_weight = log_weight.masked_fill((cells == 0)[:, None], -torch.inf)
-    return (log_weight - log_weight.amax(dim=2, keepdim=True)).exp().nan_to_num()
+    weight = (log_weight - log_weight.amax(dim=2, keepdim=True)).exp().nan_to_num()
+    asked_about = (cells > 0).to(weight.dtype)[:, None]
+    return weight + ANY_FRAMES * asked_about / asked_about.sum(dim=2, keepdim=True).clamp_min(1)
 
 
 def frame_error(missed: Tensor, cells: Tensor, otherwise: Tensor, weight: Tensor) -> Tensor:

@@ -100,9 +100,9 @@ def test_frames_are_judged_by_those_as_far_from_others() -> None:
     asked = torch.tensor([[near, far, alone, not_asked]])
     weight = alike(torch.tensor([[near, far, alone, (4.0, 5.0)]]), asked, torch.tensor([[5, 5, 5, 0]]))[0]
     assert weight.argmax(dim=1).tolist() == [0, 1, 2, 1]
-    assert weight.max(dim=1).values.tolist() == [1, 1, 1, 1]
+    assert weight.max(dim=1).values.tolist() == [2, 2, 2, 2], "one of its own, a third of three of any"
     assert bool((weight[:, 3] == 0).all())
-    assert float(weight[0, 1]) < 0.01
+    assert 1 <= float(weight[0, 1]) < 1.01
     assert not bool(alike(asked, asked, torch.zeros(1, 4)).any())
 
 
