@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -42,26 +44,35 @@ class LayerFolder:
         self._latest: tuple[int, Answer] | None = None
         self.trust: Trust | None = None
         facts = {"sha256": _checksum(survey), "tiles": self.count}
-        described = folder / "survey.json"
-        if described.exists():
-            if json.loads(described.read_text(encoding="utf-8")) != facts:
-                raise RefusalError(
-                    f"--resume: {folder.parent}: {survey.layer.name} reads otherwise than when the fill was begun; start anew"
-                    " with --overwrite"
-                )
-            self._look()
+        described = _read(folder / "survey.json")
+        if described is None:  # a new layer, or one of which nobody knows what it was
+            self._begin(facts)
+        elif described != facts:
+            raise RefusalError(
+                f"--resume: {folder.parent}: {survey.layer.name} reads otherwise than when the fill was begun; start anew"
+                " with --overwrite"
+            )
         else:
-            folder.mkdir(exist_ok=True)
-            write_whole(described, json.dumps(facts).encode())
+            self._look()
+
+    def _begin(self, facts: dict[str, Any]) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            self._folder.mkdir()
+        except OSError as error:
+            raise OutputError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
+        write_whole(self._folder / "survey.json", json.dumps(facts).encode())
 
     def _look(self) -> None:
         for path in sorted(self._folder.glob("*.safetensors")):
             number, _, check = path.stem.partition("-")
             if number.isdigit() and int(number) < self.count and len(check) == _CHECK:
                 self._files[int(number)] = path
-        known = self._folder / "trust.json"
-        if known.exists():
-            self.trust = _decoded(json.loads(known.read_text(encoding="utf-8")))
+        known = _read(self._folder / "trust.json")
+        with suppress(KeyError, TypeError, ValueError, AttributeError):  # damaged: it is calibrated anew
+            self.trust = _decoded(known)
+        if not isinstance(self.trust, Trust):
+            self.trust = None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -168,8 +179,16 @@ def _checksum(survey: Survey) -> str:
     return found.hexdigest()
 
 
+def _read(path: Path) -> Any:
+    """A small JSON file; None where there is none, or a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def write_whole(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all, should the process be killed.
+    """A file that is there whole or not at all, should the process be killed; should the power fail, too, unless it is a tile.
 
     Raises
     ------
@@ -177,9 +196,14 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
-        unfinished.write_bytes(data)
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            if path.suffix == ".json":  # a tile bears a checksum in its name
+                os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
+        unfinished.unlink(missing_ok=True)
         raise OutputError(
             f"{path.parent}: cannot be written ({error.strerror}); is the disk full?"
         ) from error

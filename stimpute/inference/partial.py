@@ -63,18 +63,16 @@ class Partial:
         overwrite: bool = False,
     ) -> None:
         self.folder, self.settings = folder, dict(settings)
-        self.resumed = self.committing = self._refused = False
+        self.resumed = self.committing = False
         self._lock: Any = None
         self._layers: dict[int, LayerFolder] = {}
         identity = json.loads(json.dumps(identity, default=str))
+        self.staging = folder / "output"
         try:
             self._open(identity, resume, overwrite)
         except BaseException:
             self._unlock()
             raise
-        self.staging = folder / "output"
-        shutil.rmtree(self.staging, ignore_errors=True)
-        self.staging.mkdir()
 
     def _open(self, identity: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
         if self.folder.exists():
@@ -100,10 +98,17 @@ class Partial:
         }
         try:
             self.folder.mkdir()
-            self._lock = _locked(self.folder)
-            write_whole(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
+        self._lock = _locked(self.folder)
+        try:
+            self.staging.mkdir()
+            write_whole(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+        except BaseException as error:
+            self.remove()
+            if isinstance(error, OSError):
+                raise OutputError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
+            raise
 
     def _take_up(self, identity: Mapping[str, Any]) -> None:
         try:
@@ -125,6 +130,11 @@ class Partial:
                 f"--resume: {self.folder} was begun otherwise: {'; '.join(unlike)}. Run it as it was begun, or start anew with"
                 " --overwrite"
             )
+        shutil.rmtree(self.staging, ignore_errors=True)
+        try:
+            self.staging.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
         self.settings, self.resumed = settings, True
         self.committing = (self.folder / "committing").exists()
 
@@ -137,12 +147,7 @@ class Partial:
         """
         if len(survey.tiles) == 1 and layers == 1:
             return KeptInMemory()
-        try:
-            layer = LayerFolder(self.folder / f"layer-{survey.index:03}", survey)
-        except RefusalError:
-            self._refused = True
-            raise
-        self._layers[survey.index] = layer
+        self._layers[survey.index] = LayerFolder(self.folder / f"layer-{survey.index:03}", survey)
         return self._layers[survey.index]
 
     def naming(self) -> None:
@@ -165,29 +170,41 @@ class Partial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Interrupted, or not arrived where it was to be uploaded: what is finished stays. Done, or failed: nothing stays."""
-        if self._refused:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            self._unlock()
-            return
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | UploadError)
-        kept = [f"{len(layer)} of {layer.count} tiles of {layer.name}" for layer in self._layers.values()]
-        if interrupted and (kept or (self.folder / "adapted").exists()):
-            shutil.rmtree(self.staging, ignore_errors=True)
-            done = ", ".join(kept) or "the adapted model"
-            _warn(f"{done} kept in {self.folder}; the same command with --resume goes on from there")
-            self._unlock()
-        else:
+        """Done: nothing stays. Interrupted or failed: what is finished stays, and what was interrupted before."""
+        interrupted = isinstance(error, KeyboardInterrupt | UploadError)
+        finished = "" if error is None else self._finished(interrupted)
+        if not finished and not (self.resumed and error is not None):
             self.remove()
+            return
+        shutil.rmtree(self.staging, ignore_errors=True)
+        if not interrupted:  # what lies under the output's name is not ours
+            (self.folder / "committing").unlink(missing_ok=True)
+        if not isinstance(error, RefusalError):
+            _warn(
+                f"{finished or 'what there is'} kept in {self.folder}; the same command with --resume goes on from there"
+            )
+        self._unlock()
+
+    def _finished(self, interrupted: bool) -> str:
+        """What is worth keeping, in words. After an error a calibration alone is not: no resumed run may mend the input."""
+        layers = self._layers.values()
+        if any(len(layer) for layer in layers) or (interrupted and layers):
+            return ", ".join(f"{len(layer)} of {layer.count} tiles of {layer.name}" for layer in layers)
+        if tiles := _count_tiles(self.folder):  # of an earlier run; this one did not come as far
+            return f"{tiles} tiles"
+        return "the adapted model" if (self.folder / "adapted").exists() else ""
 
 
 def found(folder: Path) -> str:
     """What to say where an interrupted fill is in the way."""
-    tiles = sum(1 for _ in folder.glob("layer-*/*.safetensors"))
     return (
-        f"{folder}: an interrupted fill of the same output ({tiles} finished tiles); --resume goes on from there, --overwrite"
+        f"{folder}: an interrupted fill of the same output ({_count_tiles(folder)} finished tiles); --resume goes on from there, --overwrite"
         " starts anew"
     )
+
+
+def _count_tiles(folder: Path) -> int:
+    return sum(1 for _ in folder.glob("layer-*/*.safetensors"))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

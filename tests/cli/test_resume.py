@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from stimpute import api
-from stimpute.errors import StimputeWarning
+from stimpute.errors import ClusterError, InputError, StimputeWarning
 
 PROGRAM = (
     "import time\n"
@@ -211,27 +211,111 @@ def test_nothing_to_resume(stack: Path, tmp_path: Path, stimpute: Callable) -> N
     assert "cannot be resumed" in refused.err
 
 
+class FailingImputer:
+    """The mean, until enough tiles were answered; then an error, once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: BaseException, after: int) -> None:
+        from stimpute.baselines.averages import MeanImputer
+
+        calls, impute = iter(range(10_000)), MeanImputer.impute
+
+        def failing(*given: object) -> object:
+            if next(calls) == after:
+                raise error
+            return impute(*given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(MeanImputer, "impute", failing)
+
+
 @pytest.mark.parametrize("name", ["out.zarr", "out.zarr.zip", "out.tif", "out/"])
-def test_a_failure_leaves_nothing_whatever_the_format(
+def test_after_an_error_finished_tiles_stay_and_nothing_else(
     stack: Path, tmp_path: Path, stimpute: Callable, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from stimpute.baselines.averages import MeanImputer
-
-    calls = iter(range(1000))
-    impute = MeanImputer.impute
-
-    def failing(*given: object) -> object:
-        if next(calls) > 20:
-            raise OSError(28, "No space left on device")
-        return impute(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(MeanImputer, "impute", failing)
+    FailingImputer(monkeypatch, OSError(28, "No space left on device"), 25)
     target = tmp_path / "target"
     target.mkdir()
+    folder = target / f"{name.rstrip('/')}.stimpute-partial"
     failed = stimpute("fill", stack, f"{target}/{name}", *TILES)
     assert failed.code == 1
-    assert list(target.iterdir()) == []
-    monkeypatch.setattr(MeanImputer, "impute", impute)
-    done = stimpute("fill", stack, f"{target}/{name}", *TILES)
+    assert len(failed.errors) == 1
+    assert re.search(r"warning: \d+ of 49 tiles of sst kept in .*--resume", failed.err)
+    assert list(target.iterdir()) == [folder]
+    assert not (folder / "output").exists()
+    assert tiles(folder) > 0
+    done = stimpute("fill", stack, f"{target}/{name}", *TILES, "--resume")
     assert done.code == 0, done.err
-    assert not [p for p in target.iterdir() if "partial" in p.name]
+    assert name.rstrip("/") in [p.name for p in target.iterdir()]
+    assert not folder.exists()
+
+
+def test_an_error_before_the_first_tile_leaves_nothing(
+    stack: Path, tmp_path: Path, stimpute: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FailingImputer(monkeypatch, InputError("in.nc: cut short"), 0)
+    failed = stimpute("fill", stack, tmp_path / "out.nc", *TILES)
+    assert failed.code == 1
+    assert [p.name for p in tmp_path.iterdir()] == [stack.name]
+
+
+def test_an_error_of_a_resumed_run_keeps_what_was_there(
+    left: Path, stack: Path, stimpute: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the layer is even read, and by its first tile."""
+    folder = Path(f"{left}.stimpute-partial")
+    before = sorted(folder.rglob("*.safetensors"))
+    for where, error in (
+        ("engine.survey_layer", ClusterError("no scheduler")),
+        ("engine._trust", OSError(5, "I/O")),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"stimpute.inference.{where}", Raising(error))
+            (folder / "layer-000" / "trust.json").unlink(missing_ok=True)
+            failed = stimpute("fill", stack, left, *TILES, "--resume")
+        assert failed.code == 1
+        assert "kept in" in failed.err
+        assert sorted(folder.rglob("*.safetensors")) == before
+    assert stimpute("fill", stack, left, *TILES, "--resume").code == 0
+
+
+class Raising:
+    """Called, it raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, *_: object, **__: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"type": "Nothing"}', '"text"'])
+@pytest.mark.parametrize("name", ["trust.json", "survey.json"])
+def test_a_damaged_calibration_or_survey_is_made_anew(
+    left: Path, stack: Path, tmp_path: Path, stimpute: Callable, name: str, damage: str
+) -> None:
+    folder = Path(f"{left}.stimpute-partial")
+    (folder / "layer-000" / name).write_text(damage)
+    resumed = stimpute("fill", stack, left, *TILES, "--resume")
+    if name == "survey.json" and damage not in ("", "{"):  # whole, of another stack
+        assert resumed.code == 1
+        assert "reads otherwise" in resumed.errors[0]
+        assert tiles(folder) == 5
+        return
+    assert resumed.code == 0, resumed.err
+    whole = tmp_path / "whole.nc"
+    assert stimpute("fill", stack, whole, *TILES).code == 0
+    with netCDF4.Dataset(left) as one, netCDF4.Dataset(whole) as other:
+        for variable in one.variables:
+            np.testing.assert_array_equal(one[variable][:], other[variable][:])
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_folder_that_cannot_be_begun_does_not_stay(
+    stack: Path, tmp_path: Path, stimpute: Callable, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("stimpute.inference.finished_tiles.os.replace", Raising(error))
+        failed = stimpute("fill", stack, tmp_path / "out.nc", *TILES)
+    assert failed.code != 0
+    assert len(failed.errors) == 1
+    assert [p.name for p in tmp_path.iterdir()] == [stack.name]
+    assert stimpute("fill", stack, tmp_path / "out.nc", *TILES).code == 0
