@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from stimpute.tiling import Tile
 _WAIT_SECONDS = 60.0  # for a scheduler to answer, and for its first worker
 # Dask's own setting asks the C library to give back all memory it can.
 _BEFORE_WORKERS = "distributed.nanny.pre-spawn-environ"
+_SCHEDULER = re.compile(r"(tcp|tls|ucx)://([^\s/:]+|\[[^\s\]]+\]):\d+/?")
 _AHEAD = 2  # tasks in flight per thread of the cluster: one computes, one is at hand
 _opened = threading.local()  # the source that this thread of a worker has open
 
@@ -184,7 +186,7 @@ class Cluster:
             self.recipe, survey.index, survey.shape[2], survey.margin, imputer, trust, thread_count()
         )
         running: dict[Any, int] = {}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _in_touch():
             warnings.filterwarnings(
                 "ignore", message="Sending large graph"
             )  # weights, sent to each worker once
@@ -202,18 +204,25 @@ class Cluster:
                     return
 
         try:
-            send()
-            while running:
-                future = next(done)
-                result = self._result(future)
-                yield running.pop(future), result
+            with _in_touch():
                 send()
+                while running:
+                    future = next(done)
+                    result = self._result(future)
+                    yield running.pop(future), result
+                    send()
         finally:
-            self.client.cancel([*running, shared], force=True)
+            with suppress(Exception):  # nobody is left who could be told
+                self.client.cancel([*running, shared], force=True)
 
     def _room(self) -> int:
         """Tasks to have in flight; workers may come and go."""
-        threads = int(sum(self.client.nthreads().values()))
+        from distributed.comm import CommClosedError
+
+        try:
+            threads = int(sum(self.client.nthreads().values()))
+        except OSError as error:  # no connection within the time that is waited for one
+            raise CommClosedError(str(error)) from error
         return max(_AHEAD * threads, 4)
 
     def _result(self, future: Any) -> Any:
@@ -251,7 +260,7 @@ def connected(address: str, recipe: Recipe) -> Iterator[Cluster]:
     import dask
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is raised as well
     with _faults(address):
         if workers is not None:
             with dask.config.set(
@@ -286,7 +295,7 @@ def local_workers(address: str) -> int | None:
     kind, _, rest = address.partition(":")
     if kind == "local" and (not rest.isdigit() or int(rest) < 1):
         raise UsageError(f"--dask {address}: local:N with N processes, such as local:4")
-    if kind not in ("local", "tcp", "tls", "ucx"):
+    if kind != "local" and not _SCHEDULER.fullmatch(address):
         raise UsageError(f"--dask {address}: local:N, or the address of a scheduler such as tcp://host:8786")
     try:
         import distributed  # noqa: F401
@@ -295,6 +304,21 @@ def local_workers(address: str) -> int | None:
             f"--dask {address}: needs the package distributed; pip install 'stimpute[dask]'"
         ) from error
     return int(rest) if kind == "local" else None
+
+
+@contextmanager
+def _in_touch() -> Iterator[None]:
+    """A scheduler that is lost, or gives up what it was asked, as one of our errors."""
+    from distributed import CancelledError
+    from distributed.comm import CommClosedError
+
+    try:
+        yield
+    except (CancelledError, CommClosedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ClusterError(
+            f"--dask: the scheduler was lost, or gave up what it was asked: {reason}"
+        ) from error
 
 
 @contextmanager

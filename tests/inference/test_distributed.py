@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ pytest.importorskip("distributed")
 import cloudpickle
 import netCDF4
 
+from stimpute import api
 from stimpute.errors import ClusterError, UsageError
 from stimpute.estimate import Estimate
 from stimpute.inference.answers import Executor, LocalExecutor
@@ -126,7 +131,10 @@ def test_workers_started_here_keep_freed_memory(cluster: Cluster) -> None:
 def test_addresses() -> None:
     assert local_workers("local:3") == 3
     assert local_workers("tcp://node:8786") is None
-    for wrong in ("local", "local:0", "local:x", "node:8786", "3"):
+    assert local_workers("tls://[::1]:8786") is None
+    for wrong in (
+        "local", "local:0", "local:x", "node:8786", "3", "tcp://", "tcp://127.0.0.1", "tcp:node:8786", "tcp://:8786", "tcp://node:x", "",
+    ):  # fmt: skip
         with pytest.raises(UsageError, match="--dask"):
             local_workers(wrong)
 
@@ -138,6 +146,48 @@ def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:
         connected("tcp://127.0.0.1:1", Recipe(("a.nc",), ReadOptions())),
     ):
         pass
+
+
+@pytest.fixture
+def doomed(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler of its own with one worker: its address, and the process to kill."""
+    announced = tmp_path / "scheduler.json"
+    place = ["--scheduler-file", str(announced)]
+    server = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    scheduler = subprocess.Popen([*server, "--dashboard-address", ":0", *place], stderr=subprocess.DEVNULL)
+    hand = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", *place]
+    worker = subprocess.Popen([*hand, "--no-dashboard", "--death-timeout", "60"], stderr=subprocess.DEVNULL)
+    while not announced.exists() or not announced.read_text():
+        assert scheduler.poll() is None
+        time.sleep(0.05)
+    yield json.loads(announced.read_text())["address"], scheduler
+    for process in (scheduler, worker):
+        process.kill()
+        process.wait()
+
+
+def test_a_scheduler_that_is_lost_leaves_the_finished_tiles(
+    doomed: tuple[str, subprocess.Popen[bytes]],
+    stack_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stimpute.inference.distributed._WAIT_SECONDS", 15.0)
+    address, scheduler = doomed
+    out, folder = tmp_path / "out.nc", tmp_path / "out.nc.stimpute-partial"
+    settings: dict[str, Any] = {"method": "mean", "tile": 8, "overlap": 2, "memory": 10**6}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "fill" and done == 3:
+            scheduler.kill()
+            scheduler.wait()
+
+    with pytest.raises(ClusterError, match="the scheduler was lost"):
+        api.fill(stack_file, out, dask=address, progress=progress, **settings)
+    assert len(list(folder.glob("layer-*/*.safetensors"))) >= 3
+    api.fill(stack_file, out, resume=True, **settings)
+    assert out.exists()
+    assert not folder.exists()
 
 
 def test_an_object_in_memory_reaches_no_worker() -> None:
