@@ -1,21 +1,25 @@
 """A file or folder that appears under its final name only when it is finished. Knows nothing about formats.
 
 The unfinished thing lies beside its target under a hidden name with the same suffix (or in a folder made for such),
-created exclusively; ``commit``
-flushes it to the disk and renames it, ``abort`` removes it.
+created exclusively; ``commit`` flushes it to the disk and renames it, ``abort`` removes it. What it takes the place of lies aside
+for that moment, and comes back should the moment be disturbed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from stimpute.errors import OutputError
+
+_ASIDE = re.compile(r"\.(?P<stem>.+)\.stimpute-[0-9a-f]{8}(?P<suffix>.*)\.old")
 
 
 class AtomicTarget:
@@ -62,57 +66,95 @@ class AtomicTarget:
 
     def commit(self) -> Path:
         """Flush, rename to the final name, return it."""
-        try:
-            self._refuse_existing()
-            flush(self.path)
-            self._keep_mode()
-            self._replace()
-            _sync(self.target.parent)
-        except OSError as error:
-            self.abort()
-            raise OutputError(f"{self.target}: cannot be written: {error.strerror or error}") from error
-        except OutputError:
-            self.abort()
-            raise
-        return self.target
+        return commit_all([self])[0]
 
     def abort(self) -> None:
         """Remove the unfinished thing; harmless after ``commit``."""
-        if self.path.is_dir():
-            shutil.rmtree(self.path, ignore_errors=True)
-        else:
-            self.path.unlink(missing_ok=True)
+        _remove(self.path)
 
     def _refuse_existing(self) -> None:
-        if self.target.exists() and not self.overwrite:
+        if os.path.lexists(self.target) and not self.overwrite:
             raise OutputError(f"{self.target}: already exists; --overwrite replaces it")
 
     def _keep_mode(self) -> None:
-        """A file that takes another one's place is as private as that one was."""
-        if self.target.is_file() and self.path.is_file() and not self.target.is_symlink():
-            self.path.chmod(stat.S_IMODE(self.target.stat().st_mode))
-
-    def _replace(self) -> None:
-        if not self.target.is_dir() or self.target.is_symlink():
-            os.replace(self.path, self.target)
+        """What takes the place of another file or folder is as private as that one was."""
+        if self.target.is_symlink() or not self.target.exists() or self.target.is_dir() != self.path.is_dir():
             return
-        aside = self.target.with_name(
-            f"{self.path.name}.old"
-        )  # a folder that is not empty cannot be renamed onto
-        os.replace(self.target, aside)
-        try:
-            os.replace(self.path, self.target)
-        except OSError:
-            os.replace(aside, self.target)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
+        mode = stat.S_IMODE(self.target.stat().st_mode)
+        self.path.chmod(mode | stat.S_IRWXU if self.path.is_dir() else mode)
+
+    @property
+    def _aside(self) -> Path:
+        """Where what was there waits until the new thing has its name."""
+        return self.target.with_name(f"{self.path.name}.old")
+
+    def _swap(self, reversible: bool) -> None:
+        """Give the final name; a single file needs nothing aside, since it takes another one's place in one step."""
+        if self.target.is_dir() and not self.target.is_symlink():
+            os.replace(self.target, self._aside)  # a folder that is not empty cannot be renamed onto
+        elif reversible and self.target.exists():
+            with suppress(OSError):  # a file system without links
+                os.link(self.target, self._aside, follow_symlinks=False)
+        os.replace(self.path, self.target)
+
+    def _swap_back(self, stood: bool) -> None:
+        """As it was, wherever :meth:`_swap` was disturbed; ``stood``: something was there."""
+        kept = os.path.lexists(self._aside)
+        with suppress(OSError):
+            if not os.path.lexists(self.path) and (kept or not stood):
+                os.replace(self.target, self.path)
+            if kept and os.path.lexists(self.target):  # linked, and not replaced yet
+                self._aside.unlink()
+            elif kept:
+                os.replace(self._aside, self.target)
 
 
 def commit_all(targets: Sequence[AtomicTarget]) -> tuple[Path, ...]:
-    """Commit several targets that belong together: every one is flushed before the first is renamed."""
-    for target in targets:
-        flush(target.path)
-    return tuple(target.commit() for target in targets)
+    """Commit targets that belong together: every one is flushed before the first is renamed, and all get their names, or none."""
+    begun: list[tuple[AtomicTarget, bool]] = []
+    target = targets[0] if targets else None
+    try:
+        for target in targets:
+            target._refuse_existing()
+            flush(target.path)
+            target._keep_mode()
+        for target in targets:
+            begun.append((target, os.path.lexists(target.target)))
+            target._swap(reversible=len(targets) > 1)
+        for folder in {target.target.parent for target in targets}:
+            _sync(folder)
+    except BaseException as error:
+        for each, stood in reversed(begun):
+            each._swap_back(stood)
+        for each in targets:
+            each.abort()
+        if isinstance(error, OSError) and target is not None:
+            raise OutputError(f"{target.target}: cannot be written: {error.strerror or error}") from error
+        raise
+    places = {target.target for target in targets}
+    try:
+        _forget_replaced(places)
+    except BaseException:  # interrupted: the outputs have their names, what they replaced still goes
+        _forget_replaced(places)
+        raise
+    return tuple(target.target for target in targets)
+
+
+def _forget_replaced(places: Set[Path]) -> None:
+    """Remove what lies aside, also since runs that were killed on the way."""
+    for folder in {place.parent for place in places}:
+        for name in os.listdir(folder):
+            aside = _ASIDE.fullmatch(name)
+            if aside is not None and folder / (aside["stem"] + aside["suffix"]) in places:
+                with suppress(OSError):  # the outputs have their names all the same
+                    _remove(folder / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

@@ -178,7 +178,7 @@ class GeoTiffSink:
             target = self._final(layout.name)
             if os.path.realpath(target) in inputs:
                 raise OutputError(f"{target}: equals an input; choose another output")
-            if target.exists() and not self.options.overwrite:
+            if os.path.lexists(target) and not self.options.overwrite:
                 raise OutputError(f"{target}: already exists; --overwrite replaces it")
 
     def _final(self, name: str) -> Path:

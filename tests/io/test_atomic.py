@@ -1,10 +1,15 @@
 """Nothing under the final name until it is finished; nothing left after a failure."""
 
 import os
+import shutil
+import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stimpute import api
 from stimpute.errors import OutputError
 from stimpute.io import check_output
 from stimpute.io.atomic import AtomicTarget, commit_all
@@ -50,6 +55,108 @@ def test_what_appeared_meanwhile_is_not_overwritten(tmp_path: Path):
 def test_several_files_together(tmp_path: Path):
     targets = [AtomicTarget(tmp_path / name) for name in ("a.tif", "b.tif")]
     assert [p.name for p in commit_all(targets)] == ["a.tif", "b.tif"]
+
+
+class Disturbed:
+    """A function of :mod:`os` that fails, or is interrupted, before or after its n-th call."""
+
+    def __init__(self, real: Callable[..., Any], number: int, after: bool, error: BaseException) -> None:
+        self.real, self.left, self.after, self.error = real, number, after, error
+
+    def __call__(self, *given: Any, **more: Any) -> Any:
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise self.error
+        done = self.real(*given, **more)
+        if self.left == 0:
+            raise self.error
+        return done
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
+)
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("old", ["", "b.tif", "a.tif b.tif c.tif"])
+def test_several_files_get_their_names_or_none(tmp_path: Path, monkeypatch, number, after, error, old):
+    for name in old.split():
+        (tmp_path / name).write_text("old")
+    targets = [AtomicTarget(tmp_path / name, overwrite=True) for name in ("a.tif", "b.tif", "c.tif")]
+    for target in targets:
+        target.path.write_text("new")
+    with monkeypatch.context() as patched:
+        patched.setattr("stimpute.io.atomic.os.replace", Disturbed(os.replace, number, after, error))
+        with pytest.raises((OutputError, KeyboardInterrupt)):
+            commit_all(targets)
+    assert sorted(os.listdir(tmp_path)) == old.split()
+    assert all((tmp_path / name).read_text() == "old" for name in old.split())
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
+)
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_folder_whose_replacement_is_disturbed_comes_back(
+    tmp_path: Path, monkeypatch, number, after, error
+):
+    store = old_store(tmp_path)
+    target = AtomicTarget(store, kind="folder", overwrite=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("stimpute.io.atomic.os.replace", Disturbed(os.replace, number, after, error))
+        with pytest.raises((OutputError, KeyboardInterrupt)):
+            target.commit()
+    assert os.listdir(tmp_path) == [store.name]
+    assert os.listdir(store) == ["old"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_what_was_replaced_goes_even_if_its_removal_is_interrupted(tmp_path: Path, monkeypatch, after):
+    store = old_store(tmp_path)
+    target = AtomicTarget(store, kind="folder", overwrite=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "stimpute.io.atomic.shutil.rmtree", Disturbed(shutil.rmtree, 1, after, KeyboardInterrupt())
+        )
+        with pytest.raises(KeyboardInterrupt):
+            target.commit()
+    assert os.listdir(tmp_path) == [store.name]
+    assert os.listdir(store) == []
+
+
+def test_what_a_killed_run_put_aside_goes_with_the_next_commit(tmp_path: Path):
+    store = old_store(tmp_path)
+    (tmp_path / ".q.stimpute-0123abcd.zarr.old").mkdir()
+    (tmp_path / ".other.stimpute-0123abcd.zarr.old").mkdir()
+    AtomicTarget(store, kind="folder", overwrite=True).commit()
+    assert sorted(os.listdir(tmp_path)) == [".other.stimpute-0123abcd.zarr.old", "q.zarr"]
+
+
+def old_store(folder: Path) -> Path:
+    store = folder / "q.zarr"
+    store.mkdir()
+    (store / "old").touch()
+    return store
+
+
+def test_a_folder_is_as_private_as_the_one_it_replaces(tmp_path: Path):
+    store = old_store(tmp_path)
+    store.chmod(0o700)
+    AtomicTarget(store, kind="folder", overwrite=True).commit()
+    assert stat.S_IMODE(store.stat().st_mode) == 0o700
+    store.chmod(0o550)
+    AtomicTarget(store, kind="folder", overwrite=True).commit()
+    assert stat.S_IMODE(store.stat().st_mode) == 0o750  # it must be written into
+
+
+@pytest.mark.parametrize("name", ["out.nc", "out.tif"])
+def test_a_link_to_nothing_is_not_replaced(tmp_path: Path, write_netcdf, gappy, name):
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(OutputError, match="already exists"):
+        api.fill(write_netcdf(gappy()), tmp_path / name, method="mean")
+    assert (tmp_path / name).is_symlink()
+    assert sorted(os.listdir(tmp_path)) == sorted([name, "stack.nc"])
 
 
 def test_checks_before_computing(tmp_path: Path):
