@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from stimpute.io.covariates import ArchiveOn
+    from stimpute.io.folder_sink import FileSink
 
 __all__ = [
     "ReadOptions",
@@ -251,7 +252,7 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
     return _file_sink(out, _as_cf(source), options, wanted)
 
 
-def _file_sink(out: str | Path, source: Any, options: SinkOptions, wanted: OutputFormat) -> Sink:
+def _file_sink(out: str | Path, source: Any, options: SinkOptions, wanted: OutputFormat) -> FileSink:
     if wanted == "Zarr":
         from stimpute.io.zarr_sink import ZarrSink
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from stimpute.errors import OutputError
-from stimpute.io.atomic import AtomicTarget
+from stimpute.io.atomic import AtomicTarget, commit_all
 from stimpute.io.cf_source import CFSource
 from stimpute.protocols import Filled, Sink, Window
+
+
+class FileSink(Sink, Protocol):
+    """The sink of one file, which can be finished before it is named."""
+
+    def finish(self, history: str) -> AtomicTarget:
+        """All but the name."""
 
 
 def file_names(paths: Sequence[str | Path], suffix: str | None = None) -> list[str]:
@@ -48,7 +55,7 @@ class FolderSink:
         self,
         out: str | Path,
         source: CFSource,
-        make: Callable[[Path, CFSource], Sink],
+        make: Callable[[Path, CFSource], FileSink],
         *,
         suffix: str | None = None,
         overwrite: bool = False,
@@ -66,7 +73,7 @@ class FolderSink:
             else AtomicTarget(self.out, kind="folder", overwrite=overwrite, staging=staging)
         )
         self._rank = _ranks(source)
-        self._sinks: dict[int, Sink] = {}
+        self._sinks: dict[int, FileSink] = {}
         self._names = file_names([f.path for f in source.files], suffix)
         home = self._folder.path if self._folder is not None else self.out
         try:
@@ -92,9 +99,8 @@ class FolderSink:
         return each.chunk(layer)  # type: ignore[no-any-return]
 
     def commit(self, history: str) -> tuple[Path, ...]:
-        """Finish every file, then the folder."""
-        for sink in self._sinks.values():
-            sink.commit(history)
+        """Finish every file before the first gets its name, then the folder."""
+        commit_all([sink.finish(history) for sink in self._sinks.values()])
         if self._folder is not None:
             self._folder.commit()
         return tuple(self.out / self._names[number] for number in self._sinks)

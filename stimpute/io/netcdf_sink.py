@@ -85,7 +85,11 @@ class NetCDFSink:
         return chunk_of(self.source, variable, chunks if isinstance(chunks, list | tuple) else None)
 
     def commit(self, history: str) -> tuple[Path, ...]:
-        """Append ``history``, flush, rename."""
+        """Finish it, give it its name."""
+        return (self.finish(history).commit(),)
+
+    def finish(self, history: str) -> AtomicTarget:
+        """Append ``history``, flush, close; all but the name."""
         altered = list(self.source.alterations)
         if self.options.dtype is not None:
             altered.append(f"stored as {self.options.dtype}")
@@ -95,7 +99,7 @@ class NetCDFSink:
             self._set_mismatched_fills()
             self._dataset.sync()  # what cannot be written fails here, not in closing
             self._dataset.close()
-        return (self._target.commit(),)
+        return self._target
 
     def abort(self) -> None:
         """Remove what was written; harmless after ``commit``."""

@@ -76,7 +76,11 @@ class ZarrSink:
         return chunk_of(self.source, variable, array.shards or array.chunks)
 
     def commit(self, history: str) -> tuple[Path, ...]:
-        """Append ``history``, consolidate, rename."""
+        """Finish it, give it its name."""
+        return (self.finish(history).commit(),)
+
+    def finish(self, history: str) -> AtomicTarget:
+        """Append ``history``, consolidate, close; all but the name."""
         altered = list(self.source.alterations)
         if self.options.dtype is not None:
             altered.append(f"stored as {self.options.dtype}")
@@ -88,7 +92,7 @@ class ZarrSink:
             if self._zipped:
                 _zip(self._folder.path, self._target.path)
                 self._folder.abort()
-        return (self._target.commit(),)
+        return self._target
 
     def abort(self) -> None:
         """Remove what was written; harmless after ``commit``."""

@@ -1,5 +1,6 @@
 """Nothing under the final name until it is finished; nothing left after a failure."""
 
+import importlib
 import os
 import shutil
 import stat
@@ -157,6 +158,26 @@ def test_a_link_to_nothing_is_not_replaced(tmp_path: Path, write_netcdf, gappy, 
         api.fill(write_netcdf(gappy()), tmp_path / name, method="mean")
     assert (tmp_path / name).is_symlink()
     assert sorted(os.listdir(tmp_path)) == sorted([name, "stack.nc"])
+
+
+@pytest.mark.parametrize("format", ["NetCDF", "Zarr"])
+def test_files_of_a_folder_get_their_names_when_all_are_finished(
+    tmp_path: Path, write_netcdf, gappy, monkeypatch, format
+):
+    """The second cannot be finished: the first is not there either."""
+    values = gappy(t=6)
+    inputs = [write_netcdf(values[:3], "a.nc"), write_netcdf(values[3:], "b.nc", times=[3, 4, 5])]
+    out = tmp_path / "out"
+    out.mkdir()
+    module, name = {"NetCDF": ("netcdf_sink", "NetCDFSink"), "Zarr": ("zarr_sink", "ZarrSink")}[format]
+    sink = getattr(importlib.import_module(f"stimpute.io.{module}"), name)
+    full = Disturbed(sink.finish, 2, False, OutputError("b: cannot be written; is the disk full?"))
+    with monkeypatch.context() as patched:
+        patched.setattr(sink, "finish", lambda *given: full(*given))
+        with pytest.raises(OutputError, match="full"):
+            api.fill(inputs, out, method="mean", of=format)
+    assert os.listdir(out) == []
+    assert len(api.fill(inputs, out, method="mean", of=format).outputs) == 2
 
 
 def test_checks_before_computing(tmp_path: Path):
