@@ -39,6 +39,7 @@ from stimpute.inference.summary import FillSummary, LayerSummary
 from stimpute.inference.survey import Survey, memory_budget, survey_layer
 from stimpute.inference.trust import Trust, earn_trust
 from stimpute.inference.watch import Watch, Watched
+from stimpute.io.fingerprint import fingerprints, refuse_changed
 from stimpute.protocols import (
     FILLED,
     OBSERVED,
@@ -74,10 +75,11 @@ def fill_source(
 
     Raises
     ------
-    InputError : a layer without any observation.
+    InputError : a layer without any observation; an input that was changed meanwhile.
     OutputError : the sink cannot hold a value, or cannot be written.
     """
     started = time.perf_counter()
+    inputs = fingerprints(source.paths) if partial is None else {}  # a folder of tiles knows them
     layers, run = [], _Run(sink, executor or LocalExecutor(), progress)
     with tempfile.TemporaryDirectory(prefix="stimpute-") as scratch:
         for index in range(len(source.layers)):
@@ -89,6 +91,8 @@ def fill_source(
             layers.append(_fill_layer(survey, method, options, kept, run))
     if partial is not None:
         partial.naming()
+    else:
+        refuse_changed(inputs)
     outputs = sink.commit(_history(method, options, command))
     seconds = time.perf_counter() - started
     cells = sum(int(np.prod(layer.shape)) for layer in source.layers)

@@ -23,10 +23,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from stimpute.errors import OutputError, StimputeWarning, UploadError
+from stimpute.errors import InputError, OutputError, StimputeWarning, UploadError
 from stimpute.inference.answers import Kept, KeptInMemory
 from stimpute.inference.finished_tiles import LayerFolder, RefusalError, write_whole
 from stimpute.inference.survey import Survey
+from stimpute.io.fingerprint import refuse_changed
 
 FORMAT_VERSION = 1
 
@@ -63,10 +64,11 @@ class Partial:
         overwrite: bool = False,
     ) -> None:
         self.folder, self.settings = folder, dict(settings)
-        self.resumed = self.committing = False
+        self.resumed = self.committing = self._outdated = False
         self._lock: Any = None
         self._layers: dict[int, LayerFolder] = {}
         identity = json.loads(json.dumps(identity, default=str))
+        self._inputs = identity["inputs"]
         self.staging = folder / "output"
         try:
             self._open(identity, resume, overwrite)
@@ -151,7 +153,17 @@ class Partial:
         return self._layers[survey.index]
 
     def naming(self) -> None:
-        """To be called just before the output gets its name: from now on what lies there may be ours."""
+        """To be called just before the output gets its name: from now on what lies there may be ours.
+
+        Raises
+        ------
+        InputError : an input was changed since the beginning. No run can go on with what was read of it: nothing is kept.
+        """
+        try:
+            refuse_changed(self._inputs)
+        except InputError:
+            self._outdated = True
+            raise
         (self.folder / "committing").touch()
 
     def remove(self) -> None:
@@ -173,7 +185,7 @@ class Partial:
         """Done: nothing stays. Interrupted or failed: what is finished stays, and what was interrupted before."""
         interrupted = isinstance(error, KeyboardInterrupt | UploadError)
         finished = "" if error is None else self._finished(interrupted)
-        if not finished and not (self.resumed and error is not None):
+        if self._outdated or (not finished and not (self.resumed and error is not None)):
             self.remove()
             return
         shutil.rmtree(self.staging, ignore_errors=True)

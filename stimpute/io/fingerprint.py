@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from stimpute.errors import InputError
 from stimpute.io.inputs import is_remote
 
 
@@ -15,6 +16,18 @@ def fingerprints(paths: Iterable[str | Path]) -> dict[str, list[int] | None]:
     Of a folder (a Zarr store) the sizes of all files in it together, and the latest change of any.
     """
     return {_name(str(path)): _fingerprint(str(path)) for path in paths}
+
+
+def refuse_changed(before: Mapping[str, list[int] | None]) -> None:
+    """Refuse to name a result of which one part was read before a change, another after it.
+
+    Raises
+    ------
+    InputError : a file is not what :func:`fingerprints` found.
+    """
+    for path, now in fingerprints(before).items():
+        if now != before[path]:
+            raise InputError(f"{path}: was changed while it was read; nothing is written, run it again")
 
 
 def _name(path: str) -> str:

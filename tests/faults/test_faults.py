@@ -23,8 +23,9 @@ import pytest
 import torch
 import zarr
 
-from stimpute import cli
+from stimpute import api, cli
 from stimpute.baselines import METHODS
+from stimpute.errors import InputError
 from stimpute.model import method as network
 
 FORMATS = ("NetCDF4", "NetCDF3", "Zarr", "GeoTIFF", "COG", "folder")
@@ -291,6 +292,38 @@ def test_57_an_input_that_is_cut_while_it_is_read_is_an_error(place, stack, kind
     assert len(end.errors) == 1, end.err
     assert any(path.name in end.errors[0] for path in inputs)
     assert end.left == set()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_input_that_is_rewritten_in_the_middle_gives_no_mixture(place, stack, kind):
+    inputs, out = stack(kind)
+    for more in ([], ["--tile", "16"]):
+        end = place.run_and([*words(inputs, out), *more], lambda pid: [rewrite(path) for path in inputs])
+        place.here.unlink()
+        place.go.unlink()
+        assert end.code == 1, end.err
+        assert len(end.errors) == 1, end.err
+        assert "was changed while it was read" in end.errors[0]
+        assert any(path.name in end.errors[0] for path in inputs)
+        assert end.new == set()
+
+
+def rewrite(path: Path) -> None:
+    """The same bytes, written anew; the size stays, as with most archives that are updated."""
+    for part in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        part.write_bytes(part.read_bytes())
+
+
+def test_an_input_that_is_rewritten_is_refused_without_a_folder_of_tiles_too(
+    write_netcdf, gappy, monkeypatch
+):
+    path = write_netcdf(gappy())
+    original = METHODS["mean"]
+    waiting = Slow(path.with_name("here"), path, lambda: rewrite(path))
+    waiting.prepare = lambda overview: (setattr(waiting, "inner", original().prepare(overview)), waiting)[1]  # type: ignore[method-assign]
+    monkeypatch.setitem(METHODS, "mean", lambda: waiting)
+    with pytest.raises(InputError, match="was changed while it was read"):
+        api.fill(path, method="mean")
 
 
 HOARD: list[bytearray] = []
