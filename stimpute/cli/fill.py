@@ -18,9 +18,7 @@ EPILOG = "Example: stimpute fill sm.nc sm_filled.nc"
 
 def fill(
     context: typer.Context,
-    paths: Annotated[
-        list[str], typer.Argument(metavar="IN... OUT", help="Inputs (one stack), then the output. - streams.")
-    ],
+    paths: o.InputsAndOutput,
     var: o.Var = None,
     bbox: o.BBox = None,
     bbox_crs: o.BBoxCRS = None,
@@ -127,6 +125,7 @@ def fill(
     if len(paths) < 2:
         raise typer.BadParameter("an input and an output are needed: stimpute fill IN... OUT")
     *inputs, out = paths
+    out = o.output(out)
     if json and out == "-":
         raise typer.BadParameter("--json and the output cannot both go to stdout")
     from stimpute import api

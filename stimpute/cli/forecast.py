@@ -17,9 +17,7 @@ EPILOG = "Example: stimpute forecast sst.nc next_two_weeks.nc --steps 14"
 
 def forecast(
     context: typer.Context,
-    paths: Annotated[
-        list[str], typer.Argument(metavar="IN... OUT", help="Inputs (one stack), then the output. - streams.")
-    ],
+    paths: o.InputsAndOutput,
     steps: Annotated[
         int,
         o.option("--steps", panel=o.WHAT, metavar="N", help="Steps to forecast, at the stack's own cadence."),
@@ -81,6 +79,7 @@ def forecast(
     if len(paths) < 2:
         raise typer.BadParameter("an input and an output are needed: stimpute forecast IN... OUT")
     *inputs, out = paths
+    out = o.output(out)
     if json and out == "-":
         raise typer.BadParameter("--json and the output cannot both go to stdout")
     from stimpute import api

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,10 +41,20 @@ def _verbose(value: bool) -> bool:
 
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="IN...", help="Files, folders, globs or @list.txt; - for stdin.")
+    list[str],
+    typer.Argument(
+        metavar="IN...", callback=parse.named, help="Files, folders, globs or @list.txt; - for stdin."
+    ),
 ]
 Input = Annotated[
-    list[str], typer.Argument(metavar="IN...", help="One stack: a file, or several of one stack.")
+    list[str],
+    typer.Argument(metavar="IN...", callback=parse.named, help="One stack: a file, or several of one stack."),
+]
+InputsAndOutput = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IN... OUT", callback=parse.named, help="Inputs (one stack), then the output. - streams."
+    ),
 ]
 
 Var = Annotated[
@@ -242,6 +253,21 @@ def _from_environment(context: typer.Context) -> list[str]:
         for one in [text] if isinstance(text, str) else text or ():
             words += [parameter.opts[0], one]
     return words
+
+
+def output(out: str) -> str:
+    """The output as it is typed, ``.`` by its whole name.
+
+    >>> output("a.nc"), output("s3://bucket/a.zarr"), output("-")
+    ('a.nc', 's3://bucket/a.zarr', '-')
+    """
+    if out.startswith("memory:"):
+        raise typer.BadParameter(f"{out}: would be gone when the command ends; name a file or a store")
+    if out and Path(out).name:
+        return out
+    if not out or not (whole := Path.cwd() if Path(out) == Path() else Path(out)).name:
+        raise typer.BadParameter(f"OUT {out!r} names neither a file nor a folder for the outputs")
+    return str(whole)
 
 
 def reading(**values: Any) -> dict[str, Any]:

@@ -34,3 +34,14 @@ days_or_none = _for_typer(parse.days_or_none)
 levels = _for_typer(parse.levels)
 names = _for_typer(parse.names)
 whole_numbers = _for_typer(parse.whole_numbers)
+
+
+def named(paths: list[str] | None) -> list[str] | None:
+    """Paths as they are typed; an empty one would mean the current folder to everybody else.
+
+    >>> named(["a.nc", "-"])
+    ['a.nc', '-']
+    """
+    if paths and "" in paths:
+        raise typer.BadParameter("an empty name; is a variable of the shell unset?")
+    return paths

@@ -17,9 +17,7 @@ EPILOG = "Example: stimpute reconstruct sm_36km.nc sm_9km.nc --factor 4 --covari
 
 def reconstruct(
     context: typer.Context,
-    paths: Annotated[
-        list[str], typer.Argument(metavar="IN... OUT", help="Inputs (one stack), then the output. - streams.")
-    ],
+    paths: o.InputsAndOutput,
     factor: Annotated[
         int, o.option("--factor", panel=o.METHOD, metavar="K", help="Fine cells per coarse cell and axis.")
     ],
@@ -105,6 +103,7 @@ def reconstruct(
             "an input and an output are needed: stimpute reconstruct IN... OUT --factor K"
         )
     *inputs, out = paths
+    out = o.output(out)
     if json and out == "-":
         raise typer.BadParameter("--json and the output cannot both go to stdout")
     from stimpute import api

@@ -47,7 +47,7 @@ def simulate(
     from stimpute import api
 
     written = api.simulate(
-        out,
+        o.output(out),
         kind=kind,
         shape=shape,
         seed=seed,

@@ -26,7 +26,11 @@ def train(
     ],
     archives: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ARCHIVE...", help="Files to learn from; .npz too. None with --worlds 1."),
+        typer.Argument(
+            metavar="ARCHIVE...",
+            callback=parse.named,
+            help="Files to learn from; .npz too. None with --worlds 1.",
+        ),
     ] = None,
     var: o.Var = None,
     covariate: o.Covariate = None,

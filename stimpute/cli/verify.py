@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stimpute.cli import console
+from stimpute.cli import console, parse
 from stimpute.cli import options as o
 
 EPILOG = "Example: stimpute verify sm.nc sm_filled.nc"
@@ -14,7 +14,10 @@ EPILOG = "Example: stimpute verify sm.nc sm_filled.nc"
 
 def verify(
     paths: Annotated[
-        list[str], typer.Argument(metavar="IN... OUT", help="The inputs of a fill, then its output.")
+        list[str],
+        typer.Argument(
+            metavar="IN... OUT", callback=parse.named, help="The inputs of a fill, then its output."
+        ),
     ],
     var: o.Var = None,
     nodata: o.NoData = None,

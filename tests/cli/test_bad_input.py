@@ -34,6 +34,40 @@ def test_a_missing_file(refused: Callable, tmp_path: Path) -> None:
     assert "absent.nc" in line
 
 
+@pytest.mark.parametrize(
+    "command", ["info", "fill", "verify", "forecast", "reconstruct", "variogram", "evaluate", "train"]
+)
+def test_an_empty_name_is_not_the_current_folder(
+    refused: Callable, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    more: list[str | Path] = (
+        [] if command in ("info", "variogram", "evaluate", "train") else [tmp_path / "out.nc"]
+    )
+    more += {"reconstruct": ["--factor", "2"], "train": ["--out", "m.safetensors"]}.get(command, [])
+    assert "empty" in refused(2, command, "", *more)
+
+
+@pytest.mark.parametrize("command", ["fill", "forecast", "reconstruct"])
+@pytest.mark.parametrize("out", ["", "/", "//", "memory://b/out.zarr"])
+def test_an_output_that_is_none(refused: Callable, small: Path, command: str, out: str) -> None:
+    refused(2, command, small, out, *(["--factor", "2"] if command == "reconstruct" else []))
+
+
+@pytest.mark.parametrize("out", [".", "./", "..", "../here"])
+def test_the_current_folder_is_an_output_as_any_other(
+    stimpute: Callable, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    here = tmp_path / "here"
+    (here / "inner").mkdir(parents=True)
+    monkeypatch.chdir(here / "inner" if out == ".." else here)
+    done = stimpute("fill", small, out, "--method", "mean", "--tile", "8")
+    assert done.code == 0, done.err
+    assert sorted(p.name for p in here.iterdir()) == ["inner", "stack.nc"]
+    refused = stimpute("fill", small, out, "--method", "mean", "--tile", "8")
+    assert "already exists" in refused.errors[0]
+
+
 def test_no_such_variable(refused: Callable, small: Path, tmp_path: Path) -> None:
     line = refused(1, "fill", small, tmp_path / "out.nc", "--var", "nope", "--method", "linear")
     assert "nope" in line
