@@ -47,6 +47,8 @@ def expand_inputs(inputs: Sequence[str | Path]) -> list[str]:
             paths += _folder(text)
         elif glob.has_magic(text) and (found := sorted(glob.glob(text, recursive=True))):
             paths += found
+        elif os.path.exists(text):
+            raise InputError(f"{text}: is no file; - reads a stream from standard input")
         else:
             raise InputError(f"{text}: no such file or folder")
     if not paths:
@@ -119,7 +121,8 @@ def _listed(path: Path) -> list[str]:
 
 
 def _folder(path: str) -> list[str]:
-
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise InputError(f"{path}: this folder may not be read (permission denied)")
     if is_zarr(path):
         return [path]
     inside = sorted(os.path.join(path, name) for name in os.listdir(path) if not name.startswith("."))

@@ -68,6 +68,14 @@ def test_the_current_folder_is_an_output_as_any_other(
     assert "already exists" in refused.errors[0]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_with_a_name(refused: Callable, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    line = refused(1, "info", tmp_path / "pipe")
+    assert f"{tmp_path / 'pipe'}: is no file" in line
+    assert "- reads a stream" in line
+
+
 def test_no_such_variable(refused: Callable, small: Path, tmp_path: Path) -> None:
     line = refused(1, "fill", small, tmp_path / "out.nc", "--var", "nope", "--method", "linear")
     assert "nope" in line

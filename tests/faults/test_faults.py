@@ -265,6 +265,16 @@ def test_60_a_folder_that_may_not_be_written_is_said_before_anything_is_computed
     assert "not writable" in end.errors[0]
 
 
+@pytest.mark.parametrize("kind", ["Zarr", "GeoTIFF"])
+def test_a_folder_that_may_not_be_read_is_said(place, stack, kind):
+    inputs, _ = stack(kind)
+    folder = inputs[0] if kind == "Zarr" else place.folder
+    folder.chmod(0o700)
+    end = place.run(["info", folder], nobody)
+    assert (end.code, end.new) == (1, frozenset()), end.err
+    assert end.errors == (f"stimpute: error: {folder}: this folder may not be read (permission denied)",)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_61_a_permission_lost_in_the_middle_is_one_line(place, stack, kind):
     inputs, out = stack(kind)
