@@ -6,6 +6,7 @@ Importing it loads neither numpy nor torch nor any geodata library: ``stimpute -
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -33,7 +34,7 @@ from stimpute.cli import (
 from stimpute.cli import options as o
 from stimpute.errors import StimputeError
 
-INTERRUPTED = 130
+INTERRUPTED, HUNG_UP = 130, 129
 # Names of our own threads begin so. One that still runs at the end is not waited for: a library goes round in circles in a damaged
 # file (unloading it would crash), or nobody wants a tile's answer any more.
 OWN_THREADS = "stimpute-"
@@ -69,7 +70,10 @@ app.command(epilog=simulate.EPILOG)(simulate.simulate)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: leave as after Ctrl-C, with everything unfinished removed."""
+    """SIGTERM, or SIGHUP: leave as after Ctrl-C, with everything unfinished removed."""
+
+
+_received: list[int] = []  # signals; Typer swallows the exception
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -77,27 +81,42 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = [str(item) for item in (sys.argv[1:] if arguments is None else arguments)]
     console.talk.quiet, console.talk.verbose, console.talk.arguments = False, False, tuple(given)
     console.show_warnings()
+    _received.clear()
+    code = _run(given)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        console.hush(sys.stdout)
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            console.complain(f"standard output cannot be written: {error.strerror}")
+        return code or 1
+    return code
+
+
+def _run(given: Sequence[str]) -> int:
     try:
         with console.quiet_libraries():
             command = typer.main.get_command(app)  # app() itself would put a hook of its own on failures
             code = command(args=given, prog_name="stimpute", standalone_mode=False)
         if code == INTERRUPTED:  # how Typer reports a KeyboardInterrupt
-            console.complain("interrupted")
-        sys.stdout.flush()
+            return _interrupted()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.hush(sys.stdout)
         return 1
-    except (KeyboardInterrupt, typer.Abort) as error:
-        console.complain("terminated" if isinstance(error, Terminated) else "interrupted")
-        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
     except Exception as error:
         return _failed(error)
 
 
+def _interrupted() -> int:
+    console.complain("terminated" if _received else "interrupted")
+    return HUNG_UP if _received and _received[-1] != signal.SIGTERM else INTERRUPTED
+
+
 def _failed(error: Exception) -> int:
-    if console.talk.verbose:
-        traceback.print_exc()
+    console.detail(traceback.format_exc())
     if isinstance(error, StimputeError):
         console.complain(str(error))
         return error.exit_code
@@ -118,7 +137,32 @@ def _failed(error: Exception) -> int:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    _received.append(signum)
     raise Terminated
+
+
+def _catch_signals() -> None:
+    signal.signal(signal.SIGTERM, _terminate)
+    hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:  # under nohup it is ignored
+        signal.signal(hang_up, _terminate)
+
+
+def _open_streams() -> None:
+    """Something in the place of standard streams that were closed (``2>&-``): an output file must not get the number of stderr.
+
+    Reading finds nothing, complaints are lost, writing data is an error.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names and units in an encoding without them
 
 
 def _wait_briefly() -> None:
@@ -132,8 +176,9 @@ def _wait_briefly() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    _open_streams()
     _wait_briefly()
-    signal.signal(signal.SIGTERM, _terminate)
+    _catch_signals()
     code = run()
     if any(thread.name.startswith(OWN_THREADS) for thread in threading.enumerate()):
         sys.stderr.flush()

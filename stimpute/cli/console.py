@@ -10,11 +10,11 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from stimpute.errors import StimputeWarning
+from stimpute.errors import OutputError, StimputeWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,28 +38,53 @@ talk = Talk()
 def say(text: str) -> None:
     """One line on stderr, unless -q."""
     if not talk.quiet:
-        print(text, file=sys.stderr)  # noqa: T201
+        _tell(text)
 
 
 def complain(text: str) -> None:
     """The one line of an error."""
-    print(f"stimpute: error: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+    _tell(f"stimpute: error: {' '.join(text.split())}")
 
 
 def detail(text: str) -> None:
     """One line on stderr under -v."""
     if talk.verbose:
+        _tell(text)
+
+
+def _tell(text: str) -> None:
+    """One line on stderr. Nobody can be told where that is full or gone: the run goes on."""
+    try:
         print(text, file=sys.stderr)  # noqa: T201
+    except OSError:
+        hush(sys.stderr)
+
+
+def hush(stream: TextIO) -> None:
+    """Send what a stream still holds, and all that follows, nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        stream.flush()
 
 
 def write_json(value: Any) -> None:
-    """JSON on stdout; what is not finite becomes null."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+    """JSON on stdout, in any encoding; what is not finite becomes null."""
+    write_text(json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
 def write_text(text: str) -> None:
-    """Data on stdout."""
-    print(text)  # noqa: T201
+    """Data on stdout.
+
+    Raises
+    ------
+    OutputError : it is full.
+    """
+    try:
+        print(text)  # noqa: T201
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def write_table(table: Table) -> None:
@@ -96,7 +121,7 @@ def show_warnings() -> None:
         line: str | None = None,
     ) -> None:  # fmt: skip
         if issubclass(category, StimputeWarning):
-            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)  # noqa: T201
+            _tell(f"warning: {' '.join(str(message).split())}")
         else:
             detail(f"warning: {category.__name__}: {message} ({filename}:{lineno})")
 

@@ -78,16 +78,21 @@ def copy_out(path: str | Path, stream: IO[bytes]) -> None:
     Raises
     ------
     UsageError : the stream is a terminal.
-    OutputError : a folder (a Zarr store) cannot be streamed.
+    OutputError : a folder (a Zarr store) cannot be streamed; the stream leads to a full disk.
     """
     refuse_terminal(stream)
     if Path(path).is_dir():
         raise OutputError(
             f"{path}: a folder cannot go through standard output; write .zarr.zip, NetCDF or GeoTIFF"
         )
-    with Path(path).open("rb") as file:
-        shutil.copyfileobj(file, stream, 1 << 20)
-    stream.flush()
+    try:
+        with Path(path).open("rb") as file:
+            shutil.copyfileobj(file, stream, 1 << 20)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"-: standard output cannot be written: {error.strerror}") from error
 
 
 class StreamSink(DeliveringSink):

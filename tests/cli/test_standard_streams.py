@@ -1,0 +1,156 @@
+"""Standard streams that are closed, full or gone, encodings without umlauts, and signals: through the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import netCDF4
+import pytest
+
+from stimpute import cli
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full on this system")
+POSIX = pytest.mark.skipif(os.name != "posix", reason="no such streams and signals on this system")
+
+
+def closing(*numbers: int) -> Callable[[], None]:
+    """What a process does before it starts: as ``2>&-``."""
+
+    def close() -> None:
+        for number in numbers:
+            os.close(number)
+
+    return close
+
+
+def leading(number: int, place: Path) -> Callable[[], None]:
+    """As ``2>place``."""
+
+    def lead() -> None:
+        os.dup2(os.open(place, os.O_WRONLY), number)
+
+    return lead
+
+
+@POSIX
+def test_a_closed_stderr_takes_no_output_with_it(process: Callable, small: Path, tmp_path: Path) -> None:
+    done = process("fill", small, tmp_path / "out.nc", "--method", "mean", preexec_fn=closing(2))
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert process("verify", small, tmp_path / "out.nc").returncode == 0
+    failed = process("info", tmp_path / "absent.nc", preexec_fn=closing(2))
+    assert (failed.returncode, failed.stdout) == (1, b"")
+    failed = process("info", tmp_path / "absent.nc", preexec_fn=closing(0, 1, 2))
+    assert failed.returncode == 1
+
+
+@POSIX
+def test_a_closed_stdout_is_an_error_where_data_were_to_go(
+    process: Callable, small: Path, tmp_path: Path
+) -> None:
+    done = process("info", small, "--json", preexec_fn=closing(1))
+    assert done.returncode == 1
+    assert b"standard output cannot be written" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    done = process("fill", small, tmp_path / "out.nc", "--method", "mean", "-q", preexec_fn=closing(1))
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@POSIX
+def test_a_closed_stdin_holds_nothing(process: Callable, tmp_path: Path) -> None:
+    done = process("fill", "-", tmp_path / "out.nc", "--method", "mean", preexec_fn=closing(0))
+    assert done.returncode == 1
+    assert done.stderr == b"stimpute: error: -: nothing came through standard input\n"
+
+
+@needs_full
+def test_a_full_stderr_does_not_stop_a_run(process: Callable, small: Path, tmp_path: Path) -> None:
+    done = process("fill", small, tmp_path / "out.nc", "--method", "mean", preexec_fn=leading(2, FULL))
+    assert done.returncode == 0
+    assert process("verify", small, tmp_path / "out.nc").returncode == 0
+    assert process("info", "absent.nc", "-v", preexec_fn=leading(2, FULL)).returncode == 1
+
+
+@needs_full
+@pytest.mark.parametrize(
+    "arguments", [("info", "{}", "--json"), ("fill", "{}", "-", "--method", "mean", "-q")]
+)
+def test_a_full_stdout_is_one_line(process: Callable, small: Path, arguments: tuple[str, ...]) -> None:
+    done = process(*(word.format(small) for word in arguments), preexec_fn=leading(1, FULL))
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"standard output cannot be written: No space left on device" in done.stderr
+
+
+@POSIX
+def test_any_encoding_holds_what_is_said(process: Callable, small: Path) -> None:
+    with netCDF4.Dataset(small, "a") as file:
+        file["sst"].units = "°C"
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = process("info", small, "--json", env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["statistics"][0]["units"] == "°C"
+    done = process("info", small, env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert b"\\xb0C" in done.stdout
+
+
+WAITING = """
+import time
+from stimpute.baselines.averages import MeanImputer
+def wait(*given):
+    print("here", flush=True)
+    time.sleep(60)
+MeanImputer.impute = wait
+from stimpute.cli import main; main()
+"""
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("number", "ignored", "code", "said"),
+    [
+        ("SIGTERM", False, cli.INTERRUPTED, b"terminated"),
+        ("SIGINT", False, cli.INTERRUPTED, b"interrupted"),
+        ("SIGHUP", False, cli.HUNG_UP, b"terminated"),
+        ("SIGHUP", True, None, b""),
+    ],
+)
+def test_signals(
+    small: Path, tmp_path: Path, number: str, ignored: bool, code: int | None, said: bytes
+) -> None:
+    def begin() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    command = [
+        sys.executable,
+        "-c",
+        WAITING,
+        "fill",
+        str(small),
+        str(tmp_path / "out.nc"),
+        "--method",
+        "mean",
+    ]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=begin)
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"here\n"
+    running.send_signal(getattr(signal, number))
+    if code is None:  # nohup
+        time.sleep(0.5)
+        assert running.poll() is None
+        running.kill()
+        running.communicate()
+        return
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert errors.splitlines()[-1] == b"stimpute: error: " + said
+    assert [p.name for p in tmp_path.iterdir()] == [small.name]
