@@ -17,7 +17,7 @@ HEAD = """# Commands
 Generated from `--help` by `make docs`; do not edit. `stimpute COMMAND --help` says the same in the terminal.
 
 Data and JSON go to stdout; log, progress and warnings to stderr. Exit codes: 0 done; 1 failed once a file was opened or
-looked at; 2 the command line alone is wrong; 3 done but gaps remain, under `--strict`; 130 interrupted.
+looked at; 2 the command line alone is wrong; 3 done but gaps remain, under `--strict`; 130 interrupted (129: hung up).
 """
 
 
