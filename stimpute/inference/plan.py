@@ -16,7 +16,7 @@ from stimpute.inference.at_once import at_once
 from stimpute.inference.options import FillOptions, Progress
 from stimpute.inference.refusal import count_reasons, extrapolation_limit, refused_gaps
 from stimpute.inference.survey import Survey, survey_layer
-from stimpute.inference.trust import calibration_windows
+from stimpute.inference.trust import calibration_windows, hidden_patterns
 from stimpute.io.room import available_bytes
 from stimpute.protocols import Method, Source, Window
 from stimpute.stack import Stack
@@ -237,7 +237,8 @@ def _expected_seconds(survey: Survey, method: Method, options: FillOptions) -> f
     )  # side by side as in a fill, each slower than alone
     once = (time.perf_counter() - started) / survey.workers
     total = sum(math.prod(tile.read.shape) for tile in survey.tiles)
-    total += count * math.prod(shape) if options.uncertainty else 0
+    if options.uncertainty:
+        total += count * math.prod(shape) * len(hidden_patterns(sample, options.seed, count))
     return once * total / math.prod(sample.shape) + survey.cells * WRITE_SECONDS
 
 

@@ -142,7 +142,7 @@ def earn_trust(survey: Survey, predict: Predict, seed: int, progress: Progress |
         for number, window in enumerate(windows):
             stack = survey.read(window).contiguous()
             if everywhere is None:
-                patterns = _patterns(stack, int(rng.integers(2**31)), len(windows))
+                patterns = hidden_patterns(stack, int(rng.integers(2**31)), len(windows))
             else:
                 patterns = [hidden[window.slices] for hidden in everywhere]
             for hidden in patterns:
@@ -180,7 +180,7 @@ def _hidden_everywhere(survey: Survey, seed: int, tiles: int) -> list[BoolArray]
     """What to hide of the extended grid (time, y, x): columns that are there twice, where longitude wraps, alike."""
     t, ny, nx = survey.shape
     stack = survey.read(Window((0, t), (0, ny), (survey.margin, survey.margin + nx)))
-    return [hidden[..., survey.extended_columns] for hidden in _patterns(stack, seed, tiles)]
+    return [hidden[..., survey.extended_columns] for hidden in hidden_patterns(stack, seed, tiles)]
 
 
 def predict_hidden(stack: Stack, hidden: BoolArray, imputer: Imputer) -> Hidden:
@@ -251,7 +251,7 @@ def _part(window: Window, shape: tuple[int, int, int], rng: np.random.Generator)
     return Window(*axes)
 
 
-def _patterns(stack: Stack, seed: int, tiles: int) -> list[BoolArray]:
+def hidden_patterns(stack: Stack, seed: int, tiles: int) -> list[BoolArray]:
     """What to hide of a stack, one fill for each: gap shapes of other steps, whole steps where some are empty.
 
     None where there is too little to hide; more than one where few whole steps can be hidden at once.

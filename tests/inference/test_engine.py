@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,7 @@ from stimpute.inference.bounds import resolve_bounds
 from stimpute.inference.engine import fill_source
 from stimpute.inference.memory import ArraySink, RecordingSink, StackSource
 from stimpute.inference.options import FillOptions
+from stimpute.inference.plan import plan_fill
 from stimpute.inference.refusal import gap_days
 from stimpute.inference.summary import FillSummary
 from stimpute.protocols import FILLED, OBSERVED, OUTSIDE_DOMAIN, REFUSED, Filled, Layer, Window
@@ -516,3 +518,32 @@ def test_windows_inside_an_outage_look_at_what_lies_around_it(memory):
     np.testing.assert_allclose(
         sink.values[100:300], np.broadcast_to(np.arange(144.0).reshape(12, 12), (200, 12, 12)), atol=0.1
     )
+
+
+@dataclass
+class Slow(Plane):
+    """Takes a twentieth of a second for each stack, whatever its size."""
+
+    sees_whole: bool = True
+
+    def impute(self, stack: Stack) -> Estimate:
+        time.sleep(0.05)
+        return super().impute(stack)
+
+
+def test_a_plan_counts_every_fill_that_the_calibration_asks_for() -> None:
+    values = np.random.default_rng(0).normal(size=(60, 8, 8)).astype("f4")
+    values[values > 1] = np.nan
+    cut = values.copy()
+    cut[10:20] = np.nan  # whole steps are hidden, too, some in runs
+    seconds, fills = [], []
+    for shown in (values, cut):
+        source = StackSource(Stack.from_array(shown))
+        seconds.append(plan_fill(source, Slow(), FillOptions(), {}).layers[0].expected_seconds)
+        counting = Slow()
+        counted: list[int] = []
+        counting.impute = lambda stack, counted=counted: counted.append(1) or Plane.impute(Plane(), stack)
+        fill_source(source, ArraySink(shown.shape), counting, FillOptions())
+        fills.append(len(counted))
+    assert fills[1] > fills[0] == 2
+    assert all(expected > 0.05 * count for expected, count in zip(seconds, fills, strict=True))
