@@ -35,7 +35,9 @@ def partial_folder(out: str | Path | None, inputs: Any) -> Path | None:
         from stimpute.io.object_store import local_name
 
         return Path(f"{local_name(str(out))}.stimpute-partial")
-    target = Path(out)
+    target = Path(out) if Path(out).name else Path(out).absolute()  # "." is a folder with a name of its own
+    if not target.name or not str(out):
+        raise UsageError(f"{out}: names neither a file nor a folder for the outputs")
     beside = target.with_name(f"{target.name}.stimpute-partial")
     inside = target / ".stimpute-partial"
     into = target.is_dir() and is_folder_output(target) and not beside.exists()

@@ -130,3 +130,13 @@ def test_what_was_asked_for_as_the_command_line_has_it() -> None:
     assert as_command("stimpute.fill", {"bounds": None, "max_extrapolation": math.inf, "max_gap": None}) == (
         "stimpute.fill --bounds none --max-extrapolation none"
     )
+
+
+def test_the_current_folder_is_an_output_like_any_other(tmp_path, monkeypatch, small):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    stimpute.fill(small, ".", method="mean")
+    assert (tmp_path / "out" / Path(small).name).exists()
+    for nothing in ("", "/"):
+        with pytest.raises(StimputeError, match="names neither a file nor a folder"):
+            stimpute.fill(small, nothing, method="mean")
