@@ -16,7 +16,7 @@ from stimpute.classical import convolution, eof, frame_regression, spline, tempo
 from stimpute.layers.positions import median_step
 from stimpute.model.batch import Batch
 from stimpute.model.drift import Drift, regress_on_covariates
-from stimpute.model.inner_hold_out import empty_frames, hidden_by_turns, reach
+from stimpute.model.inner_hold_out import empty_frames, hidden_by_turns, hidden_runs, reach
 from stimpute.model.kriged import krige, krige_anomalies, krige_rest, krige_transformed
 
 TRANSFORMED, PATTERNS = "kriging of transformed values", "regression on patterns"
@@ -139,8 +139,9 @@ def blend(
         missed = torch.cat([a.missed() for a in asked], dim=2)
         usual = error.flatten(2).mean(dim=2)
         real = reach(batch.valid, batch.times)
+        runs = hidden_runs(batch.valid).flatten(1).any(dim=1)[:, None, None]
         empty = (empty & (cells.sum(dim=1) > 0)[:, None])[:, None, :, None, None]
-        in_frames = frame_error(missed, cells, usual, alike(real, own, cells))[..., None, None]
+        in_frames = frame_error(missed, cells, usual, alike(real, own, cells, runs))[..., None, None]
         error = torch.where(empty, in_frames, error)
     shared = (copies(estimates).log() / PRIOR_POWER)[:, :, None, None, None]
     log_error = error.log() + shared
@@ -149,10 +150,12 @@ def blend(
     residual = torch.where(held_out, batch.values - (weight * blind).sum(dim=1), batch.values.new_zeros(()))
     prior_error = local_error(residual.abs()[:, None], held_out, there, here)
     if frames:
-        there_too = frame_error(missed, cells, usual, alike(own, own, cells)).chunk(len(asked), dim=2)
+        there_too = frame_error(missed, cells, usual, alike(own, own, cells, runs)).chunk(len(asked), dim=2)
         said = [(-PRIOR_POWER * (e[..., None, None].log() + shared)).softmax(dim=1) for e in there_too]
         of_prior = torch.cat([a.missed(weight) for a, weight in zip(asked, said, strict=True)], dim=2)
-        in_prior = frame_error(of_prior, cells, prior_error.flatten(2).mean(dim=2), alike(real, own, cells))
+        in_prior = frame_error(
+            of_prior, cells, prior_error.flatten(2).mean(dim=2), alike(real, own, cells, runs)
+        )
         prior_error = torch.where(empty, in_prior[..., None, None], prior_error)
     prior_error = prior_error[:, 0]
     features = torch.stack(
@@ -390,8 +393,10 @@ class FramesAsked:
         return torch.where(self.hidden[:, None], error, error.new_zeros(())).flatten(3).sum(dim=3)
 
 
-def alike(wanted: Tensor, asked: Tensor, cells: Tensor) -> Tensor:
+def alike(wanted: Tensor, asked: Tensor, cells: Tensor, runs: Tensor) -> Tensor:
     """How much frames (B, N, 2) say about others (B, Q, 2): weights (B, Q, N), the largest for those most alike of which ``cells`` (B, N) were hidden.
+
+    Where there are no ``runs`` (B, 1, 1), one says as much as another.
 
     By their distances from the frames that were shown on either side (:func:`~stimpute.model.inner_hold_out.reach`); all of them together
     weigh as much as ``ANY_FRAMES`` of those most alike, since few may be.
@@ -400,7 +405,8 @@ def alike(wanted: Tensor, asked: Tensor, cells: Tensor) -> Tensor:
     log_weight = log_weight.masked_fill((cells == 0)[:, None], -torch.inf)
     weight = (log_weight - log_weight.amax(dim=2, keepdim=True)).exp().nan_to_num()
     asked_about = (cells > 0).to(weight.dtype)[:, None]
-    return weight + ANY_FRAMES * asked_about / asked_about.sum(dim=2, keepdim=True).clamp_min(1)
+    weight = weight + ANY_FRAMES * asked_about / asked_about.sum(dim=2, keepdim=True).clamp_min(1)
+    return torch.where(runs, weight, asked_about)
 
 
 def frame_error(missed: Tensor, cells: Tensor, otherwise: Tensor, weight: Tensor) -> Tensor:

@@ -98,12 +98,17 @@ def test_frames_of_single_cells_are_compared_by_their_mean_error() -> None:
 def test_frames_are_judged_by_those_as_far_from_others() -> None:
     near, far, alone, not_asked = (0.0, 0.0), (3.0, 3.0), (0.0, 8.0), (3.0, 3.0)
     asked = torch.tensor([[near, far, alone, not_asked]])
-    weight = alike(torch.tensor([[near, far, alone, (4.0, 5.0)]]), asked, torch.tensor([[5, 5, 5, 0]]))[0]
+    wanted, cells = torch.tensor([[near, far, alone, (4.0, 5.0)]]), torch.tensor([[5, 5, 5, 0]])
+    runs = torch.ones(1, 1, 1, dtype=torch.bool)
+    weight = alike(wanted, asked, cells, runs)[0]
     assert weight.argmax(dim=1).tolist() == [0, 1, 2, 1]
     assert weight.max(dim=1).values.tolist() == [2, 2, 2, 2], "one of its own, a third of three of any"
     assert bool((weight[:, 3] == 0).all())
     assert 1 <= float(weight[0, 1]) < 1.01
-    assert not bool(alike(asked, asked, torch.zeros(1, 4)).any())
+    assert not bool(alike(asked, asked, torch.zeros(1, 4), runs).any())
+    assert alike(wanted, asked, cells, ~runs)[0].tolist() == 4 * [[1, 1, 1, 0]], (
+        "no runs: one as good as another"
+    )
 
 
 @pytest.mark.parametrize("where", ["end", "inside"])
