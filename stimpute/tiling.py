@@ -197,7 +197,7 @@ def _affordable_side(cells: int, extent: tuple[int, int]) -> int:
     """Longest side of a tile of at most ``cells`` cells inside an extent (a narrow extent lets it be longer)."""
     narrow = min(extent)
     side = math.isqrt(max(cells, 1))
-    return side if side <= narrow else max(cells // narrow, 1)
+    return side if side < narrow else max(cells // narrow, 1)
 
 
 def _squeezed(core: int, halo: int, side: int, multiple: int) -> tuple[int, int]:

@@ -197,12 +197,20 @@ def _ask(read: Read, fillable: BoolArray, tile: Tile) -> tuple[Stack, bool]:
     gaps = bool((fillable & ~stack.valid[tile.core.within(tile.read)]).any())
     if not gaps or not (tile.before or tile.after):
         return stack, gaps
-    sides = (
-        [read(replace(tile.read, time=(step, step + 1))) for step in side]
-        for side in (tile.before, tile.after)
+    before, after = (
+        [read(replace(tile.read, time=run)) for run in _runs(side)] for side in (tile.before, tile.after)
     )
-    before, after = sides
     return joined([*before, stack, *after]), gaps
+
+
+def _runs(steps: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Steps as ranges that are read at once.
+
+    >>> _runs((3, 4, 5, 9))
+    [(3, 6), (9, 10)]
+    """
+    parts = np.split(np.asarray(steps, dtype=np.intp), np.flatnonzero(np.diff(steps) > 1) + 1)
+    return [(int(part[0]), int(part[-1]) + 1) for part in parts if len(part)]
 
 
 def _answer(stack: Stack, imputer: Imputer | None, trust: Trust, own: slice) -> Answer:

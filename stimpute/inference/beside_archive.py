@@ -19,6 +19,7 @@ from stimpute.classical.refinement import block_mean, known_block_mean, within_b
 from stimpute.diffusion.ensemble import LEVEL_Z, factor_of
 from stimpute.errors import InputError, StimputeWarning
 from stimpute.estimate import Estimate, Float32Array
+from stimpute.grid import Grid
 from stimpute.inference.memory import wrapped
 from stimpute.protocols import Refiner, Refining, Window
 from stimpute.stack import BoolArray, Stack
@@ -90,6 +91,25 @@ class BesideArchive:
         mean = members.mean(axis=0, dtype=np.float64).astype(np.float32)
         return Estimate(mean, scale, members=members)
 
+    def unseen(self, coarse: Stack, wanted: Refining) -> tuple[Float32Array, Float32Array] | None:
+        """Mean and spread of every fine cell where nothing of ``coarse`` was observed: what the archive shows at such times; None: nothing.
+
+        Raises
+        ------
+        InputError : too few steps.
+        """
+        archive = self._of(coarse, wanted)
+        if not archive.valid.any():
+            return None
+        expected = _background(archive, coarse, wanted.factor).numpy().astype(np.float32)
+        usual = _background(archive, _blank(archive, wanted.factor), wanted.factor).numpy()
+        rest = np.where(archive.valid, archive.values - usual, np.nan)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # cells that the archive never saw
+            spread = np.nanstd(rest, axis=0)
+        spread = np.where(np.isfinite(spread), spread, np.nanstd(rest)).astype(np.float32)
+        return expected, np.broadcast_to(spread, expected.shape).copy()
+
     def _of(self, coarse: Stack, wanted: Refining) -> Stack:
         """The archive where the coarse stack lies."""
         if isinstance(self.archive, Stack):
@@ -144,6 +164,14 @@ class BesideArchive:
         kinds = (missed[last.valid & kind] for kind in (observed, ~observed))
         seen, unseen = (factor_of(kind) if kind.size >= LEAST_CELLS else overall for kind in kinds)
         return seen, unseen
+
+
+def _blank(archive: Stack, factor: int) -> Stack:
+    """A coarse stack at the times of an archive of which nothing was observed."""
+    t, ny, nx = archive.shape
+    nothing = np.zeros((t, ny // factor, nx // factor), dtype=np.float32)
+    grid = Grid.from_shape(ny // factor, nx // factor)
+    return Stack(nothing, nothing > 0, archive.times, grid, archive.year_phase, archive.day_phase)
 
 
 def _judged(steps: int, most: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:

@@ -40,8 +40,14 @@ _AMOUNTS = (
     "ug m-3",
     "kg m-3",
     "g m-3",
+    "kg m-2",
+    "kg m-2 s-1",
 )
-PILED_UP = 0.005  # of what is observed, at one end of it: no tail of a distribution
+_KELVIN = ("K", "kelvin", "Kelvin", "degK", "deg_K", "degrees_K", "degrees K")
+PILED_UP, PILED_UP_ANYWAY = (
+    0.005,
+    0.05,
+)  # of what is observed, at one end of it: no tail of a distribution; of what has no units
 _AT_LEAST = 20  # cells
 
 
@@ -60,19 +66,38 @@ def resolve_bounds(layer: Layer, options: FillOptions, seen: Stack | None = None
     known = STANDARD_NAME_BOUNDS.get(layer.standard_name, (None, None))
     if any(word in layer.standard_name for word in _NEVER_NEGATIVE):
         known = (0.0, None)
+    known = _in_units(known, layer, seen)
     low, high = known[0] if low is None else low, known[1] if high is None else high
     if seen is None or (low, high) != (None, None):
         return (low, high), ""
     return _observed_bounds(layer, seen.values[seen.valid])
 
 
+def _in_units(known: Bounds, layer: Layer, seen: Stack | None) -> Bounds:
+    """What a standard name allows, in the units of the file; a side beyond which something was observed is none."""
+    low, high = known
+    units = layer.units.strip()
+    if "temperature" in layer.standard_name and units not in _KELVIN:
+        low = None
+    if high is not None and units in ("%", "percent"):
+        low, high = None if low is None else 100 * low, 100 * high
+    if seen is None or not seen.valid.any():
+        return low, high
+    values = seen.values[seen.valid]
+    return (
+        None if low is not None and values.min() < low else low,
+        None if high is not None and values.max() > high else high,
+    )
+
+
 def _observed_bounds(layer: Layer, values: np.ndarray) -> tuple[Bounds, str]:
     """0, where nothing is below it and much lies exactly on it, or the units are those of amounts; 1 or 100 above, where much lies on that, too."""
     if len(values) < _AT_LEAST or values.min() < 0:
         return (None, None), ""
-    least = max(_AT_LEAST, PILED_UP * len(values))
-    at_zero, units = int((values == 0).sum()), layer.units.strip()
-    if at_zero < least and units not in (*_AMOUNTS, *_SHARES[1:]):
+    units = layer.units.strip()
+    least = max(_AT_LEAST, (PILED_UP if units in _AMOUNTS else PILED_UP_ANYWAY) * len(values))
+    amount = units in (*_AMOUNTS, *_SHARES[1:])
+    if not amount and (units not in ("", "1") or int((values == 0).sum()) < least):
         return (None, None), ""
     top = float(values.max())
     share = units in _SHARES or not units

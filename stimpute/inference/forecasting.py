@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import NormalDist
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stimpute import __version__
-from stimpute.errors import InputError, UsageError
+from stimpute.errors import InputError, StimputeWarning, UsageError
 from stimpute.forecasting.series import MOST, NOTHING_OBSERVED, closed_up
 from stimpute.inference.bounds import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
@@ -27,9 +28,10 @@ PAST_BYTES, AHEAD_BYTES, NODE_BYTES = (
     450,
     4000,
 )  # at the peak: of a cell-step looked back on, of one to come, of a cell
-LEAST = 64  # slots looked back on, whatever the memory
+LEAST, HORIZONS = 64, 3  # slots looked back on, whatever the memory; and times as many as are to come
+ENOUGH = 800  # slots, of which no cycle is missed that is not a long one
 _BLOCK_BYTES = 60  # per cell-step to come of a window that is put together
-LEAST_CELLS = 64**2  # of a piece, before fewer steps are looked back on
+LEAST_CELLS = 32**2  # of a piece, before fewer steps are looked back on
 
 
 class Ahead(Protocol):
@@ -158,6 +160,11 @@ class _Layer:
         budget = memory_budget(FillOptions(memory=self.options.memory))
         closed = closed_up(self.ahead.slots, self.ahead.step_days)  # what long holes take up is not memory
         back = _looked_back(min(int(-closed[0]) + 1, MOST), steps, ny * nx, budget)
+        if back < min(int(-closed[0]) + 1, ENOUGH):
+            warnings.warn(
+                f"{layer.name}: memory allows to look back on {back} of {int(-closed[0]) + 1} steps only; raise --memory",
+                StimputeWarning, stacklevel=2,
+            )  # fmt: skip
         first = int(np.searchsorted(closed, -back, side="right"))
         per_cell = PAST_BYTES * back + AHEAD_BYTES * steps + NODE_BYTES
         grid = self.source.grid
@@ -222,11 +229,13 @@ class _Layer:
 def _looked_back(wanted: int, steps: int, cells: int, budget: int) -> int:
     """Slots looked back on: as many as are of use, fewer where memory would not hold pieces of some size.
 
-    >>> _looked_back(800, 14, 10_000, 2**31), _looked_back(800, 14, 10**6, 2**28), _looked_back(800, 14, 10**6, 2**20)
+    >>> _looked_back(800, 14, 10_000, 2**31), _looked_back(800, 14, 10**6, 2**26), _looked_back(800, 14, 10**6, 2**20)
     (800, 368, 64)
+    >>> _looked_back(800, 365, 10**6, 2**20)
+    800
     """
     held = budget // min(cells, LEAST_CELLS)
-    return min(wanted, max(LEAST, (held - AHEAD_BYTES * steps - NODE_BYTES) // PAST_BYTES))
+    return min(wanted, max(LEAST, HORIZONS * steps, (held - AHEAD_BYTES * steps - NODE_BYTES) // PAST_BYTES))
 
 
 def _clipped(values: npt.NDArray[np.float32], bounds: Bounds) -> npt.NDArray[np.float32]:

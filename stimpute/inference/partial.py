@@ -80,7 +80,12 @@ class Partial:
         if self.folder.exists():
             self._lock = _locked(self.folder)
             if resume:
-                self._take_up(identity)
+                try:
+                    self._take_up(identity)
+                except OutputError:
+                    if not overwrite:
+                        raise
+                    self.remove()
             elif overwrite:
                 self.remove()
             else:
@@ -184,7 +189,7 @@ class Partial:
     ) -> None:
         """Done: nothing stays. Interrupted or failed: what is finished stays, and what was interrupted before."""
         interrupted = isinstance(error, KeyboardInterrupt | UploadError)
-        finished = "" if error is None else self._finished(interrupted)
+        finished = "" if error is None or _is_final(error) else self._finished(interrupted)
         if self._outdated or (not finished and not (self.resumed and error is not None)):
             self.remove()
             return
@@ -205,6 +210,15 @@ class Partial:
         if tiles := _count_tiles(self.folder):  # of an earlier run; this one did not come as far
             return f"{tiles} tiles"
         return "the adapted model" if (self.folder / "adapted").exists() else ""
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the same command would end the same way: a refusal of ours that nothing outside caused (a value that the output cannot hold)."""
+    return (
+        isinstance(error, OutputError)
+        and not isinstance(error, RefusalError | UploadError)
+        and error.__cause__ is None
+    )
 
 
 def found(folder: Path) -> str:

@@ -244,7 +244,12 @@ class _Layer:
             coarse, fine = read_coarse(window).contiguous(), read_fine(finer(window, k))
             if coarse.valid.any():
                 return _said(self.refiner.refine(coarse, fine, here), options)
-            return _said(_usual(survey.overview, fine.shape, here), options)
+            unseen = getattr(self.refiner, "unseen", None)
+            told = None if unseen is None else unseen(coarse, here)
+            if told is None:
+                return _said(_usual(survey.overview, coarse.times, fine, here), options)
+            mean, spread = told
+            return _said(_around(mean, spread, here), options)
 
         def done(pieces: int, of: int) -> None:
             if self.progress:
@@ -269,12 +274,26 @@ def _constant(shape: Shape3, value: float, wanted: Refining) -> Estimate:
     )
 
 
-def _usual(overview: Stack, shape: Shape3, wanted: Refining) -> Estimate:
-    """Where a piece holds no observation at all: what is observed of the layer, and how it varies."""
-    seen = overview.values[overview.valid].astype(np.float64)
-    mean, spread = (np.full(shape, number, dtype=np.float32) for number in (seen.mean(), seen.std()))
+def _usual(overview: Stack, times: npt.NDArray[np.float64], fine: Stack, wanted: Refining) -> Estimate:
+    """Where a piece holds no observation at all: the mean of what is observed of the layer at each step, and how that varies."""
+    seen = overview.valid.any(axis=(1, 2))
+    means = np.array(
+        [overview.values[t][overview.valid[t]].mean(dtype=np.float64) for t in np.flatnonzero(seen)]
+    )
+    spread = np.sqrt(
+        np.mean([overview.values[t][overview.valid[t]].var(dtype=np.float64) for t in np.flatnonzero(seen)])
+    )
+    level = np.interp(times, overview.times[seen], means)[:, None, None]
+    mean = np.broadcast_to(level, fine.shape).astype(np.float32)
+    return _around(mean, np.full(fine.shape, spread, dtype=np.float32), wanted)
+
+
+def _around(mean: npt.NDArray[np.float32], spread: npt.NDArray[np.float32], wanted: Refining) -> Estimate:
+    """A Gaussian, with members at even quantiles of it."""
     levels = (np.arange(wanted.samples) + 0.5) / wanted.samples
-    return Estimate(mean, spread, members=np.stack([mean + NormalDist().inv_cdf(p) * spread for p in levels]))
+    return Estimate(
+        mean, spread, members=np.stack([mean + np.float32(NormalDist().inv_cdf(p)) * spread for p in levels])
+    )
 
 
 def _coarse_flag(

@@ -358,7 +358,18 @@ def test_auto_bounds_are_seen_where_observations_pile_up() -> None:
     assert "nothing observed is below 0" in observed(rain)[1]
     assert observed(ice)[0] == (0.0, 1.0)
     assert observed(100 * ice, "%")[0] == (0.0, 100.0)
-    assert observed(100 * ice, "K")[0] == (0.0, None)
+    assert observed(100 * ice, "K")[0] == (None, None)
+    assert observed(np.round(rng.normal(3, 2, size=5000)).clip(0), "degC")[0] == (None, None), (
+        "a scale of its own"
+    )
+    assert observed(rng.normal(0, 5, size=5000), "degC", standard_name="air_temperature")[0] == (None, None)
+    assert observed(rng.normal(280, 5, size=5000), "K", standard_name="air_temperature")[0] == (0.0, None)
+    assert observed(
+        rng.uniform(5, 60, size=5000), "%", standard_name="volume_fraction_of_condensed_water_in_soil"
+    )[0] == (0.0, 100.0)
+    assert observed(
+        rng.normal(5000, 3000, size=5000), "1", standard_name="normalized_difference_vegetation_index"
+    )[0] == (None, None)
     assert observed(ice - 0.01)[0] == (None, None)
     assert observed(np.exp(rng.normal(size=5000)))[0] == (None, None)
     assert observed(np.exp(rng.normal(size=5000)), "mg m-3")[0] == (0.0, None)
