@@ -290,3 +290,15 @@ def test_a_horizon_of_no_step_is_refused(tmp_path, capsys):
     out = str(tmp_path / "m.safetensors")
     assert run(["train", str(path), "-o", out, "--task", "forecast", "--horizon", "0"]) == 2
     assert "--horizon 0: at least 1" in said(capsys)
+
+
+def test_small_memory_does_not_cut_the_past_shorter_than_the_horizon(tmp_path, capsys):
+    path, out = write(tmp_path / "in.nc", steps=300, shape=(40, 40), missing=0.0), tmp_path / "out.nc"
+    given = ["forecast", str(path), str(out), "--steps", "100", "--method", "persistence", "--memory", "5MB"]
+    assert run([*given, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["layers"][0]["looked_back"] == 300
+    assert run([*given[:4], "10", *given[5:], "--overwrite", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["layers"][0]["looked_back"] == 64
+    assert "look back on 64 of 300 steps only; raise --memory" in captured.err

@@ -319,3 +319,27 @@ def test_a_folder_that_cannot_be_begun_does_not_stay(
     assert len(failed.errors) == 1
     assert [p.name for p in tmp_path.iterdir()] == [stack.name]
     assert stimpute("fill", stack, tmp_path / "out.nc", *TILES).code == 0
+
+
+def test_a_value_that_the_output_cannot_hold_keeps_no_tiles(stimpute, tmp_path, small):
+    out = tmp_path / "out.nc"
+    given = ("fill", small, out, "--method", "linear", "--tile", "8")
+    failed = stimpute(*given, "--dtype", "int8")
+    assert failed.code == 1
+    assert "--resume" not in failed.err
+    assert not list(tmp_path.glob("out.nc*"))
+    assert stimpute(*given).code == 0
+
+
+def test_resume_with_overwrite_starts_anew_where_it_was_begun_otherwise(stimpute, tmp_path, small):
+    out = tmp_path / "out.nc"
+    folder = tmp_path / "out.nc.stimpute-partial"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    given = ("fill", small, out, "--method", "mean", "--resume")
+    assert stimpute(*given).code == 1
+    assert folder.exists()
+    done = stimpute(*given, "--overwrite")
+    assert done.code == 0, done.err
+    assert out.exists()
+    assert not folder.exists()
