@@ -5,7 +5,7 @@ Everything heavy is imported inside the functions, so that importing this module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from stimpute.api.cluster import cluster_at, distributed_options
 from stimpute.api.forecasting import ForecastKeywords, evaluate_forecasts, forecast
+from stimpute.api.judging import evaluate
 from stimpute.api.keywords import (
     FillKeywords,
-    Memory,
     Progress,
     ReadKeywords,
     TrainKeywords,
@@ -23,7 +23,7 @@ from stimpute.api.keywords import (
     as_inputs,
     as_tuple,
     check_known,
-    check_scored,
+    check_picture,
     check_target,
     fill_options,
     outcome,
@@ -32,23 +32,21 @@ from stimpute.api.keywords import (
     read_options,
     sink_options,
 )
-from stimpute.api.learning import adapt_budget, adapt_method, adapt_once, planned_adaptation, train
+from stimpute.api.learning import adapt_budget, adapt_once, planned_adaptation, train
 from stimpute.api.refining import ReconstructKeywords, evaluate_reconstruct, reconstruct
 from stimpute.api.resuming import check_partial, open_partial, partial_folder
+from stimpute.api.simulating import simulate
 from stimpute.api.values import as_typed
-from stimpute.errors import OutputError, UsageError
+from stimpute.errors import UsageError
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from stimpute.api.keywords import Inputs
-    from stimpute.evaluation.scoreboard import Scoreboard
     from stimpute.inference.plan import FillPlan
     from stimpute.inference.summary import FillSummary
     from stimpute.io.verify import VerifyReport
     from stimpute.protocols import Source
-    from stimpute.stack import Stack
-    from stimpute.synthetic.archives import SimulatedStack
 
 __all__ = [
     "FillKeywords", "ForecastKeywords", "ReadKeywords", "ReconstructKeywords", "TrainKeywords", "evaluate",
@@ -124,7 +122,7 @@ def fill(
     run, writing, reading = fill_options(options), sink_options(options), read_options(options)
     budget = adapt_budget(options.get("adapt"), options.get("method", "st"), options.get("fast", False))
     inputs = as_inputs(x)
-    plot = _picture(
+    plot = check_picture(
         options.get("plot"),
         writing.overwrite,
         [*paths_of(inputs), *read_besides(reading), *([out] if out else [])],
@@ -189,7 +187,7 @@ def plan(
     run, writing, reading = fill_options(options), sink_options(options), read_options(options)
     budget = adapt_budget(options.get("adapt"), options.get("method", "st"), options.get("fast", False))
     inputs = as_inputs(x)
-    _picture(
+    check_picture(
         options.get("plot"),
         writing.overwrite,
         [*paths_of(inputs), *read_besides(reading), *([out] if out else [])],
@@ -276,7 +274,7 @@ def variogram(
 
     if estimator not in ("cressie", "matheron"):
         raise UsageError(f"--estimator {estimator}: cressie or matheron")
-    picture = _picture(plot, overwrite, paths_of(as_inputs(x)))
+    picture = check_picture(plot, overwrite, paths_of(as_inputs(x)))
     found = []
     with io.open_source(as_inputs(x), read_options(options)) as source:
         io.read_observed_only(source)
@@ -288,113 +286,6 @@ def variogram(
                 draw_variogram(result.analysis, layer.name, layer.units, picture)
             found.append(result.to_dict())
     return found
-
-
-@as_typed
-def evaluate(
-    x: Inputs,
-    *,
-    holdout: str | Sequence[str] = "gap",
-    share: float = 0.2,
-    methods: str | Sequence[str] | None = None,
-    model: str | None = None,
-    fast: bool = False,
-    adapt: float | str | None = None,
-    by: Any = None,
-    seeds: int = 1,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-    memory: Memory = None,
-    plot: str | Path | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    **options: Unpack[ReadKeywords],
-) -> list[Scoreboard]:
-    """Hide observed cells, run every method without them, score what it says there: one scoreboard per layer.
-
-    Parameters
-    ----------
-    x : a path, several paths of one stack, or an xarray object. What an earlier run filled counts as gaps.
-    holdout : pattern(s): pixel, gap, block, frames, swath, value.
-    share : of the observed cells that are hidden, between 0 and 1.
-    methods : names; None: all, the pretrained network included.
-    model : of method ``st``, by name or path.
-    fast : of ``st``: scored a second time, as ``st+fast``, with fewer candidates and without the network.
-    adapt : as of :func:`fill`: the network is scored a second time, as ``st+adapt``, adapted to what is not hidden.
-    by : also score by ``distance`` to the nearest observation, or by gap ``length``.
-    seeds : how many repetitions, with seeds ``seed``, ``seed + 1``, ...
-    device, threads, memory : as of :func:`fill`.
-    plot : where to draw the first layer's scores, PNG; ``overwrite`` replaces one.
-    progress : called with (stage, done, total).
-    options : how it is read, as of :func:`fill`.
-
-    Returns
-    -------
-    list of Scoreboard : with ``rows``, one for each pattern and method; their ``scores`` in the layer's units.
-
-    Raises
-    ------
-    UsageError : an option that does not fit.
-    InputError : it cannot be read, or no method could be scored.
-    """
-    check_known(options, ReadKeywords, "evaluate")
-    from stimpute import io
-    from stimpute.evaluation.sample import sampled_stack
-    from stimpute.evaluation.scoreboard import EvaluateOptions
-    from stimpute.evaluation.scoreboard import evaluate as evaluate_stack
-    from stimpute.inference.memory import StackSource
-    from stimpute.inference.methods import method_names, open_method
-
-    kinds: Any = tuple([holdout] if isinstance(holdout, str) else holdout)
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: at least 1")
-    chosen = EvaluateOptions(kinds, share, tuple(range(seed, seed + seeds)), by, memory=memory)
-    names = tuple(methods) if methods else method_names()
-    for name in names:
-        if name not in method_names():
-            raise UsageError(f"--methods {name}: some of {', '.join(method_names())}")
-    if model is not None and "st" not in names:
-        raise UsageError(f"--model {model}: without method st among --methods it has no effect")
-    if adapt is not None and "st" not in names:
-        raise UsageError(f"--adapt {adapt}: without method st among --methods it has no effect")
-    if fast and "st" not in names:
-        raise UsageError("--fast: without method st among --methods it has no effect")
-    budget = adapt_budget(adapt, "st")
-    picture = _picture(plot, overwrite, paths_of(as_inputs(x)))
-
-    def maker(name: str) -> Callable[[Stack], Any]:
-        return lambda _: open_method(name, model if name == "st" else None, device, threads=threads)
-
-    def adapted(shown: Stack) -> Any:
-        method: Any = open_method("st", model, device, threads=threads)
-        return adapt_method(StackSource(shown), method, budget or (None, 1), seed=seed, memory=memory)
-
-    if model is not None:
-        open_method(
-            "st", model, device, threads=threads
-        )  # a model that cannot be used is no matter of scores
-    runs = [(name, maker(name)) for name in names]
-    if budget is not None:
-        runs.insert(names.index("st") + 1, ("st+adapt", adapted))
-    if fast:
-        runs.insert(
-            names.index("st") + 1,
-            ("st+fast", lambda _: open_method("st", None, device, threads=threads, fast=True)),
-        )
-    boards = []
-    with io.open_source(as_inputs(x), read_options(options)) as source:
-        io.read_observed_only(source)
-        for index, layer in enumerate(source.layers):
-            stack, notes = sampled_stack(source, index, chosen.max_cells, memory)
-            board = evaluate_stack(stack, layer, runs, chosen, progress, notes)
-            check_scored(board.rows)
-            boards.append(board)
-            if picture and index == 0:
-                from stimpute.report.evaluation_picture import draw_evaluation
-
-                draw_evaluation(board, picture)
-    return boards
 
 
 @as_typed
@@ -453,114 +344,6 @@ def models(name: str | Path | None = None) -> list[dict[str, Any]]:
     return [{"path": str(entry.path), **entry.card, "name": entry.name} for entry in list_models()]
 
 
-@overload
-def simulate(
-    out: None = None,
-    *,
-    kind: str = "soil-moisture",
-    shape: tuple[int, int, int] | str | None = None,
-    seed: int = 0,
-    missing: float | None = None,
-    truth: str | Path | None = None,
-    covariates: bool = False,
-    overwrite: bool = False,
-) -> tuple[xr.Dataset, xr.Dataset]: ...
-
-
-@overload
-def simulate(
-    out: str | Path,
-    *,
-    kind: str = "soil-moisture",
-    shape: tuple[int, int, int] | str | None = None,
-    seed: int = 0,
-    missing: float | None = None,
-    truth: str | Path | None = None,
-    covariates: bool = False,
-    overwrite: bool = False,
-) -> list[Path]: ...
-
-
-@as_typed
-def simulate(
-    out: str | Path | None = None,
-    *,
-    kind: str = "soil-moisture",
-    shape: tuple[int, int, int] | str | None = None,
-    seed: int = 0,
-    missing: float | None = None,
-    truth: str | Path | None = None,
-    covariates: bool = False,
-    overwrite: bool = False,
-) -> Any:
-    """A realistic gappy stack with its truth, seeded.
-
-    Parameters
-    ----------
-    out : where to write (``.nc``, ``.zarr``, ``.tif``, ``-``); None returns (gappy Dataset, truth Dataset).
-    kind : soil-moisture, ndvi, sst, lst or rain.
-    shape : (time, y, x); None: the kind's own.
-    missing : share of gaps, for soil-moisture (default 0.9).
-    truth : where to write what is under the gaps.
-    covariates : put what drives the simulation beside it (not in a GeoTIFF, and not of a kind that nothing drives).
-
-    Returns
-    -------
-    the files written, or two Datasets where ``out`` is None.
-
-    Raises
-    ------
-    StimputeError : what was wrong with which option, or with the output.
-    """
-    from stimpute.io.simulated import check_simulated, simulated_dataset, write_simulated
-
-    for target in (out, truth):
-        if target is not None and str(target) != "-":
-            check_simulated(target, overwrite)
-    if truth is not None and (out is None or str(truth) == "-" or Path(truth) == Path(out)):
-        raise UsageError(f"--truth {truth}: a file of its own, beside an output")
-    if covariates and Path(out or "").suffix in (".tif", ".tiff"):
-        raise UsageError(
-            f"--covariates: {out}, a GeoTIFF, holds one variable; leave it out, or write .nc or .zarr"
-        )
-    stack = _simulated(kind, seed, shape, missing)
-    if covariates and not (stack.dynamic or stack.static):
-        raise UsageError(f"--covariates: nothing drives --kind {kind}; leave it out")
-    gappy = simulated_dataset(stack, covariates=covariates)
-    if out is None:
-        return gappy, simulated_dataset(stack, truth=True)
-    written = []
-    if str(out) == "-":
-        from stimpute.io import streams
-
-        streams.write_dataset(gappy)
-    else:
-        written.append(write_simulated(gappy, stack.name, out, overwrite=overwrite))
-    if truth is not None:
-        written.append(
-            write_simulated(simulated_dataset(stack, truth=True), stack.name, truth, overwrite=overwrite)
-        )
-    return written
-
-
-def _simulated(kind: str, seed: int, shape: Any, missing: float | None) -> SimulatedStack:
-    from stimpute.synthetic.archives import STACK_KINDS, gappy_stack, smap_like
-
-    if kind not in STACK_KINDS:
-        raise UsageError(f"--kind {kind}: one of {', '.join(STACK_KINDS)}")
-    if shape is not None and (len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < 2):
-        raise UsageError(f"--shape {shape}: time, y, x; at least 1 step and 2 x 2 cells")
-    if missing is None:
-        return gappy_stack(kind, seed, shape)
-    if kind != "soil-moisture":
-        raise UsageError(
-            f"--missing {missing:g}: only for --kind soil-moisture; the gaps of {kind} are as they come"
-        )
-    if not 0 < missing < 1:
-        raise UsageError(f"--missing {missing:g}: a share between 0 and 1")
-    return smap_like(seed, shape or (365, 36, 36), missing)
-
-
 def _method(options: FillKeywords) -> Any:
     from stimpute.inference.methods import open_method
 
@@ -571,21 +354,6 @@ def _method(options: FillKeywords) -> Any:
         name, options.get("model"), options.get("device", "auto"),
         options.get("precision", "fp32"), options.get("threads"), options.get("fast", False),
     )  # fmt: skip
-
-
-def _picture(plot: str | Path | None, overwrite: bool, others: Sequence[str | Path] = ()) -> Path | None:
-    """Where to draw: a path of its own, neither read nor written otherwise."""
-    if plot is None:
-        return None
-    from stimpute.report.canvas import check_picture
-
-    path = check_picture(plot)
-    for other in others:
-        if path.resolve() == Path(other).resolve():
-            raise OutputError(f"--plot {path}: is {other}; the picture needs another name")
-    if path.exists() and not overwrite:
-        raise OutputError(f"--plot {path}: already exists; --overwrite replaces it")
-    return path
 
 
 def _draw_fill(recorder: Any, source: Source, summary: FillSummary, path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from stimpute.errors import InputError, UsageError
+from stimpute.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -300,3 +300,18 @@ def check_target(
 def outcome(out: str | Path | None, sink: Any, summary: Any) -> Any:
     """What a caller gets: the Dataset where nothing was written, else the summary."""
     return sink.dataset if out is None else summary
+
+
+def check_picture(plot: str | Path | None, overwrite: bool, others: Sequence[str | Path] = ()) -> Path | None:
+    """Where to draw: a path of its own, neither read nor written otherwise."""
+    if plot is None:
+        return None
+    from stimpute.report import canvas
+
+    path = canvas.check_picture(plot)
+    for other in others:
+        if path.resolve() == Path(other).resolve():
+            raise OutputError(f"--plot {path}: is {other}; the picture needs another name")
+    if path.exists() and not overwrite:
+        raise OutputError(f"--plot {path}: already exists; --overwrite replaces it")
+    return path
