@@ -6,6 +6,7 @@ How far its spread is to be believed is judged on stretches of the archive, coar
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -101,8 +102,9 @@ class BesideArchive:
         archive = self._of(coarse, wanted)
         if not archive.valid.any():
             return None
-        expected = _background(archive, coarse, wanted.factor).numpy().astype(np.float32)
-        usual = _background(archive, _blank(archive, wanted.factor), wanted.factor).numpy()
+        background = _fitted(archive, wanted.factor)
+        expected = background(coarse).numpy().astype(np.float32)
+        usual = background(_blank(archive, wanted.factor)).numpy()
         rest = np.where(archive.valid, archive.values - usual, np.nan)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # cells that the archive never saw
@@ -212,6 +214,12 @@ def _apart(coarse: Stack, expected: Tensor, factor: int) -> Stack:
 
 
 def _background(archive: Stack, coarse: Stack, factor: int) -> Tensor:
+    """What an archive expects of a coarse stack, on the fine grid."""
+    return _fitted(archive, factor)(coarse)
+
+
+def _fitted(archive: Stack, factor: int) -> Callable[[Stack], Tensor]:
+    """What an archive expects of any coarse stack of its place."""
     if archive.shape[0] < LEAST_STEPS or not archive.valid.any():
         raise InputError(
             f"--archive: {archive.shape[0]} steps with {int(archive.valid.sum())} observed cells; at least {LEAST_STEPS} steps are needed"
@@ -224,7 +232,7 @@ def _background(archive: Stack, coarse: Stack, factor: int) -> Tensor:
         return tuple(torch.from_numpy(array) for array in arrays)  # type: ignore[return-value]
 
     found = FineClimate.fit(*around(archive), torch.from_numpy(archive.times), factor)
-    return found.background(*around(coarse)) + center
+    return lambda coarse: found.background(*around(coarse)) + center
 
 
 def _inside(field: Tensor, wanted: Refining) -> Float32Array:

@@ -44,10 +44,7 @@ _AMOUNTS = (
     "kg m-2 s-1",
 )
 _KELVIN = ("K", "kelvin", "Kelvin", "degK", "deg_K", "degrees_K", "degrees K")
-PILED_UP, PILED_UP_ANYWAY = (
-    0.005,
-    0.05,
-)  # of what is observed, at one end of it: no tail of a distribution; of what has no units
+PILED_UP = 0.05  # of what is observed, at one end of it: no tail of a distribution
 _AT_LEAST = 20  # cells
 
 
@@ -91,11 +88,11 @@ def _in_units(known: Bounds, layer: Layer, seen: Stack | None) -> Bounds:
 
 
 def _observed_bounds(layer: Layer, values: np.ndarray) -> tuple[Bounds, str]:
-    """0, where nothing is below it and much lies exactly on it, or the units are those of amounts; 1 or 100 above, where much lies on that, too."""
+    """0, where nothing is below it and the units are those of amounts, or there are none and much lies exactly on it; of shares 1 or 100 above, where much lies on that."""
     if len(values) < _AT_LEAST or values.min() < 0:
         return (None, None), ""
     units = layer.units.strip()
-    least = max(_AT_LEAST, (PILED_UP if units in _AMOUNTS else PILED_UP_ANYWAY) * len(values))
+    least = max(_AT_LEAST, PILED_UP * len(values))
     amount = units in (*_AMOUNTS, *_SHARES[1:])
     if not amount and (units not in ("", "1") or int((values == 0).sum()) < least):
         return (None, None), ""

@@ -1,7 +1,7 @@
 """Filling a stack of any size with any method: tile by tile, blended, calibrated, refused where it should be.
 
 Observed values never pass through here on their way to the output: the sink copies them from the source. Knows
-protocols only; neither files nor networks.
+protocols only; neither formats nor networks.
 """
 
 from __future__ import annotations

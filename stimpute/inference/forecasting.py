@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from stimpute import __version__
 from stimpute.errors import InputError, StimputeWarning, UsageError
+from stimpute.forecasting.series import LEAST as USUAL
 from stimpute.forecasting.series import MOST, NOTHING_OBSERVED, closed_up
 from stimpute.inference.bounds import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
@@ -23,13 +24,9 @@ from stimpute.inference.survey import memory_budget
 from stimpute.protocols import FILLED, OUTSIDE_DOMAIN, REFUSED, Filled, Forecaster, Sink, Source, Window
 from stimpute.stack import BoolArray, Stack
 
-PAST_BYTES, AHEAD_BYTES, NODE_BYTES = (
-    150,
-    450,
-    4000,
-)  # at the peak: of a cell-step looked back on, of one to come, of a cell
+PAST_BYTES = 150  # at the peak, of a cell-step looked back on;
+AHEAD_BYTES, NODE_BYTES = 450, 4000  # of one to come, and of a cell
 LEAST, HORIZONS = 64, 3  # slots looked back on, whatever the memory; and times as many as are to come
-ENOUGH = 800  # slots, of which no cycle is missed that is not a long one
 _BLOCK_BYTES = 60  # per cell-step to come of a window that is put together
 LEAST_CELLS = 32**2  # of a piece, before fewer steps are looked back on
 
@@ -160,7 +157,7 @@ class _Layer:
         budget = memory_budget(FillOptions(memory=self.options.memory))
         closed = closed_up(self.ahead.slots, self.ahead.step_days)  # what long holes take up is not memory
         back = _looked_back(min(int(-closed[0]) + 1, MOST), steps, ny * nx, budget)
-        if back < min(int(-closed[0]) + 1, ENOUGH):
+        if back < min(int(-closed[0]) + 1, USUAL):
             warnings.warn(
                 f"{layer.name}: memory allows to look back on {back} of {int(-closed[0]) + 1} steps only; raise --memory",
                 StimputeWarning, stacklevel=2,

@@ -36,10 +36,8 @@ from stimpute.protocols import (
 from stimpute.stack import Stack
 
 LARGEST_FACTOR = 32
-_FIELD_BYTES, _BLOCK_BYTES = (
-    8,
-    40,
-)  # per fine cell-step of a window: of every field, and of what is decided and written
+_FIELD_BYTES = 8  # of every field, per fine cell-step of a window;
+_BLOCK_BYTES = 40  # of what is decided and written
 
 
 @dataclass(frozen=True)

@@ -114,3 +114,16 @@ def test_an_archive_seen_in_its_middle_only_leaves_the_spread_as_it_is():
     )
     assert np.isfinite(told.scale).all()
     assert told.scale.dtype == np.float32
+
+
+def test_where_nothing_was_observed_the_archive_says_what_is_usual():
+    truth, archive = noisy(8, 100, 3), noisy(60, 0, 4)
+    coarse = coarse_of(truth)
+    nothing = coarse.hide(np.ones(coarse.shape, dtype=bool))
+    mean, spread = BesideArchive(ClassicalRefiner(), archive).unseen(nothing, Refining(2))
+    assert mean.shape == spread.shape == truth.shape
+    ground = archive.values.mean(axis=0)
+    assert np.abs(mean - ground).mean() < 0.2
+    np.testing.assert_allclose(spread, np.broadcast_to(archive.values.std(axis=0), spread.shape), rtol=0.1)
+    unseen = archive.hide(np.ones(archive.shape, dtype=bool))
+    assert BesideArchive(ClassicalRefiner(), unseen).unseen(nothing, Refining(2)) is None
