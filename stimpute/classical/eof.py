@@ -1,7 +1,7 @@
-"""Truncated EOFs of the (space x time) matrix, iterated over its gaps: DINEOF and soft-impute.
+"""Truncated EOFs of the (space x time) matrix, iterated over its gaps: DINEOF.
 
-Beckers, J.-M. and Rixen, M. (2003), J. Atmos. Ocean. Tech. 20, 1839-1856; Mazumder, R. et al. (2010), J. Mach. Learn. Res. 11,
-2287-2322. Knows nothing about coordinates; time only where it carries empty frames over from their neighbours.
+Beckers, J.-M. and Rixen, M. (2003), J. Atmos. Ocean. Tech. 20, 1839-1856. Knows nothing about coordinates; time only where it
+carries empty frames over from their neighbours.
 """
 
 from __future__ import annotations
@@ -42,36 +42,6 @@ def dineof(
     -------
     (B, K, T, H, W), the reconstruction at each rank (at observed cells too), without NaN.
     """
-    return _eof_path(values, valid, ranks, iterations, times, initial, shrink=0.0)
-
-
-def soft_impute(
-    values: Tensor,
-    valid: Tensor,
-    ranks: tuple[int, ...] = (1, 2, 4, 8),
-    *,
-    iterations: int = 10,
-    times: Tensor | None = None,
-    initial: Tensor | None = None,
-    shrink: float = 0.3,
-) -> Tensor:
-    """`dineof` with singular values shrunk by a share of the first one left out: steadier where little was observed.
-
-    With ``shrink`` = 1 this is soft-impute at the threshold that exactly ``rank`` singular values survive; with 0 it is
-    `dineof`. Parameters and result as there.
-    """
-    return _eof_path(values, valid, ranks, iterations, times, initial, shrink)
-
-
-def _eof_path(
-    values: Tensor,
-    valid: Tensor,
-    ranks: tuple[int, ...],
-    iterations: int,
-    times: Tensor | None,
-    initial: Tensor | None,
-    shrink: float,
-) -> Tensor:
     center = overall_mean(values, valid)
     seen = valid.flatten(2)
     shown = observed(values - center, valid).flatten(2)
@@ -81,36 +51,29 @@ def _eof_path(
     states = []
     for rank in ranks:
         for _ in range(iterations):
-            matrix = torch.where(seen, shown, truncate(matrix, rank, shrink))
-        states.append(truncate(matrix, rank, shrink))
+            matrix = torch.where(seen, shown, truncate(matrix, rank))
+        states.append(truncate(matrix, rank))
     result = torch.stack(states, dim=1).reshape(len(values), len(ranks), *values.shape[1:]) + center[:, None]
-    return _carry_over_empty(result, empty, times)
+    return carry_over_empty(result, empty, times)
 
 
-def truncate(matrix: Tensor, rank: int, shrink: float = 0.0) -> Tensor:
+def truncate(matrix: Tensor, rank: int) -> Tensor:
     """The best approximation of each (B, T, N) matrix by ``rank`` singular vectors, via the smaller Gram matrix.
 
-    ``shrink`` times the first singular value left out is taken off the ones kept. The eigenproblem is solved in float64.
+    The eigenproblem is solved in float64.
     """
     tall = matrix.shape[1] > matrix.shape[2]
     wide = matrix.mT if tall else matrix
     gram = (wide @ wide.mT).to(torch.float64)
     # LAPACK may fail to converge where many rows are zero (empty frames): a ridge far below any pattern's energy helps
     gram.diagonal(dim1=-2, dim2=-1).add_(_RIDGE * gram.abs().amax(dim=(-2, -1))[..., None])
-    energy, vectors = torch.linalg.eigh(gram)
-    leading = vectors[..., -rank:]
-    if shrink and rank < energy.shape[-1]:
-        singular = energy.clamp(min=0).sqrt()
-        left_out, kept = singular[..., -rank - 1, None], singular[..., -rank:]
-        gain = torch.where(kept > 0, 1 - shrink * left_out / kept.where(kept > 0, 1.0), 0.0)
-    else:
-        gain = torch.ones_like(leading[..., 0, :])
-    right = leading.mT.to(matrix.dtype) @ wide
-    low: Tensor = (leading * gain[..., None, :]).to(matrix.dtype) @ right
+    _, vectors = torch.linalg.eigh(gram)
+    leading = vectors[..., -rank:].to(matrix.dtype)
+    low: Tensor = leading @ (leading.mT @ wide)
     return low.mT if tall else low
 
 
-def _carry_over_empty(states: Tensor, empty: Tensor, times: Tensor | None) -> Tensor:
+def carry_over_empty(states: Tensor, empty: Tensor, times: Tensor | None) -> Tensor:
     """Empty frames (B, T, 1) of (B, K, T, H, W) become linear in time between the others."""
     batch, count, steps = states.shape[:3]
     along = torch.arange(steps, device=states.device).expand(batch, steps) if times is None else times

@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from stimpute.classical import convolution, eof, frame_regression, spline, temporal, temporal_patterns
+from stimpute.classical import convolution, frame_regression, spline, temporal, temporal_patterns
+from stimpute.classical.variational_pca import variational_pca
 from stimpute.layers.positions import median_step
 from stimpute.model.batch import Batch
 from stimpute.model.drift import Drift, regress_on_covariates
@@ -37,8 +38,6 @@ CANDIDATES = (
     PATTERNS,
 )
 SPLINE_ITERATIONS = 32
-EOF_RANK = 2
-EOF_ITERATIONS = 6
 PRIOR_POWER = 12.0
 KNOTS = 8
 ERROR_FLOOR = 2e-3
@@ -247,15 +246,12 @@ def _all_estimates(
     linear = torch.where(torch.isfinite(linear), linear, far)
     near = torch.where(near_density > 1e-3, near, far)
     (splined,) = spline.dct_pls(values, valid, iterations=SPLINE_ITERATIONS).unbind(1)
-    (eofs,) = eof.soft_impute(
-        values, valid, ranks=(EOF_RANK,), iterations=EOF_ITERATIONS, times=batch.times
-    ).unbind(1)
     found = {
         "cell mean": mean,
         "linear": linear,
         "convolution": near,
         "spline": splined,
-        "eof": eofs,
+        "eof": variational_pca(values, valid, times=batch.times),
         "kriging": kriged,
         "kriging of anomalies": anomalous,
         "frame regression + residual": frame_regression.with_residual(regressed, values, valid),

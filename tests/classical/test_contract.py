@@ -5,10 +5,11 @@ import torch
 
 from stimpute.classical.convolution import normalized
 from stimpute.classical.covariate_regression import regress_covariates
-from stimpute.classical.eof import dineof, soft_impute
+from stimpute.classical.eof import dineof
 from stimpute.classical.frame_regression import regress_frames, with_residual
 from stimpute.classical.spline import dct_pls
 from stimpute.classical.temporal import linear, linear_filled
+from stimpute.classical.variational_pca import variational_pca
 
 
 def covariates(values, valid, times):
@@ -27,7 +28,7 @@ FUNCTIONS = {
     "convolution": lambda v, k, t: normalized(v, k, 2.0, 1.0, t)[0],
     "spline": lambda v, k, t: dct_pls(v, k, iterations=20, snapshots=(10, 20)),
     "dineof": lambda v, k, t: dineof(v, k, (1, 3), iterations=4, times=t),
-    "soft_impute": lambda v, k, t: soft_impute(v, k, (1, 3), iterations=4, times=t),
+    "variational_pca": lambda v, k, t: variational_pca(v, k, times=t),
     "regression": regression,
     "with_residual": lambda v, k, t: with_residual(regression(v, k, t), v, k),
     "covariates": covariates,
