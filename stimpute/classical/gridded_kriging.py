@@ -31,7 +31,7 @@ def krige(
     evenness: float = 0.5,
     iterations: int = 400,
 ) -> list[Tensor]:
-    """Simple kriging of every cell from all observed cells of its stack, under one covariance fitted to the first target.
+    """Simple kriging of every cell from all observed cells of its stack, around their mean, under one covariance fitted to the first target.
 
     Parameters
     ----------
@@ -48,9 +48,12 @@ def krige(
     results = [torch.empty_like(target) for target in targets]
     steps, height, width = targets[0].shape[1:]
     for b in range(len(times)):
-        center, scale = _moments(targets[0][b], valids[0][b])
+        moments = [_moments(target[b], valid[b]) for target, valid in zip(targets, valids, strict=True)]
+        scale = moments[0][1]
         seen = torch.stack([valid[b] for valid in valids])
-        shown = torch.stack([(target[b] - center) / scale for target in targets])
+        shown = torch.stack(
+            [(target[b] - c) / scale for target, (c, _) in zip(targets, moments, strict=True)]
+        )
         shown = torch.where(seen, shown, shown.new_zeros(()))
         answer = torch.zeros_like(shown)
         weight = shown.new_zeros(steps, 1, 1)
@@ -72,7 +75,7 @@ def krige(
             weight[part] += taper
             if covariance is not None:
                 answer[:, part] += taper * _solved(shown[:, part], seen[:, part], covariance, iterations)
-        for result, field in zip(results, answer, strict=True):
+        for result, field, (center, _) in zip(results, answer, moments, strict=True):
             result[b] = field / weight.clamp_min(1e-6) * scale + center
     return results
 

@@ -137,6 +137,18 @@ def test_the_second_target_does_not_see_what_was_hidden_from_it() -> None:
     assert error < blind_error
 
 
+def test_each_target_is_kriged_around_its_own_mean() -> None:
+    values = torch.tensor([-1.0, 1.0])[:, None, None] + 0.1 * field(6, 2, 8, 8)
+    both = torch.ones(1, 2, 8, 8, dtype=torch.bool)
+    second = both.clone()
+    second[:, 0] = False
+    times = [x[None] for x in days(2)]
+    _, blind = kriging.krige([values[None]] * 2, [both, second], *times)
+    assert float(blind[0, 0].mean()) == pytest.approx(float(values[1].mean()), abs=0.1), (
+        "what was hidden has no part in it"
+    )
+
+
 def test_long_stacks_are_done_in_spells_that_join(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = field(15, 40, 8, 8)
     valid = torch.from_numpy(np.random.default_rng(16).random(truth.shape) < 0.6)
