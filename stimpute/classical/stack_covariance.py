@@ -23,6 +23,7 @@ STEPS = (0.1, 1.3, 2.5, 4.5, 8.5, 16.5, 32.0, 64.0, 128.0)  # edges of the bins 
 PHASES = (0.06, 0.15, 0.3)  # and of the distance in phase, where there is a cycle
 STRETCHES = (0.4, 1.0, 2.5)  # length along x over length along y
 NUGGET_FLOOR = 1e-3  # of the total variance
+LASTS = 2 / 3  # of what differs between observed steps, where empty steps lie between them
 _DIRECTED = 0.4  # weight of what one direction says against both together: noisier
 _UPDATES, _SPREAD = 50, 0.02
 _MIN_PAIRS, _MIN_CELLS = 20, 8
@@ -182,9 +183,9 @@ def temporal_parts(
     if len(filled) == 1:
         return {"always": np.ones((steps, 1))}
     known = days[filled]
-    parts = {"white": (np.arange(steps)[:, None] == filled).astype(np.float64)}
     apart = np.abs(days[:, None] - known)
     step, span = float(np.median(np.diff(known))), float(known[-1] - known[0])
+    parts = {"white": _white(apart, step, filled)}
     for length in (1.5, 4.0, 12.0, 40.0, 150.0):
         if length * step < 3 * span:
             parts[f"rough {length:g}"] = np.exp(-apart / (length * step))
@@ -198,6 +199,19 @@ def temporal_parts(
             parts[name] = cycle
             parts[f"changing {name}"] = cycle * np.exp(-apart / ((2 if name == "year" else 3) * period))
     return parts
+
+
+def _white(apart: Float64Array, step: float, filled: npt.NDArray[np.int64]) -> Float64Array:
+    """Correlation (T, S) of what differs from one observed step to the next: none between these, some with empty steps nearer than they are.
+
+    No pair of observed steps tells how long it lasts. It is taken for noise, or, ``LASTS`` of it, for what dies out linearly within a time
+    that is as likely to be any part of ``step``: the mean of ``max(0, 1 - apart / range)`` over such ranges.
+    """
+    white = (np.arange(len(apart))[:, None] == filled).astype(np.float64)
+    near = np.clip(apart / step, 1e-9, 1)
+    shared = LASTS * (1 - near + near * np.log(near))
+    shared /= np.maximum(shared.sum(axis=1, keepdims=True), 1)
+    return np.where(white.any(axis=1, keepdims=True), white, shared)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,26 @@ def test_temporal_parts_are_covariances() -> None:
         assert np.linalg.eigvalsh(part).min() > -1e-8, name
 
 
+def test_what_differs_between_observed_steps_fades_over_the_empty_ones_between_them() -> None:
+    days, filled = np.arange(15.0), np.array([0, 7, 14])
+    white = covariance.temporal_parts(days, days / 365.2425, days % 1, filled)["white"]
+    np.testing.assert_array_equal(white[filled], np.eye(3))
+    from_first = white[1:7, 0]
+    assert (np.diff(from_first) < 0).all()
+    assert 0.3 < from_first[0] < covariance.LASTS
+    assert from_first[-1] < 0.01
+    np.testing.assert_allclose(white[8:14, 2], from_first[::-1], rtol=1e-6)
+    assert (white.sum(axis=1) <= 1).all()
+
+
+def test_empty_steps_as_far_apart_as_observed_ones_share_nothing_white_with_these() -> None:
+    days = np.arange(9.0)
+    white = covariance.temporal_parts(days, days / 365.2425, days % 1, np.array([0, 1, 2, 4, 5, 7, 8]))[
+        "white"
+    ]
+    np.testing.assert_allclose(white[[3, 6]], 0, atol=1e-6)
+
+
 def test_cycles_are_used_where_the_series_is_long_enough() -> None:
     daily = np.arange(0, 800.0)
     hourly = np.arange(0, 4, 1 / 24)
