@@ -43,6 +43,9 @@ KNOTS = 8
 ERROR_FLOOR = 2e-3
 ALIKE = 0.75  # octaves of distance that make a difference between frames without observation
 ANY_FRAMES = 3.0  # of those most alike, that all together are worth
+GROWTH = 0.12  # of candidates' errors in empty frames with each octave of distance to those around them, nats; but for
+GROWTHS = {"cell mean": 0.0, REGRESSED: 0.0, "linear": 0.15, "spline": 0.15}
+PRIOR_GROWTH = 0.2  # of the blend's
 FRAME_CELLS = 30.0  # cells of which the mean over all frames is worth, beside a frame's own
 CLIP = 8.0
 COMPARED = 1000  # cells in which candidates must agree to be the same
@@ -140,8 +143,14 @@ def blend(
         real = reach(batch.valid, batch.times)
         runs = hidden_runs(batch.valid).flatten(1).any(dim=1)[:, None, None]
         empty = (empty & (cells.sum(dim=1) > 0)[:, None])[:, None, :, None, None]
-        in_frames = frame_error(missed, cells, usual, alike(real, own, cells, runs))[..., None, None]
-        error = torch.where(empty, in_frames, error)
+        like, like_asked = (alike(wanted, own, cells, runs) for wanted in (real, own))
+        octaves, octaves_asked = (
+            farther(wanted, own, weight * cells[:, None])
+            for wanted, weight in ((real, like), (own, like_asked))
+        )
+        growth = torch.tensor([GROWTHS.get(name, GROWTH) for name in names]).to(error)[:, None]
+        in_frames = frame_error(missed, cells, usual, like) * (growth * octaves).exp()
+        error = torch.where(empty, in_frames[..., None, None], error)
     shared = (copies(estimates).log() / PRIOR_POWER)[:, :, None, None, None]
     log_error = error.log() + shared
     weight = (-PRIOR_POWER * log_error).softmax(dim=1)
@@ -149,12 +158,14 @@ def blend(
     residual = torch.where(held_out, batch.values - (weight * blind).sum(dim=1), batch.values.new_zeros(()))
     prior_error = local_error(residual.abs()[:, None], held_out, there, here)
     if frames:
-        there_too = frame_error(missed, cells, usual, alike(own, own, cells, runs)).chunk(len(asked), dim=2)
-        said = [(-PRIOR_POWER * (e[..., None, None].log() + shared)).softmax(dim=1) for e in there_too]
+        there_too = frame_error(missed, cells, usual, like_asked) * (growth * octaves_asked).exp()
+        said = [
+            (-PRIOR_POWER * (e[..., None, None].log() + shared)).softmax(dim=1)
+            for e in there_too.chunk(len(asked), dim=2)
+        ]
         of_prior = torch.cat([a.missed(weight) for a, weight in zip(asked, said, strict=True)], dim=2)
-        in_prior = frame_error(
-            of_prior, cells, prior_error.flatten(2).mean(dim=2), alike(real, own, cells, runs)
-        )
+        in_prior = frame_error(of_prior, cells, prior_error.flatten(2).mean(dim=2), like)
+        in_prior = in_prior * (PRIOR_GROWTH * octaves).exp()
         prior_error = torch.where(empty, in_prior[..., None, None], prior_error)
     prior_error = prior_error[:, 0]
     features = torch.stack(
@@ -403,6 +414,17 @@ def alike(wanted: Tensor, asked: Tensor, cells: Tensor, runs: Tensor) -> Tensor:
     asked_about = (cells > 0).to(weight.dtype)[:, None]
     weight = weight + ANY_FRAMES * asked_about / asked_about.sum(dim=2, keepdim=True).clamp_min(1)
     return torch.where(runs, weight, asked_about)
+
+
+def farther(wanted: Tensor, asked: Tensor, weight: Tensor) -> Tensor:
+    """How much farther frames (B, Q, 2) are from those around them than others (B, N, 2) with ``weight`` (B, Q, N), in octaves (B, 1, Q).
+
+    Frames of which every second is empty are nearer to those around them than any that can be hidden. What counts is the distance within
+    which a random walk that is known on both sides strays as far as one that is known on one.
+    """
+    here, there = (-(2**-away).sum(dim=2).log2() for away in (wanted, asked))
+    share = weight / weight.sum(dim=2, keepdim=True).clamp_min(1e-12)
+    return (here - (share * there[:, None]).sum(dim=2))[:, None]
 
 
 def frame_error(missed: Tensor, cells: Tensor, otherwise: Tensor, weight: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The candidates: their errors must be those that a gap of this kind would show."""
 
+import math
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from stimpute.model.candidates import (
     compute_candidates,
     copies,
     estimate_candidates,
+    farther,
     frame_error,
 )
 from stimpute.model.inner_hold_out import (
@@ -109,6 +112,30 @@ def test_frames_are_judged_by_those_as_far_from_others() -> None:
     assert alike(wanted, asked, cells, ~runs)[0].tolist() == 4 * [[1, 1, 1, 0]], (
         "no runs: one as good as another"
     )
+
+
+def test_frames_are_farther_from_others_where_fewer_are_near() -> None:
+    between, beside, wide, last = (0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 256.0)
+    asked, weight = torch.tensor([[wide, wide]]), torch.ones(1, 4, 2)
+    found = farther(torch.tensor([[between, beside, wide, last]]), asked, weight)
+    assert found.flatten().tolist() == pytest.approx([-1, -math.log2(1.5), 0, 0])
+    nothing = farther(torch.tensor([[between]]), asked, torch.zeros(1, 1, 2))
+    assert nothing.flatten().tolist() == [-1]
+
+
+def test_every_second_frame_is_foreseen_better_than_those_hidden_between() -> None:
+    generator = torch.Generator().manual_seed(6)
+    walk = torch.randn(1, 41, 1, 1, generator=generator).cumsum(dim=1)
+    values = walk + 0.2 * torch.randn(1, 1, 10, 10, generator=generator)
+    valid = (torch.arange(41) % 2 == 0)[None, :, None, None].expand(values.shape)
+    batch, center, scale = Batch.plain(torch.where(valid, values, 0.0), valid).renormalised()
+    found = compute_candidates(batch)
+    missed = (found.estimates - ((values - center) / scale)[:, None]).abs()[0, :, 1::2].mean(dim=(1, 2, 3))
+    expected = found.log_error[0, :, 1::2].exp().mean(dim=(1, 2, 3))
+    linear, mean = (CANDIDATES.index(name) for name in ("linear", "cell mean"))
+    assert missed[linear] < expected[linear] < 1.5 * missed[linear]
+    assert expected[mean] == pytest.approx(missed[mean].item(), rel=0.1)
+    assert missed[linear] < found.prior_error[0, 1::2].mean() < 1.5 * missed[linear]
 
 
 @pytest.mark.parametrize("where", ["end", "inside"])
