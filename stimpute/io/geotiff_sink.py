@@ -289,7 +289,7 @@ def _kept(stored: Array, band: BandLayout, name: str) -> Array:
     packing = band.packing
     if band.source_packing is not None:
         values, _ = band.source_packing.decode64(stored.astype(band.source_packing.dtype))
-        return packing.recode(values, name)
+        return packing.recode(values, name, band.source_packing.dtype)
     same = stored.astype(packing.dtype)
     if packing.fill is not None and not packing.observed(same).all():
         raise OutputError(

@@ -84,6 +84,10 @@ class Packing:
             return stored
         return stored.astype(self.stored_dtype, copy=False).view(self.dtype)
 
+    def as_stored(self, number: float | int) -> Array:
+        """A number, 0-D, in the bytes of the file (see :meth:`as_read`)."""
+        return np.asarray(number).astype(self.dtype).view(self.stored_dtype)
+
     def observed(self, stored: Array) -> BoolArray:
         """True where a stored number is an observation."""
         numbers = self.as_read(stored)
@@ -168,8 +172,8 @@ class Packing:
         stored = self._away_from_nodata(stored)
         return stored if self.dtype == self.stored_dtype else stored.view(self.stored_dtype)
 
-    def recode(self, values: npt.ArrayLike, name: str = "") -> Array:
-        """Stored numbers of observed values that come from another type (``--dtype``).
+    def recode(self, values: npt.ArrayLike, name: str = "", source: npt.DTypeLike = np.float64) -> Array:
+        """Stored numbers of observed values that come from another type (``--dtype``), ``source``.
 
         Raises
         ------
@@ -181,17 +185,29 @@ class Packing:
             self._refuse_rounding(exact, stored.astype(np.float64), name)
             return stored
         exact = (np.asarray(values, dtype=np.float64) - self.offset) / self.scale
-        self._refuse_change(exact, np.rint(exact), name)
+        rounding = self._rounding(exact, np.dtype(source))
+        self._refuse_change(exact, np.rint(exact), rounding, name)
         stored = self.encode(values, name, "observed")
-        self._refuse_change(exact, self.as_read(stored).astype(np.float64), name)
+        self._refuse_change(exact, self.as_read(stored).astype(np.float64), rounding, name)
         return stored
 
-    def _refuse_change(self, exact: Array, kept: Array, name: str) -> None:
-        changed = np.abs(kept - exact) > 1e-4 * np.maximum(1.0, np.abs(exact) * 1e-4)
+    def _rounding(self, exact: Array, source: np.dtype[Any]) -> npt.NDArray[np.float64]:
+        """How far stored numbers may be off the whole ones that they stand for, by the arithmetic that led to them.
+
+        Negative where double precision does not tell whole numbers apart.
+        """
+        size = np.abs(exact)
+        last_place = np.spacing(size.astype(source)) if source.kind == "f" else 0.0
+        shifted = 8 * np.finfo(np.float64).eps * abs(self.offset / self.scale)
+        rounding = np.minimum(1e-12 * size + last_place + shifted, 1e-4)
+        return np.where((source.kind != "f") & (size >= 2.0**53), -1.0, rounding)
+
+    def _refuse_change(self, exact: Array, kept: Array, rounding: Array, name: str) -> None:
+        changed = np.abs(kept - exact) > rounding
         if changed.any():
             was, becomes = (float(x[changed].flat[0]) * self.scale + self.offset for x in (exact, kept))
             raise OutputError(
-                f"{name}: the observed value {was:g} would become {becomes:g} as {self.dtype}; "
+                f"{name}: the observed value {was:.15g} would become {becomes:.15g} as {self.dtype}; "
                 "choose a type that holds what was observed, such as --dtype float32"
             )
 
@@ -281,7 +297,7 @@ class Packing:
         return None if low is None or high is None else (float(low) + float(high)) / 2
 
     def with_dtype(self, dtype: str) -> Packing:
-        """The same values in another stored type: floats unpacked, integers with the same scale and offset.
+        """The same values in another stored type: floats unpacked, integers with the same scale and offset. Its own type changes nothing.
 
         Raises
         ------
@@ -293,6 +309,8 @@ class Packing:
             raise OutputError(f"--dtype {dtype}: no such type") from error
         if wanted.kind not in "iuf":
             raise OutputError(f"--dtype {dtype}: a number type is needed, such as float32 or int16")
+        if wanted == self.dtype == self.stored_dtype:
+            return self
         low, high = type_limits(wanted)
         if wanted.kind == "f":
             keep = (
@@ -303,12 +321,8 @@ class Packing:
             return Packing(
                 wanted, wanted, nodata=(float(keep),), fill=float(keep), value_limits=self.decoded_limits
             )
-        fill = (
-            self.fill
-            if self.fill is not None and low <= self.fill <= high
-            else DEFAULT_FILLS.get(wanted.str[1:])
-        )
-        fill = int(fill if fill is not None else high if wanted.kind == "u" else low)
+        kept = self.fill is not None and low <= self.fill <= high
+        fill = int(self.fill if kept and self.fill is not None else nodata_candidates(wanted)[0])
         return replace(
             self, dtype=wanted, stored_dtype=wanted, nodata=(fill,), fill=fill, undeclared_fill=None,
             stored_limits=(None, None), value_limits=self.decoded_limits,
@@ -353,6 +367,18 @@ def equals(numbers: Array, code: float | int) -> BoolArray:
         with np.errstate(invalid="ignore", over="ignore"):
             same |= np.abs(numbers.astype(np.float64) - code) <= tolerance * abs(code)
     return np.asarray(same)
+
+
+def nodata_candidates(dtype: np.dtype[Any]) -> Array:
+    """Numbers of an integer type that may come to mean a gap, 1-D, best first: netCDF's default, then those next to an end.
+
+    >>> nodata_candidates(np.dtype("i2"))[:3].tolist(), nodata_candidates(np.dtype("u1"))[:2].tolist()
+    ([-32767, -32768, -32766], [255, 254])
+    """
+    low, high = type_limits(dtype)
+    ends = range(int(high), int(high) - 256, -1) if dtype.kind == "u" else range(int(low), int(low) + 256)
+    default = [int(DEFAULT_FILLS[code])] if (code := dtype.str[1:]) in DEFAULT_FILLS else []
+    return np.array(list(dict.fromkeys([*default, *ends])), dtype=dtype)
 
 
 def type_limits(dtype: np.dtype[Any]) -> tuple[float | int, float | int]:

@@ -148,3 +148,32 @@ def test_observed_values_that_another_dtype_cannot_hold_are_refused(values: list
         with pytest.raises(OutputError, match=r"observed value .* would become"):
             packing.recode(values)
     assert packing.observed(packing.recode([1.0, 7.0])).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "dtype"),
+    [
+        ("f8", 300000000.4, "int32"),
+        ("i8", -2147483647, "int32"),
+        ("i8", 2**53 + 2, "uint64"),
+        ("f8", 21.9999, "int16"),
+    ],
+)
+def test_large_observed_numbers_do_not_change_unseen(source: str, value: float, dtype: str):
+    packing = packing_of({}, np.dtype(source), label="test").with_dtype(dtype)
+    with pytest.raises(OutputError, match=r"observed value .* would become .*--dtype float32"):
+        packing.recode([float(value)], "v", source)
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [("f4", np.float32(22) - np.spacing(np.float32(22))), ("f8", 220 * 0.1), ("i8", 2**31 - 2)],
+)
+def test_rounding_of_the_last_place_is_no_change(source: str, value: float):
+    packing = packing_of({}, np.dtype(source), label="test").with_dtype("int32")
+    assert packing.recode([float(value)], "v", source).tolist() == [round(float(value))]
+
+
+def test_its_own_type_is_no_other_one():
+    packing = packed({"_FillValue": np.int16(-1), "missing_value": np.int16(-2), "scale_factor": 0.5})
+    assert packing.with_dtype("int16") is packing
