@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stimpute.errors import InputError, StimputeWarning
+from stimpute.errors import InputError, OutputError, StimputeWarning
 from stimpute.grid import Grid
 from stimpute.io.cf import NO_ROWS, Axes, axes_of, choose, positions
 from stimpute.io.cf_dates import time_axes
@@ -24,12 +25,14 @@ from stimpute.io.cf_steps import Steps, arrange
 from stimpute.io.cf_time import short_labels
 from stimpute.io.covariates import Covariate
 from stimpute.io.options import ReadOptions
-from stimpute.io.packing import DEFAULT_FILLS, Packing, equals, shared_packing
+from stimpute.io.packing import Packing, equals, nodata_candidates, shared_packing
 from stimpute.io.packing_attributes import packing_of
 from stimpute.io.raw import Array, RawFile, RawVariable
 from stimpute.io.units import units_as_powers
 from stimpute.protocols import FILLED, FLAG_MEANINGS, Layer, Window
 from stimpute.stack import Stack
+
+_BLOCK_CELLS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class CFSource:
         self.observed_only = False
         self.step_names: tuple[str, ...] = ()
         self._told: set[str] = set()
+        self._unused: dict[str, int] = {}
         self._lock = threading.Lock()
         chosen = choose(first, options.variables, force=options.force, beside=options.beside)
         self.variables = self._on_same_dimensions(tuple(v.name for v in chosen))
@@ -135,8 +139,9 @@ class CFSource:
         """The stored numbers of a window, as ``packing`` says they are to be understood."""
         name = self.layers[layer].variable
         packing = self.packing(layer)
-        gap = np.asarray(self.fill_number(layer)).astype(packing.dtype)  # as read: unsigned under _Unsigned
-        out = np.full(window.shape, gap.view(packing.stored_dtype), dtype=packing.stored_dtype)
+        out = np.empty(window.shape, dtype=packing.stored_dtype)
+        if self.needs_fill:
+            out[...] = packing.as_stored(self.fill_number(layer))
         for block in self._blocks(window):
             stored = self._stored(block, window, layer)
             theirs = self.packings[block.file][name]
@@ -189,16 +194,56 @@ class CFSource:
         return self.shared[self.layers[layer].variable]
 
     def fill_number(self, layer: int = 0) -> float | int:
-        """The stored number of a gap: the one declared, or the default of its type."""
+        """The stored number of a gap: the one declared, or one that no observation holds (reads all of them once).
+
+        Raises
+        ------
+        OutputError : nothing is declared, and observations hold every number that could mean it.
+        """
         packing = self.packing(layer)
         if packing.fill is not None:
             return packing.fill
-        return float("nan") if packing.dtype.kind == "f" else int(DEFAULT_FILLS.get(packing.dtype.str[1:], 0))
+        if packing.dtype.kind == "f":
+            return float("nan")
+        if packing.undeclared_fill is not None:
+            return int(packing.undeclared_fill)
+        name = self.layers[layer].variable
+        if name not in self._unused:
+            self._unused[name] = self._unused_number(name)
+        return self._unused[name]
 
-    @property
+    def _unused_number(self, name: str) -> int:
+        free = nodata_candidates(self.shared[name].dtype)
+        for number, layer in enumerate(self.layers):
+            steps, ny, nx = layer.shape
+            together = max(1, _BLOCK_CELLS // max(1, ny * nx))
+            for start in range(0, steps if layer.variable == name else 0, together):
+                window = Window((start, min(start + together, steps)), (0, ny), (0, nx))
+                free = free[~np.isin(free, self.observed_numbers(window, number))]
+        if not free.size:
+            raise OutputError(
+                f"{self.paths[0]}: {name} declares no nodata, and its observations hold every number of {self.shared[name].dtype} "
+                "that could mark a gap; choose a wider type with --dtype (e.g. --dtype float32), or say with --nodata which number is no observation"
+            )
+        return int(free[0])
+
+    def observed_numbers(self, window: Window, layer: int = 0) -> Array:
+        """What the observations of a window hold, 1-D; for whole numbers, which all files store alike (``shared_packing``)."""
+        name, packing = self.layers[layer].variable, self.packing(layer)
+        found = [np.empty(0, dtype=packing.dtype)]
+        for block in self._blocks(window):
+            stored, theirs = self._stored(block, window, layer), self.packings[block.file][name]
+            found.append(theirs.as_read(stored)[theirs.observed(stored)])
+        for _, places in self._averaged(window):
+            values, valid = self._mean(places, window, layer)
+            found.append(packing.as_read(packing.encode(values[valid], name)))
+        return np.concatenate(found)
+
+    @cached_property
     def needs_fill(self) -> bool:
-        """Whether the output holds gaps that no input holds (inserted steps, another file's packing)."""
-        return any(not p for p in self.steps.places) or bool(self._repackings())
+        """Whether the output may hold gaps that no input holds (inserted or merged steps, outliers, another file's packing)."""
+        one_each = all(len(p) == 1 for p in self.steps.places)
+        return not one_each or self.options.qc or bool(self._repackings())
 
     @property
     def untouched(self) -> bool:
@@ -286,12 +331,13 @@ class CFSource:
             values, valid = self.packings[file][name].decode64(stored)
             total, count = total + values, count + valid
         mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
-        return mean.astype(np.float32), count > 0
+        return mean, count > 0
 
     def _repacked(self, stored: Array, theirs: Packing, layer: int) -> Array:
         values, valid = theirs.decode64(stored)
-        out = np.full(stored.shape, self.fill_number(layer), dtype=self.layers[layer].dtype)
-        out[valid] = self.packing(layer).recode(values[valid], self.layers[layer].name)
+        packing = self.packing(layer)
+        out = np.full(stored.shape, packing.as_stored(self.fill_number(layer)))
+        out[valid] = packing.recode(values[valid], self.layers[layer].name, theirs.dtype)
         return out
 
     def _tell(self, stored: Array, packing: Packing, file: int, name: str) -> None:

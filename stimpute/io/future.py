@@ -22,7 +22,6 @@ from stimpute.io.cf import time_variable
 from stimpute.io.cf_source import CFSource
 from stimpute.io.cf_time import EPOCH, NO_CALENDAR, from_dates, is_time_units, parse_label
 from stimpute.io.options import ReadOptions
-from stimpute.io.packing import DEFAULT_FILLS
 from stimpute.io.raw import Array, RawFile, RawVariable
 
 FloatArray = npt.NDArray[np.float64]
@@ -164,19 +163,13 @@ def _gaps(
     shape = tuple(sizes[d] for d in dims)
     layer = next(i for i, described in enumerate(source.layers) if described.variable == variable.name)
     packing = source.packing(layer)
-    fill = np.asarray(source.fill_number(layer)).astype(packing.dtype)
+    stored = packing.as_stored(source.fill_number(layer))
     attrs = _up_to_date(variable.attrs, dropped)
     if packing.fill is None:
-        attrs["_FillValue"] = (
-            packing.dtype.type(DEFAULT_FILLS.get(packing.dtype.str[1:], 0))
-            if packing.dtype.kind in "iu"
-            else packing.dtype.type(np.nan)
-        )
-        fill = np.asarray(attrs["_FillValue"])
+        attrs["_FillValue"] = stored[()]
     named = str(attrs.get("coordinates", "")).split()
     if reference and reference not in named:
         attrs["coordinates"] = " ".join([*named, reference])
-    stored = fill.view(packing.stored_dtype)
 
     def load(key: tuple[slice, ...]) -> Array:
         lengths = [len(range(*k.indices(n))) for k, n in zip(key, shape)] if key else list(shape)

@@ -204,7 +204,7 @@ def _repacked_attrs(attrs: Mapping[str, Any], packing: Packing, before: Packing)
     """Attributes that say how the numbers are stored, brought up to date."""
     out = {k: v for k, v in attrs.items() if k not in ("_FillValue", "missing_value")}
     if packing.fill is not None:
-        out["_FillValue"] = packing.dtype.type(packing.fill)
+        out["_FillValue"] = packing.as_stored(packing.fill)[()]
     limits = [(p.stored_limits, p.value_limits) for p in (packing, before)]
     if packing.stored_dtype == before.stored_dtype and limits[0] == limits[1]:
         return out

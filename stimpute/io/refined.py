@@ -118,7 +118,7 @@ class _Refining:
         packing = self.layout.packings[variable.name]
         layer = next(i for i, one in enumerate(self.coarse.layers) if one.variable == variable.name)
         number = self.coarse.fill_number(layer) if packing.fill is None else packing.fill
-        gap = np.asarray(number).astype(packing.dtype).view(variable.dtype)
+        gap = packing.as_stored(number)
         shape = tuple(self.dims[d] for d in variable.dims)
 
         def load(key: Key) -> Array:

@@ -56,9 +56,7 @@ def refuse_undeclared_nodata(source: Any) -> None:
         if packing.dtype.kind not in "iu" or declared or source.options.nodata or layer.variable in asked:
             continue
         asked.add(layer.variable)
-        sample = packing.as_read(_sample(source, number))
-        if packing.undeclared_fill is not None:
-            sample = sample[sample != packing.undeclared_fill]
+        sample = _sample(source, number)
         odd = suspicious_number(sample) if sample.size else None
         if odd is not None:
             share = float((sample == odd).mean())
@@ -69,7 +67,7 @@ def refuse_undeclared_nodata(source: Any) -> None:
 
 
 def _sample(source: Any, number: int) -> npt.NDArray[Any]:
-    """A few frames spread over the stack, each a block of bounded size that moves over the grid."""
+    """The observations of a few frames spread over the stack, each a block of bounded size that moves over the grid."""
     steps, ny, nx = source.layers[number].shape
     height, width = min(ny, _SIDE), min(nx, _SIDE)
     chosen = np.unique(np.linspace(0, steps - 1, min(steps, _FRAMES)).astype(int))
@@ -78,5 +76,5 @@ def _sample(source: Any, number: int) -> npt.NDArray[Any]:
         share = i / max(len(chosen) - 1, 1)
         top, left = int(share * (ny - height)), int(share * (nx - width))
         window = Window((int(step), int(step) + 1), (top, top + height), (left, left + width))
-        blocks.append(source.read_stored(window, number).ravel())
+        blocks.append(source.observed_numbers(window, number))
     return np.concatenate(blocks)

@@ -143,7 +143,10 @@ class ZarrSink:
             settings["dimension_names"] = dims
             if declared is not None:
                 attrs["_FillValue"] = _encoded_fill(declared, variable.dtype)
-        if "fill_value" not in settings:
+        stated = (
+            self.version == 2 and variable.role == "filled" and declared is not None
+        )  # v2 has no other place for it
+        if stated or "fill_value" not in settings:
             settings["fill_value"] = _fill(declared, variable.dtype) if self.version == 2 else None
         parent, _, short = variable.name.rpartition("/")
         group = self._root.require_group(parent) if parent else self._root

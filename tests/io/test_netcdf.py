@@ -7,13 +7,15 @@ import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import netCDF4
 import numpy as np
 import pytest
+import xarray as xr
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
-from stimpute.io import ReadOptions, SinkOptions, create_sink, describe, open_source, refine
+from stimpute.io import ReadOptions, SinkOptions, create_sink, describe, open_future, open_source, refine
 from stimpute.io.verify import verify
 from stimpute.protocols import Filled, Window
 
@@ -309,9 +311,9 @@ def test_packings_with_large_offsets_are_exact(write_netcdf, gappy, fill_with, t
     after, flag = raw(tmp_path / "out.nc", "sst"), raw(tmp_path / "out.nc", "sst_fill_flag")
     stored = np.concatenate([raw(a, "sst") * 0.001 + 1e5, raw(b, "sst") * 0.001 + 1e5 + 1])
     np.testing.assert_array_equal(after[flag == 0], stored[flag == 0])
-    assert (
-        verify([a, b], tmp_path / "out.nc").identical or dtype
-    )  # by hand there are no options in the history
+    report = verify([a, b], tmp_path / "out.nc")
+    assert report.differences == ()
+    assert report.identical
 
 
 def test_a_number_that_means_missing_in_one_file_only(write_netcdf, gappy, fill_with, tmp_path):
@@ -394,6 +396,84 @@ def test_regular_and_dedupe_are_written_and_recorded(write_netcdf, gappy, fill_w
     after, both = raw(tmp_path / "mean.nc", "sst"), np.isfinite(values[1]) & np.isfinite(values[2])
     np.testing.assert_allclose(after[1][both], values[1:][:, both].mean(axis=0), rtol=1e-6)
     assert after.shape[0] == 2
+
+
+def test_the_mean_of_duplicate_steps_is_one_of_double_precision(write_netcdf, fill_with, tmp_path):
+    values = np.full((3, 4, 5), 999999.12387)
+    values[1, 0, 0] = values[2, 1, 1] = np.nan
+    path, out = write_netcdf(values, dtype="f8", times=[0, 1, 1]), tmp_path / "out.nc"
+    fill_with(3.0, path, out, ReadOptions(dedupe="mean"))
+    np.testing.assert_array_equal(raw(out, "sst"), values[:1].repeat(2, axis=0), strict=True)
+
+
+class TestIntegersThatDeclareNoFill:
+    """Inserted and merged steps hold gaps, for which a number is needed that no observation holds."""
+
+    @staticmethod
+    def write(path: Path, values: np.ndarray, times: list[int], **attributes: Any) -> Path:
+        dims = ("time", "lat", "lon")
+        axes = [(n, np.arange(k, dtype="f8")) for n, k in zip(dims, values.shape)]
+        data = xr.Dataset({"v": (dims, values, attributes)}, coords=dict(axes))
+        data["time"] = ("time", times, {"units": "days since 2020-01-01"})
+        data.lat.attrs["units"], data.lon.attrs["units"] = "degrees_north", "degrees_east"
+        if path.suffix == ".zarr":
+            data.to_zarr(path, zarr_format=2, encoding={"v": {"_FillValue": None}})
+        else:
+            data.to_netcdf(path)
+        return path
+
+    @pytest.mark.parametrize(
+        ("suffix", "dtype", "held", "expected"),
+        [
+            (".nc", "u1", [0, 0], 255),
+            (".nc", "u1", [0, 255], 254),
+            (".nc", "i1", [-128, 0], -127),
+            (".nc", "i2", [-32768, 0], -32767),
+            (".zarr", "i2", [0, 0], -32767),
+            (".zarr", "i2", [-32767, 0], -32768),
+            (".zarr", "u4", [4294967295, 0], 4294967294),
+        ],
+    )
+    def test_a_number_that_no_observation_holds(self, tmp_path, fill_with, suffix, dtype, held, expected):
+        values = np.random.default_rng(0).integers(10, 40, (7, 5, 6)).astype(dtype)
+        values[2, 2, :2] = held
+        path = self.write(tmp_path / f"in{suffix}", values, [0, 1, 2, 4, 5, 6, 7])
+        out = tmp_path / f"out{suffix}"
+        fill_with(1.0, path, out, ReadOptions(regular=True))
+        with xr.open_dataset(out, mask_and_scale=False, decode_times=False) as written:
+            assert written.v.attrs["_FillValue"] == expected
+            assert written.v.dtype == dtype
+            np.testing.assert_array_equal(written.v.values[[0, 1, 2, 4, 5, 6, 7]], values)
+            assert (written.v.values[3, 0] == expected).all()  # refused
+            assert (written.v.values[3, 1:] == 1).all()
+        assert verify(path, out).total("observed") == values.size
+
+    def test_unsigned_numbers_in_signed_bytes(self, tmp_path, fill_with):
+        values = np.arange(7 * 5 * 6, dtype="u1").reshape(7, 5, 6)
+        path = self.write(tmp_path / "in.nc", values.view("i1"), [0, 1, 2, 4, 5, 6, 7], _Unsigned="true")
+        fill_with(1.0, path, tmp_path / "out.nc", ReadOptions(regular=True))
+        with xr.open_dataset(tmp_path / "out.nc") as written:
+            np.testing.assert_array_equal(written.v.values[[0, 1, 2, 4, 5, 6, 7]], values)
+            assert np.isnan(written.v.values[3, 0]).all()
+
+    def test_no_number_is_left(self, tmp_path, fill_with):
+        values = np.arange(8 * 6 * 6).reshape(8, 6, 6).astype("u1")
+        path = self.write(tmp_path / "in.nc", values, [0, 1, 2, 3, 5, 6, 7, 8])
+        out, options = tmp_path / "out.nc", ReadOptions(regular=True)
+        with pytest.raises(
+            OutputError, match=r"in\.nc: v declares no nodata.* uint8 .*--dtype float32.*--nodata"
+        ):
+            fill_with(1.0, path, out, options)
+        assert not out.exists()
+        fill_with(1.0, path, out, options, SinkOptions(dtype="float32"))
+        np.testing.assert_array_equal(raw(out, "v")[[0, 1, 2, 3, 5, 6, 7, 8]], values)
+
+    def test_a_forecast_and_a_finer_grid(self, tmp_path):
+        values = np.random.default_rng(0).integers(0, 40, (7, 5, 6)).astype("u1")
+        path = self.write(tmp_path / "in.nc", values, list(range(7)))
+        with open_source(path) as source:
+            assert open_future(source, 2)[0].files[0].variables["v"].attrs["_FillValue"] == 255
+            assert refine(source, 2).files[0].variables["v"].attrs["_FillValue"] == 255
 
 
 def test_values_the_packing_cannot_hold(write_netcdf, gappy, fill_with, tmp_path):
