@@ -100,18 +100,18 @@ def contents(
 def _numbers(source: CFSource, layout: Layout, window: Window, filled: Filled, layer: int) -> Array:
     name, estimated = source.layers[layer].variable, filled.flag == FILLED
     packing, before = layout.packings[name], source.packing(layer)
-    stored = source.read_stored(window, layer)
-    if source.options.qc:  # an outlier that was not filled is a gap now
-        discarded = before.observed(stored) & ~estimated & (filled.flag != OBSERVED)
-        stored[discarded] = source.fill_number(layer)
     label = f"{source.paths[0]}: {source.layers[layer].name}"
+    # an outlier that was not filled is a gap now
+    discarded = (filled.flag != OBSERVED) & ~estimated & source.options.qc
     if packing.stored_dtype != before.stored_dtype:
         values, valid = source.read64(window, layer)
-        if source.options.qc:
-            valid &= before.observed(stored)
-        out = np.full(stored.shape, packing.fill, dtype=packing.dtype)
-        out[valid] = packing.recode(values[valid], label)
-        stored = out
+        valid &= ~discarded
+        stored = np.full(window.shape, packing.fill, dtype=packing.dtype)
+        stored[valid] = packing.recode(values[valid], label, before.dtype)
+    else:
+        stored = source.read_stored(window, layer)
+        if discarded.any():
+            stored[discarded & before.observed(stored)] = packing.as_stored(source.fill_number(layer))
     if estimated.any():
         stored[estimated] = packing.encode(filled.values[estimated], label)
     return stored

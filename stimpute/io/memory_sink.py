@@ -95,8 +95,8 @@ class MemorySink:
             if variable.role == "filled":
                 before = dataset[variable.name]
                 attrs = dict(before.attrs) if self.options.dtype is None else dict(variable.attrs)
-                if "ancillary_variables" in variable.attrs:
-                    attrs["ancillary_variables"] = variable.attrs["ancillary_variables"]
+                new = ("ancillary_variables", *(["_FillValue"] if variable.dtype.kind in "iu" else []))
+                attrs |= {key: variable.attrs[key] for key in new if key in variable.attrs}
                 dataset[variable.name] = (variable.dims, self._arrays[variable.name], attrs)
                 dataset[variable.name].encoding = {
                     k: v

@@ -312,6 +312,23 @@ def test_dates_that_geotiff_cannot_give_back_are_named(tmp_path, write_netcdf, g
         fill_with(7.0, path, tmp_path / "out.tif", None, BARE)
 
 
+@pytest.mark.parametrize("target", ["out.nc", "out.zarr", "out.tif", None])
+@pytest.mark.parametrize("given", ["nc", "tif"])
+def test_a_refused_outlier_is_gone_in_every_format(
+    tmp_path, write_netcdf, write_geotiffs, gappy, fill_with, given, target
+):
+    values = gappy(t=20, missing=0.2)
+    values[9, 0, 2] = 60.0
+    inputs = write_netcdf(values) if given == "nc" else write_geotiffs(values)
+    out = None if target is None else tmp_path / target
+    with pytest.warns(StimputeWarning, match=r"1 outliers are treated as gaps"):
+        sink = fill_with(15.0, inputs, out, ReadOptions(qc=True), BARE)
+    with open_source(sink.dataset if out is None else out) as written:
+        after = written.read(whole(written)).with_nan()
+    assert np.isnan(after[9, 0, 2])
+    assert (after == values).sum() == np.isfinite(values).sum() - 1
+
+
 @pytest.mark.parametrize("name", ["x", "y", "time", "spatial_ref", "lat", "z"])
 def test_a_raster_named_as_a_coordinate_keeps_its_values(tmp_path: Path, name: str) -> None:
     path = tiff(

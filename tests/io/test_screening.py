@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from stimpute.errors import StimputeWarning
-from stimpute.io import ReadOptions, open_source
+from stimpute.io import ReadOptions, SinkOptions, open_source
 from stimpute.io.screening import cell_limits
 from stimpute.io.suspicion import suspicious_number
 from stimpute.protocols import Window
@@ -27,6 +28,34 @@ def test_an_outlier_is_read_as_a_gap_and_counted(write_netcdf, gappy, fill_with,
         assert after[7, 3, 4] == 15
         assert np.isnan(after[9, 0, 2])  # refused, and no longer there
         assert "2 outliers treated as gaps" in written.files[0].attrs["history"]
+
+
+@pytest.mark.parametrize("dtype", [None, "float32"])
+@pytest.mark.parametrize("target", ["out.nc", "out.zarr", None])
+def test_a_refused_outlier_of_whole_numbers_without_a_fill_is_declared_missing(
+    gappy, fill_with, tmp_path, target, dtype
+):
+    values = np.round(gappy(t=20, missing=0)).astype("i2")
+    values[9, 0, 2] = 900
+    data = xr.Dataset(
+        {"v": (("time", "lat", "lon"), values)},
+        coords={
+            "time": ("time", np.arange(20), {"units": "days since 2020-01-01"}),
+            "lat": ("lat", np.arange(8.0), {"units": "degrees_north"}),
+            "lon": ("lon", np.arange(10.0), {"units": "degrees_east"}),
+        },
+    )
+    given, out = tmp_path / "in.nc", None if target is None else tmp_path / target
+    data.to_netcdf(given)
+    for source in (given, *([xr.decode_cf(data)] if target is None else [])):
+        with pytest.warns(StimputeWarning, match="1 outliers"):
+            sink = fill_with(15.0, source, out, ReadOptions(qc=True), SinkOptions(dtype=dtype))
+        after = sink.dataset if out is None else xr.open_dataset(out)
+        if after.v.dtype.kind == "i":
+            assert after.v.values[9, 0, 2] == after.v.attrs["_FillValue"] == -32767
+            after["v"] = after.v.where(after.v != after.v.attrs["_FillValue"])
+        assert np.isnan(after.v.values[9, 0, 2])
+        assert (after.v == values).sum() == values.size - 1
 
 
 def test_few_observations_and_constant_cells_have_no_limits():
