@@ -195,6 +195,7 @@ def plan(
     check_target(out, inputs, reading, writing.overwrite)
     method = _method(options)
     with io.open_source(inputs, reading) as source:
+        io.check_siblings(out, source, writing)
         staged = io.output_format(out, source, writing) in ("GeoTIFF", "COG")
         planned = plan_fill(source, method, run, io.describe(source), progress, copies=1 + staged)
         if budget is None:

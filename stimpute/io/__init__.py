@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stimpute.errors import InputError, OutputError, StimputeWarning
 from stimpute.io.object_store import is_address
 from stimpute.io.options import OutputFormat, ReadOptions, SinkOptions
+from stimpute.io.outputs import is_folder_output
 from stimpute.io.zarr_layout import is_zarr
 from stimpute.protocols import Sink, Source
 
@@ -26,6 +27,7 @@ __all__ = [
     "SinkOptions",
     "archive_on",
     "check_output",
+    "check_siblings",
     "create_sink",
     "describe",
     "is_address",
@@ -262,14 +264,6 @@ def _file_sink(out: str | Path, source: Any, options: SinkOptions, wanted: Outpu
     return NetCDFSink(out, source, options)
 
 
-def is_folder_output(out: str | Path, wanted: str | None = None) -> bool:
-    """Whether an output is a folder of files: it exists as one (and is no Zarr store), ends in a slash, or has no suffix."""
-    target = Path(out)
-    if target.is_dir():
-        return not is_zarr(target) and target.suffix.lower() != ".zarr"
-    return str(out).endswith("/") or (not target.suffix and wanted != "Zarr")
-
-
 def _as_cf(source: Any, *, one_each: bool = False) -> Any:
     if source.format != "GeoTIFF":
         return source
@@ -402,6 +396,22 @@ def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool 
         raise OutputError(f"{target}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{target}: the folder {folder} is not writable")
+
+
+def check_siblings(out: str | Path | None, source: Any, options: SinkOptions) -> None:
+    """Refuse, without writing, a GeoTIFF output for what lies beside it already, as :func:`create_sink` does.
+
+    Raises
+    ------
+    OutputError : a flag or an uncertainty of the same name, and no ``overwrite``; several layers for one file.
+    """
+    written = out is not None and str(out) != "-" and not is_address(out)
+    if out is None or not written or output_format(out, source, options) not in ("GeoTIFF", "COG"):
+        return
+    from stimpute.io.geotiff_siblings import refuse_taken
+
+    view = _as_geotiff(source)
+    refuse_taken(out, view, view.layouts(out, options), options)
 
 
 def _expanded(inputs: Sequence[str | Path]) -> list[Path]:

@@ -28,8 +28,9 @@ from stimpute.io.cf_source import CFSource
 from stimpute.io.cf_time import NO_CALENDAR
 from stimpute.io.folder_sink import file_names
 from stimpute.io.geotiff_grid import SAME_CELLS, transform_difference
-from stimpute.io.geotiff_layout import BandLayout, FileLayout, creation_profile, is_folder_output
+from stimpute.io.geotiff_layout import BandLayout, FileLayout, creation_profile
 from stimpute.io.options import SinkOptions
+from stimpute.io.outputs import is_folder_output
 from stimpute.io.raw import Array
 from stimpute.protocols import Layer, Window
 
@@ -50,7 +51,7 @@ class TiffView:
     format = "GeoTIFF"
 
     def __init__(self, source: CFSource) -> None:
-        self.source = source
+        self.source, self.options = source, source.options
         self.paths: tuple[Path | str, ...] = source.paths
         self.layers: tuple[Layer, ...] = source.layers
         self.time_labels = source.time_labels

@@ -16,6 +16,7 @@ from stimpute.errors import InputError, OutputError, UsageError
 from stimpute.io.dates import DateReading, detect_dates, find_readings, rename
 from stimpute.io.geotiff_bands import Band, Cover, Header, Tags
 from stimpute.io.options import SinkOptions
+from stimpute.io.outputs import is_folder_output
 from stimpute.io.packing import Packing
 
 if TYPE_CHECKING:
@@ -121,15 +122,6 @@ class FileLayout:
     overviews: tuple[int, ...] = ()
     overview_resampling: str = "nearest"
     colormap: Mapping[int, Any] | None = None
-
-
-def is_folder_output(out: str | Path) -> bool:
-    """Whether an output name stands for a folder of files: an existing folder, a trailing slash, no suffix.
-
-    >>> is_folder_output("filled/"), is_folder_output("filled.tif")
-    (True, False)
-    """
-    return str(out).endswith("/") or Path(out).is_dir() or not Path(out).suffix
 
 
 def layouts(source: GeoTiffSource, out: str | Path, options: SinkOptions) -> tuple[FileLayout, ...]:

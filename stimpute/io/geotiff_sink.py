@@ -22,11 +22,19 @@ from stimpute.errors import OutputError, StimputeWarning
 from stimpute.io.atomic import AtomicTarget, commit_all
 from stimpute.io.geotiff_bands import HISTORY_TAG
 from stimpute.io.geotiff_file import write_file
-from stimpute.io.geotiff_layout import BandLayout, FileLayout, is_folder_output
-from stimpute.io.geotiff_siblings import sibling, sibling_layout, sibling_values
+from stimpute.io.geotiff_layout import BandLayout, FileLayout
+from stimpute.io.geotiff_siblings import (
+    final_place,
+    outdated_siblings,
+    refuse_taken,
+    sibling,
+    sibling_layout,
+    sibling_values,
+)
 from stimpute.io.geotiff_staging import StagedArray, strips
 from stimpute.io.layout import history_line
 from stimpute.io.options import SinkOptions
+from stimpute.io.outputs import is_folder_output
 from stimpute.io.packing import Packing
 from stimpute.protocols import FILLED, OBSERVED, Filled, Window
 
@@ -48,12 +56,13 @@ class GeoTiffSink:
 
     def __init__(self, out: str | Path, source: Any, options: SinkOptions | None = None) -> None:
         self.out, self.source = Path(out), source
+        self._named = out  # with its slash, if it ends in one
         self.options = options or SinkOptions()
         self.files: tuple[FileLayout, ...] = source.layouts(out, self.options)
         self._bands = {(b.layer, b.step): b for f in self.files for b in f.bands}
         self._folder: AtomicTarget | None = None
         self._targets: list[AtomicTarget] = []
-        self._refuse_inputs()
+        refuse_taken(out, source, self.files, self.options)
         if self.options.flags:
             self._name_earlier_flags()
         parent = self.out.parent if self.out.parent.name or not self.out.is_dir() else self.out
@@ -115,6 +124,7 @@ class GeoTiffSink:
                 self._folder.commit()
             else:
                 commit_all(self._targets)
+                self._remove_outdated(paths)
         except (OSError, RasterioError) as error:
             self.abort()
             raise OutputError(f"{self.out}: cannot be written: {error}") from error
@@ -172,18 +182,6 @@ class GeoTiffSink:
                 stacklevel=4,
             )
 
-    def _refuse_inputs(self) -> None:
-        inputs = {os.path.realpath(str(p)) for p in self.source.paths}
-        for layout in self.files:
-            target = self._final(layout.name)
-            if os.path.realpath(target) in inputs:
-                raise OutputError(f"{target}: equals an input; choose another output")
-            if os.path.lexists(target) and not self.options.overwrite:
-                raise OutputError(f"{target}: already exists; --overwrite replaces it")
-
-    def _final(self, name: str) -> Path:
-        return self.out / name if is_folder_output(self.out) else self.out.with_name(name)
-
     def _make_staging(self, parent: Path) -> Path:
         try:
             return Path(
@@ -206,7 +204,7 @@ class GeoTiffSink:
 
     def _place(self, name: str) -> tuple[Path, Path]:
         """Where to write a file now, and what it will be called."""
-        final = self._final(name)
+        final = final_place(self._named, name)
         if self._folder is not None:
             return self._folder.path / name, final
         target = AtomicTarget(final, overwrite=self.options.overwrite, staging=self.options.staging)
@@ -240,6 +238,13 @@ class GeoTiffSink:
             target = AtomicTarget(_side_file(final), overwrite=True, staging=self.options.staging)
             self._targets.append(target)
             os.replace(side, target.path)
+
+    def _remove_outdated(self, written: list[Path]) -> None:
+        """What an earlier fill left would be read as if it belonged to the new files: siblings, and side files of any."""
+        left = outdated_siblings(self._named, self.source, [f.name for f in self.files], written)
+        new = {target.target for target in self._targets}
+        for path in (*left, *(_side_file(p) for p in (*written, *left) if _side_file(p) not in new)):
+            path.unlink(missing_ok=True)
 
     def _any_unfilled(self, layout: FileLayout) -> bool:
         flags = ((b.layer, b.step) for b in layout.bands)

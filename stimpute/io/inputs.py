@@ -18,7 +18,7 @@ Kind = Literal["NetCDF", "Zarr", "GeoTIFF"]
 
 _NETCDF_MAGIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_SIBLING = re.compile(r"_(flag|stderr|member\d\d+|q\d\d[\d.]*)$")
+SIBLING = re.compile(r"_(flag|stderr|member\d\d+|q\d\d[\d.]*)$")
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5")
 TIFF_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".grib", ".grb", ".grib2", ".grb2", ".hdf", ".img")
 
@@ -140,5 +140,5 @@ def without_siblings(files: Sequence[str]) -> list[str]:
     ['a/x.tif', 'a/y_flag.tif']
     """
     stems = {str(PurePosixPath(file).with_suffix("")) for file in files}
-    ends = {file: _SIBLING.search(str(PurePosixPath(file).with_suffix(""))) for file in files}
+    ends = {file: SIBLING.search(str(PurePosixPath(file).with_suffix(""))) for file in files}
     return [f for f in files if (end := ends[f]) is None or end.string[: end.start()] not in stems]

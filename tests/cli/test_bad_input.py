@@ -68,6 +68,19 @@ def test_the_current_folder_is_an_output_as_any_other(
     assert "already exists" in refused.errors[0]
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize("kind", ["flag", "stderr", "q05"])
+def test_a_file_in_the_place_of_a_sibling_is_refused_before_any_computing(
+    refused: Callable, stimpute: Callable, small: Path, tmp_path: Path, kind: str, more: tuple[str, ...]
+) -> None:
+    out, there = tmp_path / "out.tif", tmp_path / f"out_{kind}.tif"
+    there.write_text("mine")
+    asked = ("fill", small, out, "--method", "linear", "--quantiles", "0.05", *more)
+    assert f"{there}: already exists; --overwrite replaces it" in refused(1, *asked)
+    assert there.read_text() == "mine"
+    assert stimpute(*asked, "--overwrite").code == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
 def test_a_pipe_with_a_name(refused: Callable, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
-from stimpute.io import geotiff_file
+from stimpute.io import check_siblings, geotiff_file
 from stimpute.io.geotiff import GeoTiffSink, expand, open_geotiff
 from stimpute.io.options import ReadOptions, SinkOptions
 from stimpute.protocols import FILLED, OBSERVED, REFUSED, Filled, Window
@@ -659,6 +661,65 @@ def test_outputs_that_may_not_be_written(tmp_path: Path, stack: np.ndarray) -> N
             GeoTiffSink(tmp_path / "absent" / "out.tif", source)
     with rasterio.open(out) as written:
         assert written.count == 3
+
+
+def test_what_lies_beside_an_earlier_fill_is_refused_or_goes(tmp_path: Path, stack: np.ndarray) -> None:
+    out, everything = tmp_path / "out.tif", SinkOptions(quantiles=(0.05,))
+    bare = SinkOptions(flags=False, uncertainty=False)
+    with open_geotiff(dated(tmp_path / "in", stack, nodata=-1)) as source:
+        fill(source, out, everything)
+        siblings = {out.with_name(f"out_{kind}.tif") for kind in ("flag", "stderr", "q05")}
+        assert siblings <= set(tmp_path.iterdir())
+        out.unlink()
+        for options in (SinkOptions(), bare):
+            with pytest.raises(OutputError, match=r"out_\w+\.tif: .*--overwrite"):
+                GeoTiffSink(out, source, options)
+            with pytest.raises(OutputError, match=r"out_\w+\.tif: .*--overwrite"):
+                check_siblings(out, source, options)
+        mine, other = write(tmp_path / "out_q50.tif", stack[:1]), tmp_path / "other_flag.tif"
+        shutil.copy(tmp_path / "out_flag.tif", other)
+        (tmp_path / "out_stderr.tif.aux.xml").write_text("<PAMDataset/>")
+        with GeoTiffSink(out, source, replace(bare, overwrite=True)):
+            pass
+        assert siblings <= set(tmp_path.iterdir())  # nothing goes before the new output is there
+        fill(source, out, replace(bare, overwrite=True))
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "out.tif", mine.name, other.name}
+
+
+@pytest.mark.parametrize("read", ["input", "covariate", "domain"])
+def test_what_is_read_is_no_sibling_to_be_replaced_or_removed(
+    tmp_path: Path, stack: np.ndarray, read: str
+) -> None:
+    folder = dated(tmp_path / "in", stack, nodata=-1)
+    with open_geotiff(folder) as source:
+        fill(source, tmp_path / "out.tif")
+    flag = tmp_path / "out_flag.tif"
+    given = {"covariate": {"covariates": (str(flag),)}, "domain": {"domain": str(flag)}}.get(read, {})
+    with open_geotiff([flag] if read == "input" else folder, ReadOptions(**given)) as source:
+        with pytest.raises(OutputError, match=r"out_flag\.tif: equals an input"):
+            GeoTiffSink(tmp_path / "out.tif", source, SinkOptions(overwrite=True))
+        fill(source, tmp_path / "out.tif", SinkOptions(flags=False, overwrite=True))
+    assert flag.exists()
+
+
+def test_an_outdated_side_file_does_not_say_where_the_new_file_lies(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    out = tmp_path / "out.tif"
+    side = out.with_name("out.tif.aux.xml")
+    with open_geotiff(dated(tmp_path / "in", stack, nodata=-1)) as source:
+        fill(source, out)
+        with rasterio.open(out) as file:
+            placed = (file.crs, file.transform)
+        side.write_text(
+            "<PAMDataset><SRS>EPSG:4326</SRS><GeoTransform>1, 2, 0, 3, 0, -4</GeoTransform></PAMDataset>"
+        )
+        with rasterio.open(out) as file:
+            assert (file.crs, file.transform) != placed
+        fill(source, out, SinkOptions(overwrite=True))
+    with rasterio.open(out) as file:
+        assert (file.crs, file.transform) == placed
+    assert not side.exists()
 
 
 FULL_DISK = """
