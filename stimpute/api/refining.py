@@ -128,7 +128,7 @@ def reconstruct(
         if archive is not None:
             refiner = _beside(refiner, fine, str(archive), opened)
         if out is not None and not (raster and len(fine.layers) > 1):
-            _refuse_folder(out)
+            _refuse_folder(out, writing.format)
         with io.create_sink(out, fine, writing) as sink:
             summary = reconstruct_source(source, fine, sink, refiner, given, progress, command)
     return outcome(out, sink, summary)
@@ -157,11 +157,10 @@ def _run_options(factor: int, options: Mapping[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _refuse_folder(out: str | Path) -> None:
-    target = Path(out)
-    if str(out) != "-" and (
-        str(out).endswith("/") or (target.is_dir() and not target.suffix) or not target.suffix
-    ):
+def _refuse_folder(out: str | Path, wanted: str | None) -> None:
+    from stimpute.io import is_folder_output
+
+    if str(out) != "-" and is_folder_output(out, wanted):
         raise OutputError(
             f"{out}: reconstruct writes one file; give it a name with a suffix (.nc, .zarr, .tif)"
         )

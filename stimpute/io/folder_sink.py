@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -131,9 +132,11 @@ def _ranks(source: CFSource) -> list[int]:
 
 
 def _steps(filled: Filled, here: npt.NDArray[np.intp]) -> Filled:
-    return Filled(
+    return replace(
+        filled,
         values=filled.values[here],
         flag=filled.flag[here],
         standard_error=None if filled.standard_error is None else filled.standard_error[here],
         quantiles={level: values[here] for level, values in filled.quantiles.items()},
+        members=None if filled.members is None else filled.members[:, here],
     )

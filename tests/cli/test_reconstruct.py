@@ -252,7 +252,11 @@ def test_bad_input_gets_one_line_and_no_file(stimpute, tmp_path, small, argument
 
 
 def test_a_folder_is_no_output_and_an_existing_file_is_spared(stimpute, tmp_path, small):
-    assert stimpute("reconstruct", small, tmp_path / "fine", "--factor", "2", *CLASSICAL).code == 1
+    (tmp_path / "of.2020").mkdir()
+    for folder in ("fine", "of.2020"):
+        refused = stimpute("reconstruct", small, tmp_path / folder, "--factor", "2", *CLASSICAL)
+        assert refused.code == 1
+        assert f"{folder}: reconstruct writes one file" in refused.errors[0]
     out = tmp_path / "fine.nc"
     out.write_text("mine")
     assert stimpute("reconstruct", small, out, "--factor", "2", *CLASSICAL).code == 1

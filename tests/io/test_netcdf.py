@@ -667,6 +667,22 @@ def test_a_folder_gets_one_file_per_input(write_netcdf, gappy, fill_with, tmp_pa
         fill_with(15.0, [a, b], tmp_path / "filled")
 
 
+def test_members_reach_every_file_of_a_folder(write_netcdf, gappy, tmp_path):
+    values = gappy()
+    paths = [write_netcdf(values[:3], "a.nc"), write_netcdf(values[3:], "b.nc", times=[3, 4, 5])]
+    with (
+        open_source(paths) as source,
+        create_sink(tmp_path / "filled", source, SinkOptions(members=2)) as sink,
+    ):
+        window = Window.whole(source.layers[0].shape)
+        members = np.arange(2 * values.size, dtype="f4").reshape(2, *values.shape)
+        flag = np.ones(values.shape, dtype="u1")
+        sink.write(window, Filled(members.mean(axis=0), flag, members=members))
+        sink.commit("2026-01-01T00:00:00Z stimpute fill")
+    for name, steps in (("a.nc", slice(0, 3)), ("b.nc", slice(3, 6))):
+        np.testing.assert_array_equal(raw(tmp_path / "filled" / name, "sst_members"), members[:, steps])
+
+
 def test_granules_without_a_time_dimension(tmp_path, gappy, fill_with):
     values = gappy(t=2)
     for day, frame in enumerate(values, start=1):
