@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
+from stimpute.io.inputs import TIFF_SUFFIXES
 from stimpute.io.object_store import is_address
 from stimpute.io.options import OutputFormat, ReadOptions, SinkOptions
 from stimpute.io.outputs import is_folder_output
@@ -47,8 +48,7 @@ _SUFFIXES: dict[str, OutputFormat] = {
     ".netcdf": "NetCDF",
     ".zarr": "Zarr",
     ".zip": "Zarr",
-    ".tif": "GeoTIFF",
-    ".tiff": "GeoTIFF",
+    **dict.fromkeys(TIFF_SUFFIXES, "GeoTIFF"),
 }
 _STREAMED = {"NetCDF": ".nc", "NetCDF3": ".nc", "Zarr": ".zarr.zip", "GeoTIFF": ".tif", "COG": ".tif"}
 

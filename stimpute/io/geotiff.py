@@ -10,12 +10,10 @@ from pathlib import Path, PurePosixPath
 from stimpute.errors import InputError
 from stimpute.io.geotiff_sink import GeoTiffSink
 from stimpute.io.geotiff_source import GeoTiffSource, open_stack
-from stimpute.io.inputs import expand_inputs, is_remote, without_siblings
+from stimpute.io.inputs import RASTER_SUFFIXES, expand_inputs, is_remote, without_siblings
 from stimpute.io.options import ReadOptions
 
 __all__ = ["GeoTiffSink", "GeoTiffSource", "expand", "open_geotiff"]
-
-SUFFIXES = (".tif", ".tiff", ".gtiff", ".jp2", ".vrt", ".img", ".cog")
 
 
 def open_geotiff(
@@ -49,7 +47,7 @@ def expand(paths: Sequence[str | Path]) -> tuple[str, ...]:
 
 def is_raster_name(name: str | Path) -> bool:
     """Whether a file name has the suffix of a raster format read here."""
-    return str(name).lower().endswith(SUFFIXES)
+    return str(name).lower().endswith(RASTER_SUFFIXES)
 
 
 def _expand_one(word: str) -> list[str]:

@@ -15,6 +15,7 @@ from rasterio.enums import ColorInterp
 from stimpute.errors import InputError, OutputError, UsageError
 from stimpute.io.dates import DateReading, detect_dates, find_readings, rename
 from stimpute.io.geotiff_bands import Band, Cover, Header, Tags
+from stimpute.io.inputs import TIFF_SUFFIXES
 from stimpute.io.options import SinkOptions
 from stimpute.io.outputs import is_folder_output
 from stimpute.io.packing import Packing
@@ -22,7 +23,6 @@ from stimpute.io.packing import Packing
 if TYPE_CHECKING:
     from stimpute.io.geotiff_source import GeoTiffSource
 
-TIFF_SUFFIXES = (".tif", ".tiff", ".gtiff")
 _COMPRESSIONS = (
     "none", "deflate", "zstd", "lzw", "lzma", "packbits", "lerc", "lerc_deflate", "lerc_zstd", "jpeg", "webp", "jxl", "ccittrle",
     "ccittfax3", "ccittfax4",

@@ -20,7 +20,10 @@ _NETCDF_MAGIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 SIBLING = re.compile(r"_(flag|stderr|member\d\d+|q\d\d[\d.]*)$")
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5")
-TIFF_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".grib", ".grb", ".grib2", ".grb2", ".hdf", ".img")
+TIFF_SUFFIXES = (".tif", ".tiff", ".gtiff")
+RASTER_SUFFIXES = (
+    *TIFF_SUFFIXES, ".cog", ".vrt", ".jp2", ".grib", ".grb", ".grib2", ".grb2", ".hdf", ".img",
+)  # fmt: skip
 
 
 def expand_inputs(inputs: Sequence[str | Path]) -> list[str]:
@@ -126,7 +129,7 @@ def _folder(path: str) -> list[str]:
     if is_zarr(path):
         return [path]
     inside = sorted(os.path.join(path, name) for name in os.listdir(path) if not name.startswith("."))
-    for suffixes in (TIFF_SUFFIXES, NETCDF_SUFFIXES):
+    for suffixes in (RASTER_SUFFIXES, NETCDF_SUFFIXES):
         found = [p for p in inside if p.lower().endswith(suffixes) and os.path.isfile(p)]
         if found:
             return found

@@ -18,9 +18,10 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
-from stimpute.io import check_siblings, geotiff_file
+from stimpute.io import check_siblings, geotiff_file, output_format
 from stimpute.io.geotiff import GeoTiffSink, expand, open_geotiff
 from stimpute.io.options import ReadOptions, SinkOptions
+from stimpute.io.verify import verify
 from stimpute.protocols import FILLED, OBSERVED, REFUSED, Filled, Window
 
 GRID = Affine(1000, 0, 500_000, 0, -1000, 4_600_000)
@@ -215,6 +216,22 @@ def test_lists_globs_archives_and_odd_names(tmp_path: Path, stack: np.ndarray) -
     assert list(expand([folder])) == files
     with pytest.raises(InputError, match="no such file"):
         expand([tmp_path / "absent.tif"])
+
+
+@pytest.mark.parametrize("suffix", ["gtiff", "TIFF", "cog"])
+def test_a_folder_an_archive_and_an_output_know_the_same_suffixes(
+    tmp_path: Path, stack: np.ndarray, suffix: str
+) -> None:
+    folder = dated(tmp_path / "in", stack, f"ndvi_202001{{:02d}}.{suffix}", nodata=-1)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, file.name)
+    for word in (folder, tmp_path / "all.zip"):
+        with open_geotiff(word) as source:
+            assert np.array_equal(source.read_stored(whole(source)), stack)
+            assert output_format(tmp_path / "out.gtiff", source, SinkOptions()) == "GeoTIFF"
+            fill(source, tmp_path / "out.gtiff", SinkOptions(overwrite=True))
+        assert verify(word, tmp_path / "out.gtiff").identical
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import zarr
 from stimpute import api
 from stimpute.cli import run
 from stimpute.errors import InputError
+from stimpute.io import SinkOptions
 from stimpute.io.verify import VerifyReport, verify
 from stimpute.io.verify.cells import Encoding, blocks
 
@@ -66,6 +67,16 @@ def pair(tmp_path: Path, gappy, write_netcdf) -> tuple[Path, Path]:
     """A packed NetCDF stack and an honest filling of it."""
     source = write_netcdf(gappy(), dtype="i2", scale=0.01, offset=10.0)
     return source, fill_netcdf(source, tmp_path / "out.nc")
+
+
+@pytest.mark.parametrize("name", ["s[1]", "s*", "s?"])
+def test_names_with_signs_of_patterns_in_another_format(tmp_path, gappy, write_netcdf, fill_with, name):
+    paths = [write_netcdf(gappy(), f"{name}.nc"), write_netcdf(gappy(seed=1), "s1.nc", times=range(6, 12))]
+    (tmp_path / "out").mkdir()
+    fill_with(7.0, paths, tmp_path / "out", None, SinkOptions(format="Zarr"))
+    report = verify(paths, tmp_path / "out")
+    assert report.differences == ()
+    assert report.total("observed") == sum(int(np.isfinite(gappy(seed=s)).sum()) for s in (0, 1))
 
 
 class TestNetcdf:

@@ -6,13 +6,14 @@ mistake with the code that wrote the output. Works slab by slab; files of any si
 
 from __future__ import annotations
 
+import glob
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from stimpute.errors import InputError
-from stimpute.io.inputs import TIFF_SUFFIXES, expand_inputs, is_remote, kind_of, without_siblings
+from stimpute.io.inputs import RASTER_SUFFIXES, expand_inputs, is_remote, kind_of, without_siblings
 from stimpute.io.verify.cf import compare_files
 from stimpute.io.verify.cross import cf_to_raster, rasters_to_cf
 from stimpute.io.verify.declared import Declared
@@ -79,7 +80,7 @@ def _members(path: str) -> list[str]:
         return [path]
     names = sorted(zipfile.ZipFile(path).namelist())
     hidden = [name for name in names if Path(name).name.startswith(".")]
-    inside = [n for n in names if n.lower().endswith(TIFF_SUFFIXES) and n not in hidden]
+    inside = [n for n in names if n.lower().endswith(RASTER_SUFFIXES) and n not in hidden]
     return [f"/vsizip/{{{Path(path).resolve()}}}/{name}" for name in inside] or [path]
 
 
@@ -90,7 +91,9 @@ def _pairs(ledger: Ledger, sources: list[Path], target: Path) -> list[tuple[list
     pairs, absent = [], []
     for path in sources:
         twin = target / path.name
-        found = twin if twin.exists() else next(iter(sorted(target.glob(f"{path.stem}.*"))), None)
+        found = (
+            twin if twin.exists() else next(iter(sorted(target.glob(f"{glob.escape(path.stem)}.*"))), None)
+        )
         if found is None:
             absent.append(path.name)
         else:
