@@ -86,7 +86,6 @@ class UploadSink(DeliveringSink):
 
 
 def _upload(local: Path, store: AbstractFileSystem, path: str) -> None:
-
     if store.isdir(path):
         store.rm(path, recursive=True)  # a file is replaced by the one that comes, no sooner
     files = [local] if local.is_file() else sorted(p for p in local.rglob("*") if p.is_file())

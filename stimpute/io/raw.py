@@ -7,7 +7,7 @@ Names are full paths inside the file: ``"sst"``, or ``"group/sst"``. Knows nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -141,7 +141,6 @@ class RawFile:
     groups: Mapping[str, Mapping[str, Any]]
     native: Any
     unlimited: frozenset[str] = frozenset()
-    notes: Sequence[str] = ()
     close: Callable[[], None] = lambda: None
 
     @property

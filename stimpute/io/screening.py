@@ -40,11 +40,13 @@ def cell_limits(values: Float32Array) -> tuple[Float32Array, Float32Array]:
 
 def screen(source: Any) -> None:
     """Make a source read outliers as gaps; counts them, warns, and records it among its alterations."""
-    limits = []
+    beside, source.covariates = source.covariates, ()  # would be read with every window
+    try:
+        found = [_limits_of(source, number) for number in range(len(source.layers))]
+    finally:
+        source.covariates = beside
     total = 0
-    for number, layer in enumerate(source.layers):
-        low, high, outliers = _limits_of(source, number)
-        limits.append((low, high))
+    for layer, (_, _, outliers) in zip(source.layers, found, strict=True):
         if outliers:
             total += outliers
             warnings.warn(
@@ -57,7 +59,7 @@ def screen(source: Any) -> None:
     def read_screened(window: Window, layer: int = 0) -> Stack:
         stack: Stack = read(window, layer)
         _, y, x = window.slices
-        low, high = limits[layer]
+        low, high, _ = found[layer]
         return stack.hide((stack.values < low[y, x]) | (stack.values > high[y, x]))
 
     source.read = read_screened

@@ -58,7 +58,6 @@ def _raw_file(path: str | Path, root: Any) -> RawFile:
     groups: dict[str, Mapping[str, Any]] = {"": root.attrs.asdict()}
     variables: dict[str, RawVariable] = {}
     dims: dict[str, int] = {}
-    notes: list[str] = []
     for name, member in sorted(root.members(max_depth=None)):
         if isinstance(member, zarr.Group):
             groups[name] = member.attrs.asdict()
@@ -74,7 +73,6 @@ def _raw_file(path: str | Path, root: Any) -> RawFile:
         variables=variables,
         groups=groups,
         native=root,
-        notes=notes,
         close=root.store.close,
     )
 

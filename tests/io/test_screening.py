@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 from stimpute.errors import StimputeWarning
-from stimpute.io import ReadOptions, SinkOptions, open_source
-from stimpute.io.screening import cell_limits
+from stimpute.io import ReadOptions, SinkOptions, open_source, screening
+from stimpute.io.screening import _limits_of, cell_limits
 from stimpute.io.suspicion import suspicious_number
 from stimpute.protocols import Window
 
@@ -28,6 +28,18 @@ def test_an_outlier_is_read_as_a_gap_and_counted(write_netcdf, gappy, fill_with,
         assert after[7, 3, 4] == 15
         assert np.isnan(after[9, 0, 2])  # refused, and no longer there
         assert "2 outliers treated as gaps" in written.files[0].attrs["history"]
+
+
+def test_covariates_are_not_read_to_find_outliers(write_netcdf, gappy, monkeypatch):
+    beside = write_netcdf(gappy(t=20), "beside.nc", variable="elevation")
+    asked = []
+    monkeypatch.setattr(
+        screening, "_limits_of", lambda s, n: (asked.append(s.covariates), _limits_of(s, n))[1]
+    )
+    options = ReadOptions(qc=True, covariates=(str(beside),))
+    with open_source(write_netcdf(gappy(t=20)), options) as source:
+        assert asked == [()]
+        assert source.read(Window((0, 1), (0, 8), (0, 10))).dynamic.keys() == {"elevation"}
 
 
 @pytest.mark.parametrize("dtype", [None, "float32"])

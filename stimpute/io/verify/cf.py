@@ -139,7 +139,7 @@ class _Comparison:
             else:
                 self.kept_from_before(array, twin, owner)
         for name in self.after.arrays:
-            own = any(f"{suffix}" in name or "_q" in name for suffix in OWN_SUFFIXES)
+            own = "_q" in name or any(suffix in name for suffix in OWN_SUFFIXES)
             if name not in self.before.arrays and not own:
                 self.ledger.note(f"variable {name}: only in the output")
 
