@@ -245,9 +245,17 @@ def cadence_of(dates: Sequence[Any], label: str) -> Cadence:
 def given_cadence(every: float, dates: Sequence[Any], label: str) -> Cadence:
     """What the user says: ``every`` days; calendar months where that is their mean length, times a whole number.
 
+    Raises
+    ------
+    InputError : less than a second, which no date tells.
+
     >>> given_cadence(30.436875, [cftime.datetime(2020, 1, 31)], "").after(cftime.datetime(2020, 1, 31), 1)[0].isoformat()
     '2020-02-29T00:00:00'
     """
+    if every * 86400 < 1:
+        raise InputError(
+            f"{label}: --every {every:g} days is less than a second; give more, such as --every 1h"
+        )
     months = round(every / _MONTH)
     if months and abs(every - months * _MONTH) < 1e-9 * every:
         return Monthly(months, 31 if all(_is_month_end(d) for d in dates) else int(dates[-1].day))

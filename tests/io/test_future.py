@@ -71,6 +71,8 @@ def test_irregular_times_are_refused_and_every_settles_them():
     with pytest.raises(InputError, match="--every"):
         stamps(stack(times))
     assert len(stamps(stack(times), 2, every=1.0)) == 2
+    with pytest.raises(InputError, match=r"--every 1e-06 days is less than a second; .* --every 1h"):
+        stamps(stack(times), 2, every=1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr", ".tif"])
