@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import cftime
 import numpy as np
 import numpy.typing as npt
 
 from stimpute.errors import InputError
+from stimpute.io.cadence import Even, cadence_of
 from stimpute.io.cf_time import NO_CALENDAR, TimeAxis, from_dates, inside, parse_label
 from stimpute.io.options import Dedupe
 
@@ -143,19 +146,22 @@ def _deduplicated(steps: Steps, dedupe: Dedupe | None, labels: Sequence[str]) ->
 
 
 def _regular(steps: Steps, label: str) -> Steps:
-    """Insert the steps that a regular series lacks; monthly series count in months."""
+    """Insert the steps that a regular series lacks."""
     if len(steps.days) < 3 or steps.calendar == NO_CALENDAR:
         return steps
-    wanted = _monthly(steps) or _even(steps)
+    dates = [parse_label(stamp, label, steps.calendar) for stamp in steps.stamps]
+    wanted = _by_calendar(dates, label) or _even(steps)
     if wanted is None:
         raise InputError(
             f"{label}: the steps are not multiples of one interval, so --regular cannot tell which are missing"
         )
-    stamps, index = wanted
-    if len(stamps) == len(steps.stamps):
+    all_dates, index = wanted
+    if len(all_dates) == len(dates):
         return steps
-    axis = from_dates(np.array([parse_label(s, label, steps.calendar) for s in stamps], dtype=object))
-    places: list[tuple[Place, ...]] = [()] * len(stamps)
+    for date, at in zip(dates, index, strict=True):
+        all_dates[at] = date
+    axis = from_dates(np.array(all_dates, dtype=object))
+    places: list[tuple[Place, ...]] = [()] * len(all_dates)
     for i, at in enumerate(index):
         places[at] = steps.places[i]
     return Steps(
@@ -165,40 +171,33 @@ def _regular(steps: Steps, label: str) -> Steps:
         calendar=steps.calendar,
         year_phase=axis.year_phase,
         day_phase=axis.day_phase,
-        position=np.arange(len(stamps)),
-        altered=(*steps.altered, f"{len(stamps) - len(steps.stamps)} missing steps inserted (--regular)"),
+        position=np.arange(len(all_dates)),
+        altered=(*steps.altered, f"{len(all_dates) - len(dates)} missing steps inserted (--regular)"),
     )
 
 
-def _monthly(steps: Steps) -> tuple[list[str], list[int]] | None:
-    tails = {s[s.index("-", 1) + 3 :] for s in steps.stamps}
-    if len(tails) != 1:
+def _by_calendar(dates: list[Any], label: str) -> tuple[list[Any], list[int]] | None:
+    """Every date of a series that follows the calendar (months, dekads, days of the year), and where in it ``dates`` are."""
+    try:
+        cadence = cadence_of(dates, label)
+    except InputError:
         return None
-    tail = tails.pop()
-    months = [
-        int(s[: s.index("-", 1)]) * 12 + int(s[s.index("-", 1) + 1 : s.index("-", 1) + 3]) - 1
-        for s in steps.stamps
-    ]
-    step = int(np.gcd.reduce(np.diff(months)))
-    numbers = range(months[0], months[-1] + 1, step)
-    return [f"{m // 12:04d}-{m % 12 + 1:02d}{tail}" for m in numbers], [
-        (m - months[0]) // step for m in months
-    ]
+    if isinstance(cadence, Even):  # of the median distance, with strays
+        return None
+    places = cadence.places(dates)
+    index = (places - places[0]).tolist()
+    return [dates[0], *cadence.after(dates[0], index[-1])], index
 
 
-def _even(steps: Steps) -> tuple[list[str], list[int]] | None:
+def _even(steps: Steps) -> tuple[list[Any], list[int]] | None:
+    """The same for steps that are multiples of the shortest distance."""
     gaps = np.diff(steps.days)
     step = float(gaps.min())
     counts = np.concatenate([[0], np.cumsum(np.rint(gaps / step))]).astype(int)
     if np.abs((steps.days - steps.days[0]) - counts * step).max() > 0.01 * step or counts[-1] > 1_000_000:
         return None
-    import cftime
-
     seconds = np.rint((steps.days[0] + np.arange(counts[-1] + 1) * step) * 86400)
     dates = cftime.num2date(
         seconds, "seconds since 1970-01-01", steps.calendar, only_use_cftime_datetimes=True
     )
-    stamps = [d.strftime("%Y-%m-%dT%H:%M:%S") for d in dates]
-    for i, at in enumerate(counts):
-        stamps[at] = steps.stamps[i]
-    return stamps, [int(c) for c in counts]
+    return list(dates), counts.tolist()

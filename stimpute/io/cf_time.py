@@ -71,11 +71,11 @@ def decode_times(
     if values.dtype.kind in "SU":
         return from_labels([_text(row) for row in values], label=label)
     _refuse_missing(values, attrs, label)
+    calendar = str(attrs.get("calendar", "standard")).strip().lower() or "standard"
     if "%Y" in units:
-        return _absolute(values, label)
+        return _absolute(values, calendar, label)
     if not is_time_units(units):
         return _without_units(values, units, name, label)
-    calendar = str(attrs.get("calendar", "standard")).strip().lower() or "standard"
     return from_dates(_dates(values, units, calendar, label), units)
 
 
@@ -166,16 +166,26 @@ def _text(row: Any) -> str:
     return row.decode("ascii", "replace") if isinstance(row, bytes) else str(row)
 
 
-def _absolute(values: npt.NDArray[Any], label: str) -> TimeAxis:
+def _absolute(values: npt.NDArray[Any], calendar: str, label: str) -> TimeAxis:
     """CDO's absolute times: 20200131.25."""
     whole = np.floor(values.astype(np.float64)).astype(np.int64)
     dates = []
     for number, fraction in zip(whole, values.astype(np.float64) - whole):
-        day = parse_label(f"{number:08d}", label)
-        dates.append(
-            cftime.num2date(round(float(fraction) * 86400), f"seconds since {day.isoformat()}", "standard")
-        )
+        day = parse_label(f"{number:08d}", label, calendar)
+        seconds, units = round(float(fraction) * 86400), f"seconds since {day.isoformat()}"
+        dates.append(cftime.num2date(seconds, units, calendar, only_use_cftime_datetimes=True))
     return from_dates(np.array(dates, dtype=object))
+
+
+def time_number(date: Any, units: str) -> float:
+    """A date in the units of a time axis, also CDO's absolute ones.
+
+    >>> time_number(cftime.datetime(2020, 1, 31, 6), "day as %Y%m%d.%f")
+    20200131.25
+    """
+    if "%Y" not in units:
+        return float(cftime.date2num(date, units, calendar=date.calendar))
+    return float(10_000 * date.year + 100 * date.month + date.day + _phases(date)[1])
 
 
 def _without_units(values: npt.NDArray[Any], units: str, name: str, label: str) -> TimeAxis:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from stimpute.io.cf import time_variable
 from stimpute.io.cf_source import CFSource
-from stimpute.io.cf_time import NO_CALENDAR, parse_label
+from stimpute.io.cf_time import NO_CALENDAR, parse_label, time_number
 from stimpute.io.raw import RawFile, RawVariable
 
 
@@ -44,7 +44,7 @@ def time_numbers(source: CFSource, raw: RawVariable) -> npt.NDArray[np.float64] 
         places = source.steps.places[step]
         if not places or raw.name == dated[0].name:
             date = parse_label(source.steps.stamps[step], raw.name, source.calendar)
-            out[at] = cftime.date2num(date, units[0][0], calendar=source.calendar)
+            out[at] = time_number(date, units[0][0])
             continue
         file, index = places[0]
         numbers = (
@@ -52,6 +52,9 @@ def time_numbers(source: CFSource, raw: RawVariable) -> npt.NDArray[np.float64] 
             .variables[raw.name]
             .read((slice(index, index + 1), *(slice(None),) * (out.ndim - 1)))[0]
         )
+        if units[file] == units[0]:
+            out[at] = numbers
+            continue
         dates = cftime.num2date(numbers, units[file][0], source.calendar, only_use_cftime_datetimes=True)
         out[at] = cftime.date2num(dates, units[0][0], calendar=source.calendar)
     return out

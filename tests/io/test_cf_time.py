@@ -67,6 +67,25 @@ def test_absolute_times_of_cdo():
     assert decoded([20200131.25], "day as %Y%m%d.%f").stamps == ("2020-01-31T06:00:00",)
 
 
+@pytest.mark.parametrize(
+    ("calendar", "number", "stamp"),
+    [
+        ("360_day", 20000230.5, "2000-02-30T12:00:00"),
+        ("noleap", 20000301.0, "2000-03-01T00:00:00"),
+        ("all_leap", 20010229.25, "2001-02-29T06:00:00"),
+    ],
+)
+def test_absolute_times_keep_their_calendar(calendar, number, stamp):
+    axis = decoded([20000228.0, number], "day as %Y%m%d.%f", calendar)
+    assert (axis.calendar, axis.stamps[1]) == (calendar, stamp)
+    assert axis.days[1] == from_labels([stamp], label="doc", calendar=calendar).days[0]
+
+
+def test_absolute_times_of_no_day_of_their_calendar_are_refused():
+    with pytest.raises(InputError, match="'20000229' is no date"):
+        decoded([20000229.0], "day as %Y%m%d.%f", "noleap")
+
+
 def labels(*texts):
     return from_labels(texts, label="doc")
 
@@ -102,6 +121,27 @@ def test_regular_inserts_what_is_missing():
     assert short_labels(monthly.stamps)[2] == "2020-03-15"
     with pytest.raises(InputError, match="--regular"):
         arrange([labels("2020-01-01", "2020-01-03", "2020-01-06")], ["a"], regular=True)
+
+
+@pytest.mark.parametrize(
+    ("dates", "missing"),
+    [
+        ("2020-01-31 2020-03-31 2020-08-31 2020-10-31", "02-29 04-30 05-31 06-30 07-31 09-30"),
+        ("2020-01-31 2020-02-29 2020-03-31 2020-05-31", "04-30"),
+        ("2020-01-01 2020-01-11 2020-01-21 2020-02-01 2020-02-21 2020-03-01", "02-11"),
+        ("2020-01-15 2020-01-31 2020-02-15 2020-03-15 2020-03-31", "02-29"),
+        ("2019-12-03 2019-12-19 2020-01-01 2020-02-02 2020-02-18", "01-17"),
+        ("2020-01-01 2020-01-02 2020-01-04 2020-01-06 2020-01-08", "01-03 01-05 01-07"),
+    ],
+    ids=["months of 31 days", "month ends", "dekads", "half months", "days of the year", "every other day"],
+)
+def test_regular_knows_the_calendars_that_forecasts_know(dates, missing):
+    steps = arrange([labels(*dates.split())], ["a"], regular=True)
+    inserted = [s[5:10] for s, places in zip(steps.stamps, steps.places, strict=True) if not places]
+    assert inserted == missing.split()
+    kept = [s[:10] for s, places in zip(steps.stamps, steps.places, strict=True) if places]
+    assert kept == dates.split()
+    assert steps.places[-1] == ((0, len(kept) - 1),)
 
 
 def test_calendars_do_not_mix():

@@ -406,6 +406,15 @@ def test_the_mean_of_duplicate_steps_is_one_of_double_precision(write_netcdf, fi
     np.testing.assert_array_equal(raw(out, "sst"), values[:1].repeat(2, axis=0), strict=True)
 
 
+def test_missing_steps_of_absolute_times_are_inserted(write_netcdf, gappy, fill_with, tmp_path):
+    times, out = [20200227.25, 20200228.25, 20200301.25, 20200302.25], tmp_path / "out.nc"
+    path = write_netcdf(gappy(t=4), times=times)
+    with netCDF4.Dataset(path, "a") as file:
+        file["time"].units = "day as %Y%m%d.%f"
+    fill_with(1.0, path, out, ReadOptions(regular=True))
+    assert raw(out, "time").tolist() == [*times[:2], 20200229.25, *times[2:]]
+
+
 class TestIntegersThatDeclareNoFill:
     """Inserted and merged steps hold gaps, for which a number is needed that no observation holds."""
 
