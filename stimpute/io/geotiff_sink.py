@@ -40,6 +40,8 @@ from stimpute.protocols import FILLED, OBSERVED, Filled, Window
 
 Array = npt.NDArray[Any]
 
+_READ_ALONG = (".aux.xml", ".ovr", ".msk")  # after a file's name: what GDAL reads together with it
+
 
 class GeoTiffSink:
     """Writes one stack as GeoTIFF. See :class:`stimpute.protocols.Sink`.
@@ -240,10 +242,11 @@ class GeoTiffSink:
             os.replace(side, target.path)
 
     def _remove_outdated(self, written: list[Path]) -> None:
-        """What an earlier fill left would be read as if it belonged to the new files: siblings, and side files of any."""
+        """What lay beside earlier files would be read as if it belonged to the new ones: siblings of a fill, and what GDAL reads with any file."""
         left = outdated_siblings(self._named, self.source, [f.name for f in self.files], written)
         new = {target.target for target in self._targets}
-        for path in (*left, *(_side_file(p) for p in (*written, *left) if _side_file(p) not in new)):
+        beside = (path.with_name(path.name + end) for path in (*written, *left) for end in _READ_ALONG)
+        for path in (*left, *(path for path in beside if path not in new)):
             path.unlink(missing_ok=True)
 
     def _any_unfilled(self, layout: FileLayout) -> bool:
@@ -279,7 +282,7 @@ class GeoTiffSink:
 
 
 def _side_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.aux.xml")
+    return path.with_name(path.name + _READ_ALONG[0])
 
 
 def gap_number(packing: Packing) -> float | int | None:

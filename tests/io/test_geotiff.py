@@ -739,6 +739,27 @@ def test_an_outdated_side_file_does_not_say_where_the_new_file_lies(
     assert not side.exists()
 
 
+def test_overviews_and_masks_beside_an_earlier_file_do_not_speak_for_the_new_one(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    out = tmp_path / "out.tif"
+    with open_geotiff(dated(tmp_path / "in", stack, nodata=-1)) as source:
+        fill(source, out)
+        with rasterio.open(out) as file:
+            before, profile = file.read_masks(1), file.profile
+        with rasterio.open(tmp_path / "mask.tif", "w", **{**profile, "count": 1, "nodata": None}) as file:
+            file.update_tags(INTERNAL_MASK_FLAGS_1="2")
+            file.write(np.zeros((1, *before.shape), dtype=profile["dtype"]))
+        for kind in ("msk", "ovr"):
+            shutil.copy(tmp_path / "mask.tif", f"{out}.{kind}")
+        with rasterio.open(out) as file:
+            assert (file.read_masks(1) != before).any(), "GDAL reads the mask along"
+        fill(source, out, SinkOptions(overwrite=True))
+    with rasterio.open(out) as file:
+        assert (file.read_masks(1) == before).all()
+    assert not [*tmp_path.glob("*.ovr"), *tmp_path.glob("*.msk")]
+
+
 FULL_DISK = """
 import resource, sys
 import numpy as np
