@@ -121,7 +121,7 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
     clipped, claimed = 0, 0.0
     reasons: Counter[str] = Counter()
     bounds, kept_inside = resolve_bounds(survey.layer, options, survey.overview)
-    gaps = bool(survey.observed < survey.cells - survey.shape[0] * int(survey.outside.sum()))
+    gaps = bool((survey.observed_per_cell < survey.shape[0])[~survey.outside].any())
     if gaps and survey.constant is not None:
         trust = Trust()
         blocks = _all_the_same(survey, survey.constant, options)
@@ -199,13 +199,13 @@ def _blended(
 
 
 def _untouched(survey: Survey) -> Iterator[tuple[Window, Answer]]:
-    """A layer without gaps, tile core by tile core."""
+    """What was observed, NaN elsewhere, tile core by tile core."""
     rows = sorted({tile.core.y for tile in survey.tiles})
     for y in rows:
         window = Window((0, survey.shape[0]), y, (0, survey.shape[2]))
         extended = Window(window.time, y, (survey.margin, survey.margin + survey.shape[2]))
         stack = survey.read(extended)
-        yield window, Answer(stack.values, None, stack.valid)
+        yield window, Answer(stack.with_nan(), None, stack.valid)
 
 
 def _all_the_same(survey: Survey, value: float, options: FillOptions) -> Iterator[tuple[Window, Answer]]:

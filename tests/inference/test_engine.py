@@ -208,6 +208,28 @@ def test_outside_the_domain_nothing_is_filled() -> None:
     assert (outside == OBSERVED).sum() == stack.valid[:, :, :4].sum()
 
 
+def test_what_is_observed_outside_the_domain_hides_no_gaps_inside() -> None:
+    stack = gappy((6, 12, 12))
+    domain = np.ones((12, 12), dtype=bool)
+    domain[:, :6] = False
+    seen = np.where(domain, stack.with_nan(), plane(stack.shape))
+    sink, summary = run(Stack.from_array(seen), domain=domain, uncertainty=False)
+    assert summary.layers[0].filled > 0
+    filled = sink.flag == FILLED
+    np.testing.assert_allclose(sink.values[filled], plane(stack.shape)[filled], rtol=1e-5)
+
+
+def test_gaps_outside_the_domain_alone_are_no_gaps() -> None:
+    values = plane((6, 12, 12), noise=1.0)
+    domain = np.ones((12, 12), dtype=bool)
+    domain[0, 0] = False
+    values[2, 0, 0] = np.nan
+    sink, summary = run(Stack.from_array(values), domain=domain)
+    assert any("no gaps" in note for note in summary.layers[0].notes)
+    assert sink.flag[2, 0, 0] == OUTSIDE_DOMAIN
+    assert np.isnan(sink.values[2, 0, 0])
+
+
 def test_nothing_observed_is_an_error() -> None:
     with pytest.raises(InputError, match="no observed value"):
         run(Stack.from_array(np.full((3, 4, 5), np.nan)))
