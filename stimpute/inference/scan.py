@@ -16,7 +16,7 @@ from stimpute.inference.memory import Read, StackSource
 from stimpute.inference.options import Progress
 from stimpute.io.room import refuse_absurd
 from stimpute.protocols import Layer, Source, Window
-from stimpute.stack import Stack
+from stimpute.stack import BoolArray, Stack
 
 OVERVIEW_CELLS = 2**22
 STEP_BYTES = 40  # per cell of one step: what is kept of every cell whatever the number of steps, and one step of the stack
@@ -44,11 +44,28 @@ def where(source: Source, layer: Layer) -> str:
     return f"{source.paths[0]}: {layer.name}" if source.paths else layer.name
 
 
-def scan_layer(source: Source, index: int, budget: int, progress: Progress | None = None) -> Scan:
+def inside_domain(source: Source, index: int) -> Read:
+    """Reads windows of a layer in which nothing was observed outside the source's domain."""
+    domain: BoolArray | None = getattr(source, "domain", None)
+    if domain is None:
+        return lambda window: source.read(window, index)
+
+    def read(window: Window) -> Stack:
+        stack = source.read(window, index)
+        return stack.hide(np.broadcast_to(~domain[window.slices[1:]], stack.shape))
+
+    return read
+
+
+def scan_layer(
+    source: Source, index: int, budget: int, progress: Progress | None = None, read: Read | None = None
+) -> Scan:
     """One pass over a layer by windows: counts, and every ``step``-th cell (and step) as the overview.
 
-    The layer is kept in memory where the engine's arrays for all of it fit into ``budget`` bytes.
+    The layer is kept in memory where the engine's arrays for all of it fit into ``budget`` bytes. ``read`` gives its windows
+    (None: as the source does).
     """
+    read = read or (lambda window: source.read(window, index))
     shape = source.layers[index].shape
     refuse_absurd(
         math.prod(shape[1:]) * STEP_BYTES,
@@ -65,7 +82,7 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
     for start, stop in _slabs(
         shape, shape[0] if in_memory else budget // (ENGINE_BYTES * shape[1] * shape[2])
     ):
-        slab = source.read(Window((start, stop), (0, shape[1]), (0, shape[2])), index)
+        slab = read(Window((start, stop), (0, shape[1]), (0, shape[2])))
         for step, seen in enumerate(slab.valid, start):
             per_cell += seen
             per_step[step] = seen.sum()
@@ -80,8 +97,8 @@ def scan_layer(source: Source, index: int, budget: int, progress: Progress | Non
         whole = slab if in_memory else None
         if progress:
             progress("survey", stop, shape[0])
-    read = StackSource(whole).read if whole is not None else (lambda window: source.read(window, index))
     constant = low if low == high and not _many_numbers(source, index) else None
+    read = StackSource(whole).read if whole is not None else read
     return Scan(read, whole, joined(thinned), per_cell, per_step, (first_seen, last_seen), constant)
 
 

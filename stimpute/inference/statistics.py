@@ -10,7 +10,7 @@ import numpy as np
 from stimpute.inference.familiarity import cell_km
 from stimpute.inference.options import FillOptions
 from stimpute.inference.plan import longest_gap
-from stimpute.inference.scan import scan_layer
+from stimpute.inference.scan import inside_domain, scan_layer
 from stimpute.inference.survey import memory_budget
 from stimpute.protocols import Source
 from stimpute.tiling import TilePlan, plan_tiles
@@ -87,12 +87,14 @@ class LayerVariogram:
 def layer_variogram(source: Source, index: int, *, matheron: bool = False, seed: int = 0) -> LayerVariogram:
     """The variogram of one layer (thinned where it is large), by Cressie and Hawkins' estimator unless ``matheron``.
 
+    What was observed outside the source's domain does not count.
+
     Raises
     ------
     VariogramError : no pairs, or no variance.
     """
     layer = source.layers[index]
-    scan = scan_layer(source, index, memory_budget(FillOptions()))
+    scan = scan_layer(source, index, memory_budget(FillOptions()), read=inside_domain(source, index))
     analysis = analyse(
         scan.whole or scan.overview, estimator="matheron" if matheron else "cressie", seed=seed
     )

@@ -148,6 +148,15 @@ def test_the_sample_says_what_it_left_out() -> None:
     assert notes == []
 
 
+def test_the_sample_knows_nothing_from_outside_the_domain() -> None:
+    stack = make_stack((10, 60, 60))
+    domain = np.zeros((60, 60), dtype=bool)
+    domain[30:, 30:] = True
+    for cells in (12_000, 36_000):
+        part, _ = sampled_stack(StackSource(stack, domain=domain), 0, cells)
+        assert part.valid.sum() == stack.valid[:, domain].sum()
+
+
 def test_nothing_to_hide_is_an_error() -> None:
     stack = Stack.from_array(np.where(np.arange(8).reshape(2, 2, 2) == 3, 1.0, np.nan))
     with pytest.raises(InputError, match="1 observed"):

@@ -20,6 +20,7 @@ from stimpute.inference.memory import ArraySink, RecordingSink, StackSource
 from stimpute.inference.options import FillOptions
 from stimpute.inference.plan import plan_fill
 from stimpute.inference.refusal import gap_days
+from stimpute.inference.statistics import layer_variogram
 from stimpute.inference.summary import FillSummary
 from stimpute.protocols import FILLED, OBSERVED, OUTSIDE_DOMAIN, REFUSED, Filled, Layer, Window
 from stimpute.stack import Stack
@@ -217,6 +218,16 @@ def test_what_is_observed_outside_the_domain_hides_no_gaps_inside() -> None:
     assert summary.layers[0].filled > 0
     filled = sink.flag == FILLED
     np.testing.assert_allclose(sink.values[filled], plane(stack.shape)[filled], rtol=1e-5)
+
+
+def test_a_variogram_is_of_the_domain_alone() -> None:
+    stack = gappy((6, 24, 24), noise=1.0)
+    domain = np.zeros((24, 24), dtype=bool)
+    domain[:, 12:] = True
+    other = replace(stack, values=np.where(domain | ~stack.valid, stack.values, stack.values + 1000))
+    one, two = (layer_variogram(StackSource(s, domain=domain), 0) for s in (stack, other))
+    assert one.to_dict() == two.to_dict()
+    assert one.to_dict() != layer_variogram(StackSource(stack), 0).to_dict()
 
 
 def test_gaps_outside_the_domain_alone_are_no_gaps() -> None:
