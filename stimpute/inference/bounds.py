@@ -6,7 +6,7 @@ import numpy as np
 
 from stimpute.inference.options import Bounds, FillOptions
 from stimpute.protocols import Layer
-from stimpute.stack import Stack
+from stimpute.stack import Float32Array
 
 STANDARD_NAME_BOUNDS: dict[str, Bounds] = {
     "normalized_difference_vegetation_index": (-1.0, 1.0),
@@ -48,12 +48,14 @@ PILED_UP = 0.05  # of what is observed, at one end of it: no tail of a distribut
 _AT_LEAST = 20  # cells
 
 
-def resolve_bounds(layer: Layer, options: FillOptions, seen: Stack | None = None) -> tuple[Bounds, str]:
+def resolve_bounds(
+    layer: Layer, options: FillOptions, seen: Float32Array | None = None
+) -> tuple[Bounds, str]:
     """(low, high) that filled values of a layer are clipped into, None leaving a side open; and in words where what is observed says so.
 
     Parameters
     ----------
-    seen : a part of the layer; None: bounds are not asked of what is observed.
+    seen : observed values of the layer (n,), some of them; None: bounds are not asked of what is observed.
     """
     if options.bounds is None:
         return (None, None), ""
@@ -67,10 +69,10 @@ def resolve_bounds(layer: Layer, options: FillOptions, seen: Stack | None = None
     low, high = known[0] if low is None else low, known[1] if high is None else high
     if seen is None or (low, high) != (None, None):
         return (low, high), ""
-    return _observed_bounds(layer, seen.values[seen.valid])
+    return _observed_bounds(layer, seen)
 
 
-def _in_units(known: Bounds, layer: Layer, seen: Stack | None) -> Bounds:
+def _in_units(known: Bounds, layer: Layer, seen: Float32Array | None) -> Bounds:
     """What a standard name allows, in the units of the file; a side beyond which something was observed is none."""
     low, high = known
     units = layer.units.strip()
@@ -78,12 +80,11 @@ def _in_units(known: Bounds, layer: Layer, seen: Stack | None) -> Bounds:
         low = None
     if high is not None and units in ("%", "percent"):
         low, high = None if low is None else 100 * low, 100 * high
-    if seen is None or not seen.valid.any():
+    if seen is None or not seen.size:
         return low, high
-    values = seen.values[seen.valid]
     return (
-        None if low is not None and values.min() < low else low,
-        None if high is not None and values.max() > high else high,
+        None if low is not None and seen.min() < low else low,
+        None if high is not None and seen.max() > high else high,
     )
 
 

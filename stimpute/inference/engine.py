@@ -120,7 +120,7 @@ def _fill_layer(survey: Survey, method: Method, options: FillOptions, kept: Kept
     run.watch.helped = run.watch.told = 0
     clipped, claimed = 0, 0.0
     reasons: Counter[str] = Counter()
-    bounds, kept_inside = resolve_bounds(survey.layer, options, survey.overview)
+    bounds, kept_inside = resolve_bounds(survey.layer, options, survey.overview.values[survey.overview.valid])
     gaps = bool((survey.observed_per_cell < survey.shape[0])[~survey.outside].any())
     if gaps and survey.constant is not None:
         trust = Trust()

@@ -6,6 +6,7 @@ import time
 import warnings
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Protocol
 
@@ -19,10 +20,10 @@ from stimpute.forecasting.series import MOST, NOTHING_OBSERVED, closed_up
 from stimpute.inference.bounds import resolve_bounds
 from stimpute.inference.options import Bounds, FillOptions, Progress
 from stimpute.inference.pieces import Fields, blended_windows, cut_layer
-from stimpute.inference.scan import where
+from stimpute.inference.scan import OVERVIEW_CELLS, inside_domain, where
 from stimpute.inference.survey import memory_budget
 from stimpute.protocols import FILLED, OUTSIDE_DOMAIN, REFUSED, Filled, Forecaster, Sink, Source, Window
-from stimpute.stack import BoolArray, Stack
+from stimpute.stack import BoolArray, Float32Array
 
 PAST_BYTES = 150  # at the peak, of a cell-step looked back on;
 AHEAD_BYTES, NODE_BYTES = 450, 4000  # of one to come, and of a cell
@@ -49,7 +50,7 @@ class ForecastOptions:
     Parameters
     ----------
     quantiles : levels in (0, 1) written beside the mean.
-    bounds : clips forecasts; ``auto``: valid_range, standard_name.
+    bounds : clips forecasts; ``auto``: valid_range, standard_name, what was observed.
     memory : bytes for arrays; None: a quarter of what is free. Bounds how far is looked back.
     """
 
@@ -142,6 +143,7 @@ class _Layer:
     forecaster: Forecaster
     options: ForecastOptions
     spoke: set[str] = field(default_factory=set)
+    seen: list[Float32Array] = field(default_factory=list)  # observed values, some of every piece
 
     def written(self) -> ForecastLayer:
         """Forecast and write it, in pieces where memory does not hold it.
@@ -153,7 +155,6 @@ class _Layer:
         layer, steps = self.source.layers[self.index], len(self.ahead.stamps)
         _, ny, nx = layer.shape
         domain: BoolArray | None = getattr(self.source, "domain", None)
-        bounds, _ = resolve_bounds(layer, FillOptions(bounds=self.options.bounds))
         budget = memory_budget(FillOptions(memory=self.options.memory))
         closed = closed_up(self.ahead.slots, self.ahead.step_days)  # what long holes take up is not memory
         back = _looked_back(min(int(-closed[0]) + 1, MOST), steps, ny * nx, budget)
@@ -167,12 +168,14 @@ class _Layer:
         grid = self.source.grid
         cells = ny * nx if grid.kind == "points" else budget // per_cell
         cut = cut_layer((steps, ny, nx), grid.wraps and cells < ny * nx, cells * steps, whole_series=True)
-        read = cut.around(lambda window: self._past(window, domain))
+        read = cut.around(inside_domain(self.source, self.index))
 
         def say(window: Window) -> Fields:
             past = read(replace(window, time=(first, layer.shape[0])))
-            if len(cut.pieces) > 1 and not past.valid.any():
-                return {name: np.full(window.shape, np.nan, dtype=np.float32) for name in ("mean", "scale")}
+            observed = past.values[past.valid]
+            self.seen.append(observed[:: 1 + observed.size * len(cut.pieces) // OVERVIEW_CELLS].copy())
+            if len(cut.pieces) > 1 and not observed.size:
+                return {"mean": np.full(window.shape, np.nan, dtype=np.float32)}
             try:
                 said = self.forecaster.forecast(past, steps, self.ahead.slots[first:], self.ahead.step_days)
             except InputError as error:
@@ -190,12 +193,12 @@ class _Layer:
             times, rows, _ = window.slices
             if domain is not None:
                 flag[:, ~domain[rows]] = OUTSIDE_DOMAIN
-            values = _clipped(mean, bounds)
+            values = _clipped(mean, self._bounds)
             quantiles = {}
             if scale is not None:
                 for level in self.options.quantiles:
                     quantiles[level] = _clipped(
-                        mean + np.float32(NormalDist().inv_cdf(level)) * scale, bounds
+                        mean + np.float32(NormalDist().inv_cdf(level)) * scale, self._bounds
                     )
                 scaled = True
                 expected[times] += np.nansum(scale, axis=(1, 2), dtype=np.float64)
@@ -216,11 +219,11 @@ class _Layer:
     def _refusal(self, words: str) -> InputError:
         return InputError(f"{where(self.source, self.source.layers[self.index])}: {words}")
 
-    def _past(self, window: Window, domain: BoolArray | None) -> Stack:
-        past = self.source.read(window, self.index)
-        if domain is None:
-            return past
-        return past.hide(np.broadcast_to(~domain[window.slices[1:]], past.shape))
+    @cached_property
+    def _bounds(self) -> Bounds:
+        """What forecasts are clipped into, once every piece has been looked back on."""
+        layer, options = self.source.layers[self.index], FillOptions(bounds=self.options.bounds)
+        return resolve_bounds(layer, options, np.concatenate(self.seen))[0]
 
 
 def _looked_back(wanted: int, steps: int, cells: int, budget: int) -> int:

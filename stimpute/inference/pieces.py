@@ -89,7 +89,7 @@ def blended_windows(
 
     Parameters
     ----------
-    say : what is said of a window of the extended grid; the names are the same for all windows.
+    say : what is said of a window of the extended grid; the names come in the same order for all windows, the last may be absent.
     chunk : (time, y, x) that is best written at a time.
     cells : most cell-steps of a window that is put together from several pieces.
     factor : cells of the fields per cell of the cut and axis.
@@ -108,10 +108,10 @@ def blended_windows(
         return
     with ExitStack() as scratch:
         folder = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="stimpute-")))
-        names: list[str] = []
+        names: dict[str, None] = {}
         for number, piece in enumerate(cut.pieces):
             fields = say(piece.read)
-            names = list(fields)
+            names |= dict.fromkeys(fields)
             for which, field in enumerate(fields.values()):
                 _keep(folder, number, which, field)
             if progress:
@@ -149,9 +149,10 @@ def _blended(cut: Cut, folder: Path, which: int, window: Window, factor: int) ->
     total, weights = (np.zeros(fine.shape, dtype=np.float32) for _ in range(2))
     for number, piece in enumerate(cut.pieces):
         place = piece.read.common(window)
-        if min(place.shape) <= 0:
+        path = _file(folder, number, which)
+        if min(place.shape) <= 0 or not path.exists():
             continue
-        kept = np.load(_file(folder, number, which), mmap_mode="r", allow_pickle=False)
+        kept = np.load(path, mmap_mode="r", allow_pickle=False)
         part = kept[finer(place, factor).within(finer(piece.read, factor))]
         vote = _spread(blend_weights(piece, cut.extended, place), factor) * np.isfinite(part)
         where = finer(place, factor).within(fine)

@@ -194,7 +194,7 @@ class _Layer:
 
     def written(self) -> LayerReconstruction:
         survey, options, k = self.survey, self.options, self.options.factor
-        bounds, _ = resolve_bounds(survey.layer, options.fill, survey.overview)
+        bounds, _ = resolve_bounds(survey.layer, options.fill, survey.overview.values[survey.overview.valid])
         counts, claimed = np.zeros(4, dtype=np.int64), 0.0
         for window, fields in self._windows(bounds):
             valid = self._read(window).valid

@@ -111,6 +111,18 @@ def test_a_stack_of_which_nothing_was_observed_is_refused_in_pieces_too(tmp_path
     assert not out.exists()
 
 
+@pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
+@pytest.mark.parametrize("memory", [None, "2MB"])
+def test_what_was_observed_below_a_bound_is_forecast_there(waves, memory):
+    path, _ = waves
+    stack = xr.open_dataset(path).load()
+    stack.v.attrs["standard_name"] = "surface_albedo"
+    made = forecast(stack, steps=3, method="persistence", memory=memory).v
+    assert float(made.min()) < -0.5
+    made = forecast(np.abs(stack), steps=3, method="dlinear", memory=memory).v
+    assert float(made.min()) >= 0
+
+
 def test_what_lies_before_a_long_hole_is_looked_back_on_however_long_the_hole(tmp_path, capsys):
     days = np.r_[0:40, 3040:3080] * np.timedelta64(1, "D")
     path = write(tmp_path / "in.nc", steps=80, shape=(9, 9), times=np.datetime64("2010-01-01", "ns") + days)

@@ -380,7 +380,7 @@ def observed(
 ) -> tuple[tuple[float | None, float | None], str]:
     stack = Stack.from_array(np.asarray(values, dtype=np.float32).reshape(1, -1, 50))
     layer = Layer("v", "v", {}, stack.shape, np.dtype("f4"), units=units, **named)
-    return resolve_bounds(layer, FillOptions(), stack)
+    return resolve_bounds(layer, FillOptions(), stack.values[stack.valid])
 
 
 def test_auto_bounds_are_seen_where_observations_pile_up() -> None:
