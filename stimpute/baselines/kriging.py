@@ -103,7 +103,7 @@ class KrigingMethod:
 
     def _reduced_variance(self, imputer: KrigingImputer, stack: Stack) -> float:
         """Mean square of error over standard error on at most ``_SAMPLE`` hidden cells; 1 if it cannot be had."""
-        seen = np.flatnonzero(stack.valid)
+        seen = np.flatnonzero(stack.valid & _placed(_ground(stack.grid)).reshape(stack.grid.shape))
         count = min(_SAMPLE, seen.size // 10)
         if not count:
             return 1.0
@@ -168,20 +168,23 @@ class KrigingImputer:
         return Estimate(mean, scale)
 
     def at(self, stack: Stack, cells: npt.NDArray[np.intp]) -> tuple[Float64Array, Float64Array]:
-        """Mean and standard error at flat (time, y, x) indices, none of them observed."""
-        drift = _drift(stack, self.mean)
-        mean = np.broadcast_to(drift, stack.shape).ravel()[cells]
-        seen = np.flatnonzero(stack.valid)
+        """Mean and standard error at flat (time, y, x) indices, none of them observed; NaN at cells without coordinates."""
+        drift, ground = _drift(stack, self.mean), _ground(stack.grid)
+        placed = _placed(ground)
+        known = placed[cells % len(ground)]
+        mean = np.where(known, drift.ravel()[cells % len(ground)], np.nan)
+        error = np.where(known, np.sqrt(self.model.sill), np.nan)
+        seen = np.flatnonzero(stack.valid & placed.reshape(drift.shape))
         if not seen.size:
-            return mean, np.full(len(cells), np.sqrt(self.model.sill))
-        ground = _ground(stack.grid)
+            return mean, error
         seen = _distinct(seen, ground)
         residual = (stack.values - drift).ravel()[seen]
         places = _places(ground, stack.times, self.model.km_per_day)
-        kriged, error = krige(
-            places(seen), residual, places(cells), self.model.gamma, min(self.neighbours, seen.size)
+        kriged, error[known] = krige(
+            places(seen), residual, places(cells[known]), self.model.gamma, min(self.neighbours, seen.size)
         )
-        return mean + kriged, error
+        mean[known] += kriged
+        return mean, error
 
 
 def krige(
@@ -234,6 +237,11 @@ def _ground(grid: Grid) -> Float64Array:
         EARTH_RADIUS_KM
         * np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=1)
     )
+
+
+def _placed(ground: Float64Array) -> npt.NDArray[np.bool_]:
+    """Which cells (y * x,) have coordinates."""
+    return np.asarray(np.isfinite(ground).all(axis=1))
 
 
 def _distinct(cells: npt.NDArray[np.intp], ground: Float64Array) -> npt.NDArray[np.intp]:

@@ -82,6 +82,23 @@ def test_places_that_a_globe_shows_twice_count_once():
     assert np.abs(estimate.mean - field)[~seen].mean() < 0.5  # steps differ by 1
 
 
+def test_cells_without_coordinates_take_no_part():
+    """The corner of a swath that lies in space: answered NaN, and what was observed there tells the others nothing."""
+    from stimpute.grid import Grid
+
+    truth = moving_field(steps=6, size=12)
+    lat, lon = np.meshgrid(np.linspace(40, 41, 12), np.linspace(5, 6, 12), indexing="ij")
+    lat[:2, :3] = np.nan
+    seen = np.random.default_rng(1).random(truth.shape) > 0.5
+    grid = Grid("curvilinear", lat.shape, lon, lat, "degrees")
+    with_corner = Stack.from_array(truth, seen, grid=grid)
+    estimate = KrigingMethod().prepare(with_corner).impute(with_corner)
+    gaps, placed = ~seen, np.isfinite(lat)
+    assert np.isnan(estimate.mean[:, ~placed][gaps[:, ~placed]]).all()
+    assert np.isfinite(estimate.scale[:, placed]).all()
+    assert np.abs(estimate.mean - truth)[:, placed][gaps[:, placed]].mean() < 0.5 * truth.std()
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 5), (4, 1, 1), (3, 4, 5)])
 def test_without_a_variogram_there_is_a_usual_one(shape):
     values = np.full(shape, np.nan)
