@@ -86,7 +86,9 @@ class MemorySink:
         """The caller's dataset, cut to the selection, with the new arrays in it."""
         source = self.source
         lead = source.axes[0][source.variables[0]]
-        picks: dict[str, Any] = {lead.y: source.selection.rows, lead.x: source.selection.cols}
+        picks: dict[str, Any] = {lead.x: source.selection.cols}
+        if lead.y:  # stations lie along x alone
+            picks[lead.y] = source.selection.rows
         if lead.time is not None:
             order = np.argsort(source.steps.position)
             picks[lead.time] = [source.steps.places[s][0][1] for s in order]

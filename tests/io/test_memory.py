@@ -63,6 +63,17 @@ def test_other_calendars(dataset, fill_with):
     assert result.time.values[5] == dates[5]
 
 
+def test_stations_come_back_as_stations(gappy, fill_with):
+    values = gappy()[:, 0]
+    at = {"lon": ("station", np.arange(10.0), {"units": "degrees_east"}), "lat": ("station", np.arange(10.0), {"units": "degrees_north"})}  # fmt: skip
+    times = np.datetime64("2020-01-01", "ns") + np.arange(6).astype("timedelta64[D]")
+    given = xr.Dataset({"t": (("time", "station"), values)}, {"time": times, **at})
+    result = fill_with(1.0, given, None, ReadOptions(time=("2020-01-02", ""))).dataset
+    assert result.t.dims == ("time", "station")
+    np.testing.assert_array_equal(result.t.where(result.t_fill_flag == 0), given.t[1:])
+    xr.testing.assert_identical(result.lon, given.lon)
+
+
 def test_selection_and_time(dataset, fill_with):
     result = fill_with(1.0, dataset, None, ReadOptions(time=("2020-01-02", "2020-01-03"))).dataset
     assert result.sizes["time"] == 2
