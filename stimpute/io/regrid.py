@@ -40,7 +40,7 @@ def positions(target: Grid, other: Grid, y: slice, x: slice, *, label: str) -> P
 
     Raises
     ------
-    InputError : one of the grids has no coordinates.
+    InputError : one of the grids has no coordinates, or only one of them a CRS.
     """
     if "cells" in (target.units, other.units):
         if target.shape != other.shape:
@@ -77,8 +77,11 @@ def _transformed(
 ) -> tuple[FloatArray, FloatArray]:
     """Coordinates of ``target`` in the CRS and units of ``other``."""
     ours, theirs = _crs(target, label), _crs(other, label)
-    if (ours is None) != (theirs is None) and "degrees" not in (target.units, other.units):
-        raise InputError(f"{label}: one of the two grids states no CRS, so they cannot be matched")
+    if (ours is None) != (theirs is None):
+        raise InputError(
+            f"{label}: {'the stack' if ours is None else 'it'} states no CRS, so the two grids cannot be matched;"
+            " write it into the file (gdal_edit.py -a_srs, or a grid_mapping)"
+        )
     if ours is None or theirs is None or ours == theirs:
         factor = target.km_per_unit / other.km_per_unit if target.units == other.units == "length" else 1.0
         return xs * factor, ys * factor

@@ -89,6 +89,22 @@ def test_another_crs(stack, tmp_path):
     assert name
 
 
+@pytest.mark.filterwarnings("ignore::stimpute.errors.StimputeWarning")
+@pytest.mark.parametrize("metric", ["stack", "field"])
+def test_metres_of_no_crs_do_not_match_degrees(tmp_path, metric):
+    """Neither way round: the first 40 metres are no degrees east of Greenwich."""
+    steps = np.arange(5) * 10.0
+    values = np.ones((2, 5, 5))
+    field_file(tmp_path / "degrees.nc", "v", values, ("time", "lat", "lon"), steps, steps, [0, 1])
+    at = {dim: (dim, steps, {"units": "m", "standard_name": f"projection_{dim}_coordinate"}) for dim in "yx"}
+    times = {"time": ("time", [0, 1], {"units": "days since 2020-01-01"})}
+    xr.Dataset({"v": (("time", "y", "x"), values)}, at | times).to_netcdf(tmp_path / "metres.nc")
+    one, two = ("metres", "degrees") if metric == "stack" else ("degrees", "metres")
+    named = "the stack" if metric == "stack" else "it"
+    with pytest.raises(InputError, match=f"{two}.nc: {named} states no CRS"):
+        open_source(tmp_path / f"{one}.nc", ReadOptions(covariates=(str(tmp_path / f"{two}.nc"),)))
+
+
 @pytest.mark.parametrize("option", ["covariates", "domain"])
 def test_a_file_of_several_fields_is_asked_back_about(stack, tmp_path, option):
     """Fields without time count as much as those with: none is taken unasked."""
