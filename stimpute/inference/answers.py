@@ -198,15 +198,15 @@ def _ask(read: Read, fillable: BoolArray, tile: Tile) -> tuple[Stack, bool]:
     if not gaps or not (tile.before or tile.after):
         return stack, gaps
     before, after = (
-        [read(replace(tile.read, time=run)) for run in _runs(side)] for side in (tile.before, tile.after)
+        [read(replace(tile.read, time=run)) for run in _spells(side)] for side in (tile.before, tile.after)
     )
     return joined([*before, stack, *after]), gaps
 
 
-def _runs(steps: tuple[int, ...]) -> list[tuple[int, int]]:
+def _spells(steps: tuple[int, ...]) -> list[tuple[int, int]]:
     """Steps as ranges that are read at once.
 
-    >>> _runs((3, 4, 5, 9))
+    >>> _spells((3, 4, 5, 9))
     [(3, 6), (9, 10)]
     """
     parts = np.split(np.asarray(steps, dtype=np.intp), np.flatnonzero(np.diff(steps) > 1) + 1)

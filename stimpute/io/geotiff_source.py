@@ -26,6 +26,7 @@ from stimpute.io.geotiff_layout import FileLayout, layouts
 from stimpute.io.geotiff_siblings import flag_beside
 from stimpute.io.options import ReadOptions, SinkOptions
 from stimpute.io.packing import Packing
+from stimpute.io.raw import stretches
 from stimpute.protocols import FILLED, Layer, Window
 from stimpute.stack import Stack
 
@@ -95,7 +96,7 @@ class GeoTiffSource:
         self.options = options
         self.headers = tuple(headers)
         self.selection, self.reading = selection, reading
-        self._columns = _runs(selection.cols)
+        self._columns = tuple((run.start, run.stop) for run, _ in stretches(selection.cols))
         self.paths: tuple[Path | str, ...] = tuple(_as_path(h.path) for h in headers)
         self.warnings: tuple[str, ...] = ()
         self.covariates: tuple[Covariate, ...] = ()
@@ -373,17 +374,6 @@ def _averaged(bands: Sequence[Band], parts: Sequence[tuple[Array, BoolArray]]) -
     mean = np.full(total.shape, fill, dtype=packing.dtype)
     mean[~gap] = packing.encode(total[~gap] / count[~gap], bands[0].path)
     return mean, gap
-
-
-def _runs(indices: npt.NDArray[np.intp]) -> tuple[Range, ...]:
-    """Consecutive stretches of an index array.
-
-    >>> _runs(np.array([8, 9, 0, 1, 2]))
-    ((8, 10), (0, 3))
-    """
-    starts = np.flatnonzero(np.diff(indices, prepend=indices[0] - 2) != 1)
-    ends = [*starts[1:], len(indices)]
-    return tuple((int(indices[a]), int(indices[b - 1]) + 1) for a, b in zip(starts, ends))
 
 
 def _columns(columns: Sequence[Range], wanted: Range) -> list[Range]:

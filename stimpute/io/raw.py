@@ -84,7 +84,7 @@ class RawVariable:
         Indices are read run by run, so that a window costs a window.
         """
         runs = [
-            list(_runs(at[d])) if d in at else [(slice(0, n), slice(0, n))]
+            list(stretches(at[d])) if d in at else [(slice(0, n), slice(0, n))]
             for d, n in zip(self.dims, self.shape)
         ]
         if all(len(r) == 1 for r in runs):
@@ -97,10 +97,10 @@ class RawVariable:
         return out
 
 
-def _runs(indices: Array) -> Iterator[tuple[slice, slice]]:
+def stretches(indices: Array) -> Iterator[tuple[slice, slice]]:
     """Consecutive stretches of an index array: (slice in the file, slice in the result).
 
-    >>> [(a.start, a.stop) for a, _ in _runs(np.array([3, 4, 5, 0, 1]))]
+    >>> [(a.start, a.stop) for a, _ in stretches(np.array([3, 4, 5, 0, 1]))]
     [(3, 6), (0, 2)]
     """
     index = np.asarray(indices, dtype=np.intp)
