@@ -125,7 +125,7 @@ Force = Annotated[
     option(
         "--force",
         panel=READING,
-        help="Read complex, palette or categorical rasters too; take files of different units as one.",
+        help="Read palette or categorical rasters too; take files of different units as one.",
     ),
 ]
 NoWrap = Annotated[

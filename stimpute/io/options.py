@@ -14,7 +14,7 @@ from stimpute.errors import UsageError
 Dedupe = Literal["first", "last", "mean"]
 OutputFormat = Literal["NetCDF", "NetCDF3", "Zarr", "GeoTIFF", "COG"]
 _ISO_DATE = re.compile(
-    r"\d{4,6}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])([T ]([01]\d|2[0-3])(:[0-5]\d(:[0-5]\d(\.\d+)?)?)?Z?)?)?)?"
+    r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])([T ]([01]\d|2[0-3])(:[0-5]\d(:[0-5]\d(\.\d+)?)?)?Z?)?)?)?"
 )
 _DTYPES = re.compile(r"[<>=]?(u?int(8|16|32|64)|float(16|32|64)|[iu][1248]|f[248])")
 
@@ -37,7 +37,7 @@ class ReadOptions:
     regular : insert the steps missing from a regular series, as gaps.
     domain : ``PATH[:VAR]`` of a domain (non-zero inside), e.g. land and sea.
     qc : mark outliers as gaps.
-    force : read complex, palette or categorical rasters too.
+    force : read palette or categorical rasters too.
     wrap : longitude that spans 360 degrees wraps around.
     beside : read beside a stack (a covariate, a domain): fields without time count as well, and ``PATH:VAR`` chooses.
 

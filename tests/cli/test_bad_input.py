@@ -160,6 +160,7 @@ def test_an_output_folder_that_does_not_exist(refused: Callable, small: Path, tm
         (("fill", "a.nc", "b.nc", "--tile", "0"), "tile"),
         (("fill", "a.nc", "b.nc", "--seed", "-1"), "seed"),
         (("fill", "a.nc", "b.nc", "--time", "2020-13,"), "2020-13"),
+        (("fill", "a.nc", "b.nc", "--time", ",202006"), "202006"),
         (("fill", "a.nc", "b.nc", "--dtype", "potato"), "potato"),
         (("fill", "a.nc", "b.nc", "--bounds", "3,1"), "bounds"),
         (("fill", "a.nc", "b.nc", "--quantiles", "1.5"), "quantiles"),
