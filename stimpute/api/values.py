@@ -8,6 +8,7 @@ import operator
 import os
 import reprlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,7 +23,8 @@ Reader = Callable[[Any], Any]
 def as_typed(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function of the API take every option as the command line does too; None is as if left out.
 
-    The function then raises a UsageError that names the option for a value that is none of its kind.
+    The function then raises a UsageError that names the option for a value that is none of its kind. The CPU threads that it
+    computes with are its own.
     """
     parameters = inspect.signature(function).parameters.values()
     order = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -31,9 +33,19 @@ def as_typed(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: Any, **kwargs: Any) -> R:
         given = [value_of(name, value) for name, value in zip(order, args)]
         named = {name: value_of(name, value) for name, value in kwargs.items() if not _left_out(name, value)}
-        return function(*given, *args[len(order) :], **named)
+        with _threads_kept(named):
+            return function(*given, *args[len(order) :], **named)
 
     return call
+
+
+def _threads_kept(options: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Gives the caller's process its CPU threads back where an option may change them."""
+    if not any(options.get(name) for name in ("threads", "dask", "resume")):
+        return nullcontext()
+    from stimpute.inference.devices import shared_out
+
+    return shared_out(1)
 
 
 def _left_out(name: str, value: Any) -> bool:

@@ -98,6 +98,21 @@ def test_fill_takes_the_words_of_the_command_line(small: Path) -> None:
     assert asked in by_values.attrs["history"]
 
 
+def test_threads_are_of_one_run(small: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        stimpute.fill(small, method="mean", threads=1)
+        assert torch.get_num_threads() == 3
+        with pytest.raises(UsageError):
+            stimpute.fill(small, method="mean", threads=1, precision="bf16")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_strings_are_no_lists_of_letters(small: Path) -> None:
     boards = stimpute.evaluate(small, holdout="gap,pixel", methods="mean")
     assert {(row.kind, row.method) for row in boards[0].rows} == {("gap", "mean"), ("pixel", "mean")}
