@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stimpute import __version__
-from stimpute.api.keywords import FillKeywords, paths_of, read_besides
+from stimpute.api.keywords import FillKeywords, paths_of
 from stimpute.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -85,13 +85,11 @@ def open_partial(
     from stimpute.inference.devices import choose_device, thread_count
     from stimpute.inference.partial import Partial
     from stimpute.inference.survey import memory_budget
-    from stimpute.io.covariates import split_variable
     from stimpute.io.fingerprint import fingerprints
 
-    besides = [split_variable(str(item))[0] for item in read_besides(reading)]
     device = getattr(method, "device", None)
     identity = {
-        "inputs": fingerprints([*source.paths, *besides]),
+        "inputs": fingerprints([*source.paths, *getattr(source, "besides", ())]),
         "options": _told(run, reading, writing, options),
         "method": method.name,
         "model": getattr(method, "model_name", None),

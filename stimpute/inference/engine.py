@@ -79,7 +79,8 @@ def fill_source(
     OutputError : the sink cannot hold a value, or cannot be written.
     """
     started = time.perf_counter()
-    inputs = fingerprints(source.paths) if partial is None else {}  # a folder of tiles knows them
+    read = (*source.paths, *getattr(source, "besides", ()))
+    inputs = fingerprints(read) if partial is None else {}  # a folder of tiles knows them
     layers, run = [], _Run(sink, executor or LocalExecutor(), progress)
     with tempfile.TemporaryDirectory(prefix="stimpute-") as scratch:
         for index in range(len(source.layers)):

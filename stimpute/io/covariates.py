@@ -46,7 +46,7 @@ class Covariate:
 
 
 def attach(source: Any, options: ReadOptions, opened: Callable[[str, ReadOptions], Any]) -> None:
-    """Open the covariates and the domain of ``options`` and put them into a source.
+    """Open the covariates and the domain of ``options`` and put them into a source, whose ``besides`` are then their paths.
 
     Parameters
     ----------
@@ -67,6 +67,8 @@ def attach(source: Any, options: ReadOptions, opened: Callable[[str, ReadOptions
             covariate.close()
         raise
     source.covariates = (*source.covariates, *covariates)
+    read = (*options.covariates, *(() if options.domain is None else (options.domain,)))
+    source.besides = tuple(split_variable(text)[0] for text in read)
 
 
 def split_variable(text: str) -> tuple[str, tuple[str, ...]]:

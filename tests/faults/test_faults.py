@@ -324,16 +324,18 @@ def rewrite(path: Path) -> None:
         part.write_bytes(part.read_bytes())
 
 
-def test_an_input_that_is_rewritten_is_refused_without_a_folder_of_tiles_too(
-    write_netcdf, gappy, monkeypatch
-):
+@pytest.mark.parametrize("role", ["input", "domain"])
+def test_what_is_rewritten_is_refused_without_a_folder_of_tiles_too(write_netcdf, gappy, monkeypatch, role):
     path = write_netcdf(gappy())
+    beside = write_netcdf(gappy()[:1], path.with_name("beside.nc"))
+    read = {} if role == "input" else {"domain": str(beside)}
     original = METHODS["mean"]
-    waiting = Slow(path.with_name("here"), path, lambda: rewrite(path))
+    rewritten = beside if read else path
+    waiting = Slow(path.with_name("here"), path, lambda: rewrite(rewritten))
     waiting.prepare = lambda overview: (setattr(waiting, "inner", original().prepare(overview)), waiting)[1]  # type: ignore[method-assign]
     monkeypatch.setitem(METHODS, "mean", lambda: waiting)
-    with pytest.raises(InputError, match="was changed while it was read"):
-        api.fill(path, method="mean")
+    with pytest.raises(InputError, match=rf"{rewritten.name}: was changed while it was read"):
+        api.fill(path, method="mean", **read)
 
 
 HOARD: list[bytearray] = []

@@ -197,6 +197,7 @@ def test_a_domain_from_a_file(stack, tmp_path):
     path = field_file(tmp_path / "land.nc", "land", land, ("lat", "lon"), lat, lon)
     with open_source(stack, ReadOptions(domain=f"{path}:land")) as source:
         np.testing.assert_array_equal(source.domain, land == 1)
+        assert source.besides == (str(path),)
 
 
 @pytest.mark.parametrize("inside", [0, 1])
