@@ -79,8 +79,24 @@ class ForecastBoard:
         return errors[method] / min(known) if method in errors and known and min(known) > 0 else math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "ratios": {row.method: self.ratio(row.method) for row in self.rows}}
+        """Plain values for JSON; None for what is undefined."""
+        rows = [
+            {
+                **asdict(row),
+                "scores": row.scores.to_dict() if row.scores else None,
+                "mae_by_lead": [_defined(mae) for mae in row.mae_by_lead],
+            }
+            for row in self.rows
+        ]
+        return {
+            **asdict(self),
+            "rows": rows,
+            "ratios": {row.method: _defined(self.ratio(row.method)) for row in self.rows},
+        }
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def origins_of(times: npt.NDArray[np.float64], options: ForecastEvaluation) -> tuple[int, ...]:
