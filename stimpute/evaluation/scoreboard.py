@@ -294,14 +294,18 @@ def _edges(stack: Stack, by: By | None) -> list[float]:
 def frame_distance_km(valid: BoolArray, grid: Grid) -> npt.NDArray[np.float64]:
     """Distance of every cell to the nearest observed one of its own step, in km; inf where the step is empty. (time, y, x)
 
+    With the grid's typical spacing, around the globe where it wraps.
+
     >>> frame_distance_km(np.array([[[True, False, False]]]), Grid.from_shape(1, 3)).ravel().tolist()
     [0.0, 1.0, 2.0]
     """
     dy, dx = (spacing if spacing > 0 else 1.0 for spacing in grid.spacing_km())
-    distance = np.full(valid.shape, np.inf)
+    distance, nx = np.full(valid.shape, np.inf), valid.shape[2]
+    half = nx // 2 if grid.wraps else 0
     for step, frame in enumerate(valid):
         if frame.any():
-            distance[step] = distance_transform_edt(~frame, sampling=(dy, dx))
+            around = np.pad(frame, ((0, 0), (half, half)), mode="wrap")
+            distance[step] = distance_transform_edt(~around, sampling=(dy, dx))[:, half : half + nx]
     return distance
 
 

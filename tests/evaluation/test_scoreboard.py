@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import pytest
 
 from stimpute.errors import InputError, UsageError
 from stimpute.estimate import Estimate
+from stimpute.evaluation.forecasts import ForecastBoard, ForecastRow
 from stimpute.evaluation.sample import sampled_stack
 from stimpute.evaluation.scoreboard import (
     EvaluateOptions,
@@ -118,6 +120,17 @@ def test_ratios_are_geometric_means_against_the_best_other() -> None:
     assert board.ratios()["y"] == pytest.approx(4.0)
 
 
+def test_what_is_undefined_of_forecasts_is_none_in_json() -> None:
+    scores = Scores(3, 1.0, 1.0, 0.0, math.nan, 0.5, math.nan, math.nan)
+    rows = (ForecastRow("ar", scores, (1.0, math.nan), 0.1), ForecastRow("sba", None, (), 0.1, "failed"))
+    board = ForecastBoard("v", "", (5, 1, 1), 2, (3,), rows)
+    plain = json.loads(json.dumps(board.to_dict(), allow_nan=False))
+    assert plain["rows"][0]["mae_by_lead"] == [1.0, None]
+    assert plain["rows"][0]["scores"]["crps"] is None
+    assert plain["rows"][1]["scores"] is None
+    assert plain["ratios"] == {"ar": None, "sba": None}
+
+
 def test_distances_are_within_the_frame_and_in_km() -> None:
     valid = np.zeros((2, 1, 4), dtype=bool)
     valid[0, 0, 0] = True
@@ -136,6 +149,15 @@ def test_large_stacks_are_cropped_where_most_is_observed() -> None:
     assert np.prod(window.shape) <= 10 * 35 * 70 * 1.5
     assert crop_to(np.ones((20, 3000), dtype=bool), 10, 100_000).shape == (10, 20, 500)
     assert crop_to(np.ones((32, 32), dtype=bool), 1000, 102_400) == Window((900, 1000), (0, 32), (0, 32))
+
+
+def test_the_nearest_observation_may_lie_beyond_the_seam() -> None:
+    grid = Grid("affine", (3, 360), np.arange(360.0) - 179.5, np.array([1.0, 0, -1]), "degrees", wraps=True)
+    valid = np.zeros((1, 3, 360), dtype=bool)
+    valid[0, 1, 0] = True
+    distance = frame_distance_km(valid, grid)[0, 1]
+    assert distance[359] == pytest.approx(distance[1], rel=1e-9)
+    assert distance.argmax() == 180
 
 
 def test_the_sample_says_what_it_left_out() -> None:
