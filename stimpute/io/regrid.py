@@ -68,6 +68,8 @@ def positions(target: Grid, other: Grid, y: slice, x: slice, *, label: str) -> P
 def _coordinates(grid: Grid) -> tuple[FloatArray, FloatArray]:
     if grid.kind == "curvilinear":
         return grid.x, grid.y
+    if grid.kind == "points":
+        return grid.x[np.newaxis], grid.y[np.newaxis]
     xs, ys = np.meshgrid(grid.x, grid.y)
     return xs, ys
 

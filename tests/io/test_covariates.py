@@ -39,6 +39,18 @@ def test_a_plane_on_a_coarser_grid_is_interpolated_exactly(stack, tmp_path):
         np.testing.assert_allclose(part, got[2:5, 3:9], rtol=1e-6)
 
 
+def test_stations_read_the_field_where_they_are(tmp_path):
+    lat, lon = np.arange(43, 47, 0.5), np.arange(4, 8, 0.5)
+    path = field_file(tmp_path / "plane.nc", "plane", 2 * lat[:, None] + 3 * lon, ("lat", "lon"), lat, lon)
+    at = {"lat": ("station", [44.2, 43.1, 45.0], {"units": "degrees_north"}),
+          "lon": ("station", [4.4, 5.9, 7.0], {"units": "degrees_east"})}  # fmt: skip
+    times = {"time": ("time", [0, 1], {"units": "days since 2020-01-01"})}
+    given = xr.Dataset({"t": (("time", "station"), np.ones((2, 3)))}, at | times)
+    with open_source(given, ReadOptions(covariates=(str(path),), domain=str(path))) as source:
+        np.testing.assert_allclose(whole(source).static["plane"], [[101.6, 103.9, 111.0]], rtol=1e-6)
+        assert source.domain.shape == (1, 3)
+
+
 def test_a_finer_grid_is_averaged(stack, tmp_path):
     lat, lon = np.arange(44, 46, 0.01), np.arange(4.5, 6.5, 0.01)
     noise = np.random.default_rng(0).normal(size=(len(lat), len(lon)))
