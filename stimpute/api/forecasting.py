@@ -21,6 +21,7 @@ from stimpute.api.keywords import (
 )
 from stimpute.api.values import as_typed
 from stimpute.errors import UsageError
+from stimpute.forecasting.names import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,23 +32,6 @@ if TYPE_CHECKING:
     from stimpute.evaluation.forecasts import ForecastBoard
     from stimpute.inference.forecasting import ForecastSummary
     from stimpute.protocols import Forecaster
-
-METHODS = (
-    "sba",
-    "blend",
-    "persistence",
-    "climate",
-    "last-cycle",
-    "damped-anomaly",
-    "linear",
-    "cycle-ahead",
-    "field-of-anomalies",
-    "changes",
-    "short-changes",
-    "free-changes",
-    "dlinear",
-    "ar",
-)
 
 
 class ForecastKeywords(WriteKeywords, total=False):

@@ -8,6 +8,7 @@ import typer
 
 from stimpute.cli import console, parse
 from stimpute.cli import options as o
+from stimpute.forecasting.names import METHODS
 
 if TYPE_CHECKING:
     from stimpute.inference.forecasting import ForecastSummary
@@ -49,7 +50,7 @@ def forecast(
         o.option(
             "--method",
             panel=o.METHOD,
-            metavar="sba|blend|persistence|climate|last-cycle|damped-anomaly|linear",
+            metavar="|".join(METHODS),
             help="The network, the blend it starts from, or one guess alone.",
         ),
     ] = "sba",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from stimpute.errors import ModelError
-from stimpute.forecasting.guesses import GUESSES
+from stimpute.forecasting.names import GUESSES
 
 TASK = "forecast"
 FIRST_GUESSES = 12  # that models know whose file does not say how many

@@ -18,25 +18,10 @@ from torch import Tensor
 
 from stimpute.forecasting.cell_maps import in_parts
 from stimpute.forecasting.field_maps import maps_of_changes, next_anomalies, spread
+from stimpute.forecasting.names import GUESSES
 from stimpute.forecasting.series import History
 from stimpute.forecasting.weights import Asked, blend_error, blend_weights
 
-GUESSES = (
-    "persistence",
-    "climate",
-    "last cycle",
-    "damped anomaly",
-    "linear",
-    "cycle ahead",
-    "field of anomalies",
-    "changes",
-    "short changes",
-    "wide changes",
-    "dlinear",
-    "ar",
-    "near changes",
-    "far changes",
-)
 CYCLE_MEMORY = 0.75  # weight of a cycle beside that of the one after it
 SHRINK = 0.5  # observations that the shape of the cycle shared by all nodes counts for
 LAGS = 24

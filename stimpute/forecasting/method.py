@@ -9,8 +9,9 @@ import torch
 from stimpute.errors import InputError
 from stimpute.estimate import Estimate
 from stimpute.forecasting.graph import Graph, divisions_of, evenly_spread, graph_of, laplacian_positions
-from stimpute.forecasting.guesses import GUESSES, Guesses, Known, Sample, make_guesses, origins
+from stimpute.forecasting.guesses import Guesses, Known, Sample, make_guesses, origins
 from stimpute.forecasting.intervals import Missed, calibrated, mean_error, spatial_freedom
+from stimpute.forecasting.names import GUESSES
 from stimpute.forecasting.network import SBATransformer, Surroundings
 from stimpute.forecasting.series import NOTHING_OBSERVED, History, closed_up, even_slots, regular
 from stimpute.layers.prediction import Prediction
@@ -123,6 +124,8 @@ class GuessForecaster:
     """One of the guesses alone, to be beaten: ``persistence``, ``last cycle``, ..."""
 
     def __init__(self, name: str) -> None:
+        if name not in GUESSES:
+            raise ValueError(f"no guess is called {name}")
         self.name = name
 
     @torch.no_grad()

@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import typer
 import xarray as xr
 
 from stimpute.api import forecast
+from stimpute.api.forecasting import METHODS
 from stimpute.cli import run
 
 
@@ -137,6 +139,38 @@ def test_a_long_hole_is_no_past_to_go_on_from(tmp_path, capsys):
     assert run(["forecast", str(path), str(tmp_path / "out.nc"), "--steps", "1000", "--method", "blend"]) == 1
     assert "too few to forecast 1000" in said(capsys)
     assert not (tmp_path / "out.nc").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_that_is_offered_forecasts(tmp_path, method):
+    made = forecast(write(tmp_path / "in.nc"), steps=2, method=method)
+    assert int(made.v.notnull().sum()) == 2 * 29
+
+
+def test_every_guess_is_offered_and_help_names_all_methods():
+    from stimpute.cli import app
+    from stimpute.forecasting.guesses import Guesses
+
+    assert ("sba", "blend", *(name.replace(" ", "-") for name in Guesses.names)) == METHODS
+    (option,) = (p for p in typer.main.get_command(app).commands["forecast"].params if p.name == "method")
+    assert option.metavar.split("|") == list(METHODS)
+
+
+def test_every_method_that_is_offered_is_scored(tmp_path, capsys):
+    arguments = [
+        "--task",
+        "forecast",
+        "--steps",
+        "2",
+        "--origins",
+        "2",
+        "--methods",
+        ",".join(METHODS),
+        "--json",
+    ]
+    assert run(["evaluate", str(write(tmp_path / "in.nc")), *arguments]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["method"] for row in rows if row["scores"]] == list(METHODS)
 
 
 def test_a_method_without_a_spread_writes_none(tmp_path):

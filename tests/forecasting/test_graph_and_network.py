@@ -20,8 +20,9 @@ from stimpute.forecasting.graph import (
     laplacian_positions,
     members,
 )
-from stimpute.forecasting.guesses import GUESSES, Sample, estimate, make_guesses
+from stimpute.forecasting.guesses import Sample, estimate, make_guesses
 from stimpute.forecasting.method import SBAForecaster
+from stimpute.forecasting.names import GUESSES
 from stimpute.forecasting.network import SBATransformer, Surroundings
 from stimpute.forecasting.series import History
 from stimpute.grid import Grid

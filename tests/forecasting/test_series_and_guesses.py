@@ -8,7 +8,8 @@ import torch
 
 from stimpute.forecasting import cell_maps
 from stimpute.forecasting.field_maps import followed
-from stimpute.forecasting.guesses import GUESSES, make_guesses, origins
+from stimpute.forecasting.guesses import make_guesses, origins
+from stimpute.forecasting.names import GUESSES
 from stimpute.forecasting.series import History, closed_up, regular
 from stimpute.forecasting.weights import Asked, blend_weights, stacked, trust
 
