@@ -206,9 +206,10 @@ def _plain_numbers(
     """Times that are no dates, in their own numbers."""
     if dated is None or dated.dtype.kind not in "iuf":
         return []
-    numbers, days = dated.read().astype(np.float64).reshape(-1), source.steps.days
-    per_day = np.ptp(numbers) / np.ptp(days) if len(days) > 1 else 1.0
-    ahead = numbers.max() + (future.days - np.ptp(days)) * per_day
+    first, last = (float(source.steps.stamps[step]) for step in (0, -1))
+    so_far = float(np.ptp(source.steps.days))
+    per_day = (last - first) / so_far if so_far else 1.0
+    ahead = last + (future.days - so_far) * per_day
     return [_constant(dated, (time,), _whole(ahead, dated.dtype))]
 
 

@@ -224,6 +224,27 @@ def test_every_holds_for_plain_numbers(tmp_path):
     assert ahead.stamps == ("10", "14")
 
 
+@pytest.mark.parametrize("cuts", [(30,), (1, 2), (10, 20)])
+def test_plain_numbers_of_several_files_go_on_after_the_last(tmp_path, cuts):
+    numbers = np.arange(60 if cuts == (30,) else 3 if cuts == (1, 2) else 30)
+    for part in np.split(numbers, cuts):
+        fields = {"v": (("time", "lat", "lon"), np.ones((len(part), 3, 4), "f4"))}
+        xr.Dataset(fields, {"time": part}).to_netcdf(tmp_path / f"in{part[0]:02d}.nc")
+    with pytest.warns(StimputeWarning):
+        to_come(sorted(tmp_path.glob("in*.nc")), tmp_path / "out.nc", 3)
+    made = xr.open_dataset(tmp_path / "out.nc")
+    assert made.time.values.tolist() == (numbers[-1] + np.array([1, 2, 3])).tolist()
+
+
+def test_months_without_a_year_go_on_as_months(tmp_path):
+    fields = {"v": (("month", "lat", "lon"), np.ones((4, 3, 4), "f4"))}
+    for name, months in (("a", [1, 2, 3, 4]), ("b", [5, 6, 7, 8])):
+        xr.Dataset(fields, {"month": months}).to_netcdf(tmp_path / f"{name}.nc")
+    with pytest.warns(StimputeWarning):
+        to_come([tmp_path / "a.nc", tmp_path / "b.nc"], tmp_path / "out.nc", 3)
+    assert xr.open_dataset(tmp_path / "out.nc").month.values.tolist() == [9, 10, 11]
+
+
 @pytest.mark.parametrize("suffix", [".tif", ".nc"])
 def test_what_comes_after_several_files_bears_no_name_of_theirs(tmp_path, suffix):
     """Dated GeoTIFFs go on as dated GeoTIFFs; other files get one file to come."""
