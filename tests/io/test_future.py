@@ -330,6 +330,17 @@ def test_stations_are_a_row_of_points_and_come_back_as_stations(tmp_path):
     assert np.array_equal(made.v.values, stations().v.values)
 
 
+def test_stations_in_memory_come_back_filled(fill_with):
+    given = stations()
+    given.v[3, 2] = np.nan
+    options = io.ReadOptions(bbox=(5.0, 50.0, 5.5, 51.0))
+    for inside, read in ((np.full(7, True), None), (given.lon.values < 5.5, options)):
+        made = fill_with(1.0, given, None, read).dataset
+        assert made.v.dims == ("time", "station")
+        assert np.array_equal(made.v.where(made.v_fill_flag == 0), given.v[:, inside], equal_nan=True)
+        xr.testing.assert_identical(made.station, given.station[inside])
+
+
 def test_stations_fit_no_geotiff(tmp_path):
     with io.open_source(stations()) as source, pytest.raises(OutputError, match="stations"):
         io.create_sink(tmp_path / "out.tif", source)
