@@ -111,6 +111,8 @@ def _draw_series(ax: Axes, stack: FilledStack, cell: tuple[int, int], step: int,
 
 def _dates(stack: FilledStack) -> npt.NDArray[np.float64]:
     """Dates where the labels are ones that numpy reads, else days."""
+    if not all("-" in label[1:] for label in stack.labels):  # numbers, that numpy would read as years
+        return stack.times
     try:
         return np.array(
             [np.datetime64(text.removesuffix("Z")) for text in stack.labels], dtype="datetime64[s]"

@@ -13,7 +13,7 @@ from stimpute.variography import EmpiricalVariogram, FittedVariogram, VariogramA
 
 
 def draw_variogram(analysis: VariogramAnalysis, name: str, units: str, path: str | Path) -> None:
-    """Spatial and, where there is one, temporal semivariogram side by side, pair counts beneath.
+    """Spatial and, where there is one, temporal semivariogram side by side, pair counts beneath; an empty panel where there is none.
 
     Raises
     ------
@@ -24,6 +24,7 @@ def draw_variogram(analysis: VariogramAnalysis, name: str, units: str, path: str
         sides.append(("in space", analysis.spatial, analysis.spatial_fit))
     if len(analysis.temporal.lag):
         sides.append(("in time", analysis.temporal, analysis.temporal_fit))
+    sides = sides or [("in space", analysis.spatial, None)]
     with picture(path, (5.8 * len(sides), 4.6)) as figure:
         axes: Any = figure.subplots(2, len(sides), squeeze=False, height_ratios=[3.2, 1], sharex="col")
         for column, (where, empirical, fitted) in enumerate(sides):
@@ -50,6 +51,8 @@ def _curve(
             ax.text(
                 fitted.effective_range, 0.02, text, transform=ax.get_xaxis_transform(), color=INK, ha=side
             )
+    if not len(empirical.lag):
+        ax.text(0.5, 0.5, "no two observations to compare", transform=ax.transAxes, color=INK, ha="center")
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"semivariance ({units})²" if units else "semivariance")
     ax.set_title(title)
