@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stimpute.api.keywords import given_of
 from stimpute.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from stimpute.training.archive import Archive
     from stimpute.training.diffusion_loop import DiffusionProgress, DiffusionSummary
 
-_OF_THE_TRANSFORMER = ("attention", "window", "depth", "spatial_embedding", "val_fraction")
+_OF_THE_TRANSFORMER = {
+    "attention": None, "window": None, "depth": None, "spatial_embedding": False, "val_fraction": None, "size": "small", "precision": "auto",
+}  # fmt: skip
 
 
 def train_reconstructor(
@@ -31,9 +34,8 @@ def train_reconstructor(
     from stimpute.inference.devices import choose_device
     from stimpute.training.diffusion_loop import DiffusionTraining, train_diffusion
 
-    for name in _OF_THE_TRANSFORMER:
-        if options.get(name):
-            raise UsageError(f"--{name.replace('_', '-')}: not for --task reconstruct; leave it out")
+    for name in given_of(options, _OF_THE_TRANSFORMER):
+        raise UsageError(f"--{name.replace('_', '-')}: not for --task reconstruct; leave it out")
     factor = options.get("factor")
     if factor is None:
         raise UsageError("--task reconstruct needs --factor, fine cells per coarse cell and axis")

@@ -95,6 +95,7 @@ def forecast(
     StimputeError : what was wrong, in which file, what to do.
     """
     check_known(options, ForecastKeywords, "forecast")
+    _check_alone(options)
     command = command or as_command("stimpute.forecast", {"steps": steps, **options})
     from dataclasses import replace
 
@@ -171,6 +172,7 @@ def evaluate_forecasts(
     InputError : it cannot be read, is too short, or no method could be scored.
     """
     check_known(options, ReadKeywords, "evaluate")
+    _check_alone(options)
     from stimpute import io
     from stimpute.evaluation.forecasts import BASELINES, ForecastEvaluation
     from stimpute.evaluation.forecasts import evaluate_forecasts as evaluate_stack
@@ -200,6 +202,11 @@ def evaluate_forecasts(
             check_scored(board.rows)
             boards.append(board)
     return boards
+
+
+def _check_alone(options: ReadKeywords) -> None:
+    if options.get("covariate"):
+        raise UsageError("--covariate: no forecaster hears of any; leave it out")
 
 
 def open_forecaster(

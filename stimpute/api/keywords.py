@@ -161,6 +161,15 @@ def check_known(options: Mapping[str, Any], keywords: Any, function: str) -> Non
         raise TypeError(f"{function}() got an unexpected keyword argument {unknown[0]!r}")
 
 
+def given_of(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Which of some options have another value than their default.
+
+    >>> given_of({"window": 0, "size": "small"}, {"window": None, "depth": None, "size": "small"})
+    ['window']
+    """
+    return [name for name, default in defaults.items() if options.get(name, default) != default]
+
+
 def as_tuple(value: Any) -> tuple[Any, ...]:
     """One value or several as a tuple; nothing is an empty one."""
     if value is None:

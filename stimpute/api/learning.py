@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from stimpute.api.keywords import Progress, TrainKeywords, as_inputs, check_known, read_options
+from stimpute.api.keywords import Progress, TrainKeywords, as_inputs, check_known, given_of, read_options
 from stimpute.api.values import as_typed
 from stimpute.errors import ModelError, OutputError, StimputeWarning, UsageError
 
@@ -72,7 +72,9 @@ def train(
     return learn(_train_options(Path(out), loaded, options), loaded, progress)
 
 
-_OF_FILLING = ("attention", "window", "spatial_embedding", "covariate")
+_OF_FILLING: Mapping[str, Any] = {
+    "attention": None, "window": None, "spatial_embedding": False, "covariate": (),
+}  # fmt: skip
 
 
 def _check_task(options: Mapping[str, Any]) -> None:
@@ -80,7 +82,7 @@ def _check_task(options: Mapping[str, Any]) -> None:
     if options.get("task", "fill") != "reconstruct" and options.get("factor") is not None:
         raise UsageError("--factor: only for --task reconstruct; leave it out")
     if options.get("task", "fill") == "forecast":
-        given = [name for name in _OF_FILLING if options.get(name)]
+        given = given_of(options, _OF_FILLING)
         if given or options.get("size", "small") == "paper":
             raise UsageError(
                 f"--task forecast: --{(given or ['size paper'])[0].replace('_', '-')} is of the task fill; leave it out"
@@ -174,8 +176,8 @@ def _check_numbers(options: TrainKeywords) -> None:
     minutes, share = options.get("minutes"), options.get("val_fraction")
     if minutes is not None and not minutes > 0:
         raise UsageError(f"--minutes {minutes:g}: more than 0")
-    if share is not None and not 0 <= share < 1:
-        raise UsageError(f"--val-fraction {share:g}: from 0 to below 1")
+    if share is not None and not 0 <= share < 0.5:
+        raise UsageError(f"--val-fraction {share:g}: from 0 to below 0.5")
     if options.get("start") is not None and options.get("size", "small") != "small":
         raise UsageError(
             f"--size {options['size']}: --from goes on with the size of its model; leave --size out"

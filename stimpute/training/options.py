@@ -91,10 +91,10 @@ class TrainOptions:
             raise ValueError(f"lr {self.lr}: must be positive")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision {self.precision}: one of {', '.join(get_args(Precision))}")
-        if self.reuse < 1 or not 0 <= self.val_fraction < 0.5 or not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"reuse {self.reuse}, val_fraction {self.val_fraction}, warmup {self.warmup}: out of range"
-            )
+        if not 0 <= self.val_fraction < 0.5:
+            raise ValueError(f"val_fraction {self.val_fraction}: from 0 to below 0.5")
+        if self.reuse < 1 or not 0 <= self.warmup < 1:
+            raise ValueError(f"reuse {self.reuse}, warmup {self.warmup}: out of range")
 
     @property
     def state_path(self) -> Path:

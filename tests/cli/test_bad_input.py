@@ -185,6 +185,10 @@ def test_an_output_folder_that_does_not_exist(refused: Callable, small: Path, tm
         (("train", "-o", "model.safetensors", "--worlds", "1", "--batch", "0"), "--batch 0: at least 1"),
         (("train", "-o", "model.safetensors", "--worlds", "1", "--val-fraction", "2"), "--val-fraction 2"),
         (
+            ("train", "-o", "model.safetensors", "--worlds", "1", "--val-fraction", "0.5"),
+            "--val-fraction 0.5: from 0 to below 0.5",
+        ),
+        (
             ("train", "-o", "model.safetensors", "--from", "st-small", "--worlds", "1", "--size", "base"),
             "--size base",
         ),

@@ -12,6 +12,7 @@ import xarray as xr
 from stimpute.api import forecast
 from stimpute.api.forecasting import METHODS
 from stimpute.cli import run
+from stimpute.errors import UsageError
 
 
 def write(path, steps=40, missing=0.1, shape=(5, 6), times=None, name="v"):
@@ -271,6 +272,14 @@ def test_bad_stacks_are_refused_in_one_line_and_nothing_is_written(tmp_path, cap
     assert [p.name for p in tmp_path.iterdir()] == ["in.nc"]
 
 
+def test_covariates_that_no_forecaster_hears_of_are_refused(tmp_path, capsys):
+    path = write(tmp_path / "in.nc")
+    with pytest.raises(UsageError, match="--covariate: no forecaster"):
+        forecast(path, steps=2, method="persistence", covariate=f"{path}:v")
+    assert run(["evaluate", str(path), "--task", "forecast", "--covariate", f"{path}:v"]) == 2
+    assert "--covariate: no forecaster" in said(capsys)
+
+
 def test_stations_in_stations_out(tmp_path):
     rng = np.random.default_rng(1)
     coords = {
@@ -320,6 +329,7 @@ def test_a_model_is_trained_evaluated_and_used(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [["train", "-o", "m.safetensors", "--task", "forecast", "--attention", "msa"],
+     ["train", "-o", "m.safetensors", "--task", "forecast", "--window", "0"],
      ["train", "-o", "m.safetensors", "--horizon", "3"],
      ["evaluate", "in.nc", "--task", "forecast", "--seeds", "3"],
      ["evaluate", "in.nc", "--task", "reconstruct", "--factor", "2", "--seeds", "3"],

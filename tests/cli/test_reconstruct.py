@@ -295,6 +295,9 @@ def test_xarray_in_and_out_with_times_out_of_order(write_netcdf, gappy):
         (("train", "{in}", "-o", "m.safetensors", "--task", "reconstruct"), "needs --factor"),
         (("train", "{in}", "-o", "m.safetensors", "--factor", "2"), "only for --task reconstruct"),
         (("train", "{in}", "-o", "m.safetensors", "--task", "reconstruct", "--factor", "2", "--depth", "3"), "--depth"),
+        (("train", "{in}", "-o", "m.safetensors", "--task", "reconstruct", "--factor", "2", "--steps", "1", "--size", "base"), "--size"),
+        (("train", "{in}", "-o", "m.safetensors", "--task", "reconstruct", "--factor", "2", "--steps", "1", "--precision", "bf16"), "--precision"),
+        (("train", "{in}", "-o", "m.safetensors", "--task", "reconstruct", "--factor", "2", "--steps", "1", "--val-fraction", "0"), "--val-fraction"),
     ],
 )  # fmt: skip
 def test_options_of_the_task_are_checked(stimpute, tmp_path, monkeypatch, small, arguments, words):
