@@ -1,14 +1,13 @@
 """Training a DiffRecon network in one command: each diffusion apart, then both together; resumable. Knows no files of data.
 
-Schedule, optimiser, state, budget and checkpoints are those of the other training runs. The weights judged and saved are an
+Loop, schedule, optimiser, state, budget and checkpoints are those of the other training runs. The weights judged and saved are an
 exponential moving average; kept are those with the lowest error of the expected fine field.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,16 @@ from stimpute.diffusion.ensemble import draw_ensemble, widening_for
 from stimpute.diffusion.guess import no_guess
 from stimpute.diffusion.network import DiffRecon
 from stimpute.diffusion.noise import Noise
-from stimpute.errors import ModelError, OutputError
-from stimpute.pretrained.checkpoint import save_checkpoint
 from stimpute.pretrained.registry import load_model, load_reconstructor
 from stimpute.training.archive import Archive
 from stimpute.training.diffusion_loss import Stage, judge, measure_spreads, stage_loss
 from stimpute.training.interruption import uninterrupted
-from stimpute.training.loop import make_optimiser
+from stimpute.training.loop import Run, check_place
 from stimpute.training.options import TrainOptions, learning_rate, used
 from stimpute.training.pairs import SHAPES, PairFeed, Pairs
-from stimpute.training.state import RunState, read_state, write_state
+from stimpute.training.parallel import Ranks
 
 _VALIDATION_FROM = 1_000_000  # numbers of batches that are never trained on
-_BAD_STEPS = 25
 _CALIBRATION_SAMPLES = 8
 
 
@@ -107,14 +103,13 @@ def train_diffusion(
     Raises
     ------
     InputError : nothing to train on, archives too small.
-    ModelError : the start model cannot be read, a state of another run, a run that diverges.
+    ModelError : the start model cannot be read, a state of another run.
+    DivergenceError : the training ran away; what it started from is untouched.
     OutputError : the state of an interrupted run is in the way.
     """
-    if options.state_path.exists() and not options.resume:
-        raise OutputError(
-            f"{options.state_path}: an interrupted run is in the way; --resume it, or remove that file"
-        )
-    return _Run(options, list(archives), progress, feed).train()
+    check_place(options)
+    summary: DiffusionSummary = _Run(options, list(archives), progress, feed).train()
+    return summary
 
 
 def stage_at(options: DiffusionTraining, fraction: float) -> Stage:
@@ -133,8 +128,11 @@ def stage_at(options: DiffusionTraining, fraction: float) -> Stage:
     return "joint" if options.joint else "both"
 
 
-class _Run:
-    """Everything one run holds on to; ``train`` is the algorithm."""
+class _Run(Run):
+    """The training loop with the two diffusions to learn, in one process."""
+
+    options: DiffusionTraining
+    judges_start = False  # what the guess says is what errors are divided by
 
     def __init__(
         self,
@@ -143,93 +141,53 @@ class _Run:
         progress: Callable[[DiffusionProgress], None] | None,
         feed: PairFeed | None = None,
     ) -> None:
-        self.options, self.archives, self.progress = options, archives, progress
-        self.device = torch.device("cpu" if options.device == "auto" else options.device)
         self.filler = load_model()
-        self.feed = feed or PairFeed(
-            archives, options.network.factor, world_share=options.world_share, seed=options.seed, shapes=options.shapes,
+        self.given = feed
+        self.pool: dict[int, Pairs] = {}
+        device = torch.device("cpu" if options.device == "auto" else options.device)
+        super().__init__(options, archives, [], Ranks(0, 1, device), progress)
+
+    def starting_network(self) -> tuple[Any, dict[str, str] | None]:
+        """A new network, or the one to go on from."""
+        return starting_network(self.options)
+
+    def material_to_learn_from(self, validation: list[Archive]) -> tuple[Any, list[Any]]:
+        """The feed, and batches of it that are never trained on."""
+        options = self.options
+        feed = self.given or PairFeed(
+            self.archives, options.network.factor, world_share=options.world_share, seed=options.seed, shapes=options.shapes,
             filler=self.filler.network,
         )  # fmt: skip
-        self.network, self.origin = starting_network(options)
-        self.network.to(self.device)
-        self.optimiser = make_optimiser(self.network, options)
-        self.pool: dict[int, Pairs] = {}
-        self.judged = [self.made(_VALIDATION_FROM + i).to(self.device) for i in range(options.val_examples)]
-        average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.state = RunState(average, {k: v.clone() for k, v in average.items()}, 0, 0.0, {})
+        numbers = range(_VALIDATION_FROM, _VALIDATION_FROM + options.val_examples)
+        return feed, [self.batch(feed, number).to(self.ranks.device) for number in numbers]
 
-    def train(self) -> DiffusionSummary:
-        options = self.options
-        if options.resume and options.state_path.exists():
-            self.state = read_state(options.state_path, self.network, self.optimiser, self.fingerprint())
-        else:
-            measure_spreads(self.network, self.judged)
-            for name in ("coarse_spread", "detail_spread"):
-                self.state.average[name].copy_(getattr(self.network, name))
-        self.log("start" if self.state.step == 0 else "resume", step=self.state.step)
-        try:
-            self.loop()
-            return self.finish()
-        except KeyboardInterrupt:
-            if self.state.step > 0:
-                self.save_state()
-            raise
+    def made_ahead(self) -> None:
+        """Batches are made as they are needed."""
+        return
 
-    def loop(self) -> None:
-        """Steps until the budget is used."""
-        state, options = self.state, self.options
-        before, started = state.elapsed, time.monotonic()
-        saved = validated = started
-        bad = 0
-        while True:
-            now = time.monotonic()
-            state.elapsed = before + now - started
-            fraction = used(options, state.step, state.elapsed)
-            if fraction >= 1:
-                return
-            stage = stage_at(options, fraction)
-            loss, finite = self.step(stage, learning_rate(options, fraction))
-            bad = 0 if finite else bad + 1
-            if bad >= _BAD_STEPS:
-                raise ModelError(f"training diverged at step {state.step}: lower --lr (it was {options.lr})")
-            validation = None
-            if self.due(options.val_steps, now - validated, options.val_seconds):
-                validated = now
-                validation = self.validate(stage)
-            if self.due(options.save_steps, now - saved, options.save_seconds):
-                saved = now
-                self.save_state()
-            if self.progress is not None:
-                self.progress(DiffusionProgress(state.step, fraction, state.elapsed, loss, stage, validation))
+    def begin(self) -> None:
+        """Measure the residuals of what it is judged on."""
+        measure_spreads(self.network, self.judged)
+        for name in ("coarse_spread", "detail_spread"):
+            self.state.average[name].copy_(getattr(self.network, name))
 
-    def due(self, steps: int | None, seconds: float, after: float) -> bool:
-        return self.state.step % steps == 0 if steps is not None else seconds >= after
+    def step(self, fraction: float) -> tuple[float, float]:
+        """One batch learnt from; returns loss and learning rate."""
+        step, options = self.state.step, self.options
+        rate = learning_rate(options, fraction)
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        loss = stage_loss(self.network, self.pairs(step), stage_at(options, fraction), generator)
+        self.descend(loss, rate)
+        return float(loss.detach()), rate
 
-    def step(self, stage: Stage, rate: float) -> tuple[float, bool]:
-        """One step of the optimiser; a step whose gradient is not finite is left out."""
-        state, options = self.state, self.options
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.network.train()
-        self.optimiser.zero_grad(set_to_none=True)
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + state.step)
-        loss = stage_loss(self.network, self.pairs(state.step), stage, generator)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.clip)
-        finite = bool(torch.isfinite(norm))
-        with uninterrupted():
-            if finite:
-                self.optimiser.step()
-                decay = min(options.average, (1 + state.step) / (10 + state.step))
-                with torch.no_grad():
-                    for name, tensor in self.network.state_dict().items():
-                        state.average[name].lerp_(tensor, 1 - decay)
-            state.step += 1
-        return float(loss.detach()), finite
+    def told(self, fraction: float, loss: float, rate: float, validation: Any) -> DiffusionProgress:
+        """What the caller may show after a step."""
+        stage = stage_at(self.options, fraction)
+        return DiffusionProgress(self.state.step, fraction, self.state.elapsed, loss, stage, validation)
 
-    def made(self, number: int) -> Pairs:
+    def batch(self, feed: PairFeed, number: int) -> Pairs:
         """A batch of the feed, with the guess that the network starts from."""
-        pairs = self.feed.pairs(number)
+        pairs = feed.pairs(number)
         return replace(pairs, guess=no_guess(pairs.batch)) if self.network.config.start == "mean" else pairs
 
     def pairs(self, step: int) -> Pairs:
@@ -238,25 +196,31 @@ class _Run:
         order = np.random.default_rng([self.options.seed, turn]).permutation(self.options.batches)
         number = int(order[place]) if turn else place
         if number not in self.pool:
-            self.pool[number] = self.made(number)
-        return self.pool[number].turned(np.random.default_rng([self.options.seed, step, 7])).to(self.device)
+            self.pool[number] = self.batch(self.feed, number)
+        turned = self.pool[number].turned(np.random.default_rng([self.options.seed, step, 7]))
+        return turned.to(self.ranks.device)
+
+    def network_with(self, weights: Mapping[str, Tensor]) -> DiffRecon:
+        """A copy of the network that speaks with some weights; the one that is trained is not touched."""
+        network: DiffRecon = deepcopy(self.network)
+        network.load_state_dict(weights)
+        return network.eval()
 
     @torch.no_grad()
-    def validate(self, stage: Stage) -> dict[str, float]:
+    def validate(self) -> dict[str, float] | None:
         """Judge the averaged weights; keep them if the expected fine field is the best so far."""
-        record, kept = (
-            self.state.record,
-            {k: v.detach().clone() for k, v in self.network.state_dict().items()},
-        )
-        self.network.load_state_dict(self.state.average)
-        self.network.eval()
-        result = judge(self.network, self.judged)
-        self.network.load_state_dict(kept)
+        state, record = self.state, self.state.record
+        if record.get("validated") == state.step:
+            return None
+        result = judge(self.network_with(state.average), self.judged)
+        best = {k: v.clone() for k, v in state.average.items()}
         with uninterrupted():
+            record["validated"] = state.step
             if "best" not in record or result["fine"] < record["best"]["fine"]:
-                record.update(best=result, best_step=self.state.step)
-                self.state.best = {k: v.clone() for k, v in self.state.average.items()}
-        self.log("validation", step=self.state.step, stage=stage, **result)
+                record.update(best=result, best_step=state.step)
+                state.best = best
+        stage = stage_at(self.options, used(self.options, state.step, state.elapsed))
+        self.log("validation", step=state.step, stage=stage, **result)
         return result
 
     def fingerprint(self) -> dict[str, Any]:
@@ -269,47 +233,34 @@ class _Run:
             "archives": [[a.name, list(a.shape)] for a in self.archives],
         }  # fmt: skip
 
-    def save_state(self) -> None:
-        write_state(self.options.state_path, self.network, self.optimiser, self.state, self.fingerprint())
-
-    def log(self, event: str, **facts: Any) -> None:
-        line = json.dumps({"event": event, "elapsed": round(self.state.elapsed, 2), **facts})
-        with self.options.log_path.open("a" if event != "start" else "w", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def finish(self) -> DiffusionSummary:
-        """Judge a last time, calibrate the spread, write the model."""
-        options, state = self.options, self.state
-        self.validate("joint")
-        self.network.load_state_dict(state.best)
-        self.network.eval()
-        coverage = self.calibrate()
-        with uninterrupted():
-            card = save_checkpoint(
-                options.out, self.network.state_dict(), self.network.config.to_dict(), training=self.described(),
-                scores={"best": state.record["best"], "best_step": state.record["best_step"], **coverage},
-                storage=options.storage, extra={"task": TASK},
-            )  # fmt: skip
-            options.state_path.unlink(missing_ok=True)
-        self.log("end", step=state.step, sha256=card["sha256"])
-        return DiffusionSummary(options.out, state.step, state.elapsed / 60, state.record["best"], card)
+    def made(self) -> tuple[Mapping[str, Tensor], dict[str, Any], dict[str, Any]]:
+        """The best weights, with a spread that covers what it claims."""
+        record, network = self.state.record, self.network_with(self.state.best)
+        coverage = self.calibrate(network)
+        scores = {"best": record["best"], "best_step": record["best_step"], **coverage}
+        return network.state_dict(), scores, {"extra": {"task": TASK}}
 
     @torch.no_grad()
-    def calibrate(self) -> dict[str, float]:
+    def calibrate(self, network: DiffRecon) -> dict[str, float]:
         """Stretch the ensemble so that 90 % intervals cover 90 % of what was judged."""
         noise = Noise(self.options.seed)
-        self.network.widening.fill_(1.0)
-        self.network.share.fill_(self.state.record["best"]["share"])
+        network.widening.fill_(1.0)
+        network.share.fill_(self.state.record["best"]["share"])
         truths: list[Tensor] = []
         ensembles: list[Tensor] = []
         for pairs in self.judged:
-            given = self.network.conditions(pairs.batch, pairs.guess, pairs.covariates)
-            _, members = draw_ensemble(self.network, given, _CALIBRATION_SAMPLES, noise)
+            given = network.conditions(pairs.batch, pairs.guess, pairs.covariates)
+            _, members = draw_ensemble(network, given, _CALIBRATION_SAMPLES, noise)
             truths.append(pairs.fine)
             ensembles.append(members)
         widening, coverage = widening_for(ensembles, truths)
-        self.network.widening.fill_(widening)
+        network.widening.fill_(widening)
         return {"widening": widening, "coverage_before": coverage}
+
+    def summary(self, stopped: bool, card: dict[str, Any]) -> DiffusionSummary:
+        """What came out."""
+        state = self.state
+        return DiffusionSummary(self.options.out, state.step, state.elapsed / 60, state.record["best"], card)
 
     def described(self) -> dict[str, Any]:
         """The card's account of the training."""
@@ -317,7 +268,7 @@ class _Run:
         return {
             "archives": [{"name": a.name, "shape": list(a.shape)} for a in self.archives],
             "world_share": self.feed.world_share, "from": self.origin, "filler": {"name": self.filler.name, "sha256": self.filler.sha256}, "seed": o.seed, "steps": self.state.step,
-            "minutes": round(self.state.elapsed / 60, 1), "device": self.device.type, "lr": o.lr, "pool": o.batches,
+            "minutes": round(self.state.elapsed / 60, 1), "device": self.ranks.device.type, "lr": o.lr, "pool": o.batches,
             "joint": o.joint, "shapes": [list(s) for s in o.shapes],
         }  # fmt: skip
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -62,9 +62,24 @@ def run_training(
     Raises
     ------
     InputError : nothing to train on, or covariates absent.
-    ModelError : the start model cannot be read, a state of another run, a run that diverges.
+    ModelError : the start model cannot be read, a state of another run.
+    DivergenceError : the training ran away; what it started from is untouched.
     OutputError : the state of an interrupted run is in the way.
     DeviceError : the device asked for is absent.
+    """
+    check_place(options)
+    kind = kind or Run
+    with joined_ranks(options.device) as ranks:
+        summary: TrainSummary = kind(options, list(archives), list(validation), ranks, progress).train()
+        return summary
+
+
+def check_place(options: TrainOptions) -> None:
+    """Refuse a model that cannot be written, and to run over an interrupted run.
+
+    Raises
+    ------
+    OutputError : either of them.
     """
     if options.out.suffix != ".safetensors" or not options.out.parent.is_dir():
         raise OutputError(f"{options.out}: a model is written as .safetensors into a folder that exists")
@@ -72,13 +87,12 @@ def run_training(
         raise OutputError(
             f"{options.state_path}: an interrupted run is in the way; --resume it, or remove that file"
         )
-    kind = kind or Run
-    with joined_ranks(options.device) as ranks:
-        return kind(options, list(archives), list(validation), ranks, progress).train()
 
 
 class Run:
     """Everything one run holds on to; ``train`` is the algorithm. What is learnt, and from what, is in the methods named *of a task*."""
+
+    judges_start = True  # whether the weights it starts from are validated, to be kept where none are better
 
     def __init__(
         self,
@@ -86,7 +100,7 @@ class Run:
         archives: list[Archive],
         validation: list[Archive],
         ranks: Ranks,
-        progress: Callable[[TrainProgress], None] | None,
+        progress: Callable[[Any], None] | None,
     ) -> None:
         self.options, self.ranks, self.progress = options, ranks, progress
         self.archives = archives
@@ -153,15 +167,39 @@ class Run:
         options = self.feed.options
         return {"world_share": options.world_share, "shapes": [list(s) for s in options.shapes]}
 
+    def begin(self) -> None:
+        """What a new run does before its first step, and a resumed one does not."""
+
+    def told(self, fraction: float, loss: float, rate: float, validation: Any) -> Any:
+        """What the caller may show after a step."""
+        return TrainProgress(self.state.step, fraction, self.state.elapsed, loss, rate, validation)
+
+    def made(self) -> tuple[Mapping[str, Tensor], dict[str, Any], dict[str, Any]]:
+        """The weights to write, their scores, and what else the card says."""
+        record = self.state.record
+        scores: dict[str, Any] = {k: record[k] for k in ("best", "start", "best_step") if k in record}
+        return self.state.best, scores, {"covariates": getattr(self.network.config, "covariates", ())}
+
+    def summary(self, stopped: bool, card: dict[str, Any]) -> Any:
+        """What came out."""
+        options, state = self.options, self.state
+        start, best = (
+            Validation(**state.record[k]) if k in state.record else None for k in ("start", "best")
+        )
+        path = options.out if self.ranks.first else None
+        return TrainSummary(path, state.step, state.elapsed / 60, start, best, stopped, card)
+
     # of every task
 
-    def train(self) -> TrainSummary:
+    def train(self) -> Any:
         """All steps, from where the state stands to the end of the budget."""
         options, ranks, state = self.options, self.ranks, self.state
         if options.resume and options.state_path.exists():
             self.state = state = read_state(
                 options.state_path, self.network, self.optimiser, self.fingerprint()
             )
+        else:
+            self.begin()
         ranks.share(self.network.state_dict().values())
         self.log("start" if state.step == 0 else "resume", step=state.step, ranks=ranks.size)
         try:
@@ -178,8 +216,9 @@ class Run:
     def loop(self) -> bool:
         """Steps until the budget is used, or patience; returns whether it was patience."""
         options, ranks, state = self.options, self.ranks, self.state
-        if state.step == 0 or (options.val_steps is not None and state.step % options.val_steps == 0):
-            self.validate()  # the start, or what an interruption prevented
+        missed = options.val_steps is not None and state.step % options.val_steps == 0  # by an interruption
+        if self.judges_start if state.step == 0 else missed:
+            self.validate()
         before, started = state.elapsed, time.monotonic()
         marks = {"validated": started, "saved": started, "told": started}
         (halt,) = ranks.agree(float(self.exhausted()))
@@ -202,23 +241,33 @@ class Run:
             if self.due("saved", marks, options.save_steps, options.save_seconds):
                 self.save_state()
             if self.progress is not None and ranks.first:
-                self.progress(TrainProgress(state.step, fraction, elapsed, loss, lr, validation))
+                self.progress(self.told(fraction, loss, lr, validation))
             (halt,) = ranks.agree(float(stopped))
             stopped = bool(halt)
         return stopped
 
     def step(self, fraction: float) -> tuple[float, float]:
-        """One step of the optimiser; returns loss and learning rate. A step whose gradient is not finite is left out."""
-        options, parameters = self.options, list(self.network.parameters())
-        rate = learning_rate(options, fraction)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        """One batch learnt from; returns loss and learning rate."""
+        rate = learning_rate(self.options, fraction)
         example, candidates = self.example(self.state.step)
         best = None if candidates is None else candidate_errors(candidates, example).amin(dim=1)
-        self.optimiser.zero_grad(set_to_none=True)
         with self.autocast():
             prediction = self.network(*self.arguments(example, candidates))
-        loss = training_loss(prediction, example, best, options.loss)
+        loss = training_loss(prediction, example, best, self.options.loss)
+        self.descend(loss, rate)
+        return float(loss.detach()), rate
+
+    def descend(self, loss: Tensor, rate: float) -> None:
+        """One step of the optimiser; a step whose gradient is not finite is left out.
+
+        Raises
+        ------
+        DivergenceError : it was left out many times in a row.
+        """
+        options, parameters = self.options, list(self.network.parameters())
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.ranks.average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, options.clip)
@@ -233,7 +282,6 @@ class Run:
                 self.optimiser.step()
                 self.update_average()
             self.state.step += 1
-        return float(loss.detach()), rate
 
     def example(self, step: int) -> tuple[Any, Any]:
         """The batch of a step with its candidates, from those at hand where it is used again."""
@@ -274,7 +322,7 @@ class Run:
     # validation
 
     @torch.no_grad()
-    def validate(self) -> Validation | None:
+    def validate(self) -> Any:
         """Judge the averaged weights on the first rank; keep them if they are the best so far."""
         record = self.state.record
         if record.get("validated") == self.state.step:
@@ -351,7 +399,7 @@ class Run:
             with self.options.log_path.open("a" if event != "start" else "w", encoding="utf-8") as file:
                 file.write(line + "\n")
 
-    def finish(self, stopped: bool) -> TrainSummary:
+    def finish(self, stopped: bool) -> Any:
         """Write the model and say what came out."""
         options, state = self.options, self.state
         card: dict[str, Any] = {}
@@ -359,25 +407,17 @@ class Run:
             self.validate()
             if options.keep_state:
                 self.save_state()
+            weights, scores, more = self.made()
             with uninterrupted():
                 card = save_checkpoint(
-                    options.out,
-                    state.best,
-                    self.network.config.to_dict(),
-                    training=self.described(),
-                    scores={k: state.record[k] for k in ("best", "start", "best_step") if k in state.record},
-                    covariates=getattr(self.network.config, "covariates", ()),
-                    storage=options.storage,
-                )
+                    options.out, weights, self.network.config.to_dict(), training=self.described(), scores=scores,
+                    storage=options.storage, **more,
+                )  # fmt: skip
                 if not options.keep_state:
                     options.state_path.unlink(missing_ok=True)
                 self.written = True
             self.log("end", step=state.step, stopped_early=stopped, sha256=card["sha256"])
-        start, best = (
-            Validation(**state.record[k]) if k in state.record else None for k in ("start", "best")
-        )
-        path = options.out if self.ranks.first else None
-        return TrainSummary(path, state.step, state.elapsed / 60, start, best, stopped, card)
+        return self.summary(stopped, card)
 
     def described(self) -> dict[str, Any]:
         """The card's account of the training."""

@@ -10,8 +10,9 @@ import torch
 
 from stimpute.classical.refinement import block_mean
 from stimpute.diffusion.config import DiffReconConfig
-from stimpute.errors import InputError, ModelError, OutputError
+from stimpute.errors import DivergenceError, InputError, ModelError, OutputError
 from stimpute.pretrained.registry import load_model, load_reconstructor
+from stimpute.training import diffusion_loop
 from stimpute.training.archive import Archive
 from stimpute.training.diffusion_loop import DiffusionTraining, train_diffusion
 from stimpute.training.diffusion_loss import judge, measure_spreads
@@ -122,6 +123,51 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path):
     resumed = train_diffusion(replace(again, resume=True))
     for name, tensor in load_reconstructor(resumed.path).network.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def test_interrupted_while_it_is_judged_it_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    never = {"save_steps": None, "save_seconds": 1e9}
+    whole = train_diffusion(options(tmp_path, **never))
+    other = tmp_path / "other"
+    other.mkdir()
+    again = replace(options(tmp_path, **never), out=other / "m.safetensors")
+    original = diffusion_loop.judge
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(diffusion_loop, "judge", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_diffusion(again)
+    monkeypatch.setattr(diffusion_loop, "judge", original)
+    resumed = train_diffusion(replace(again, resume=True))
+    one, two = (load_reconstructor(made.path).network.state_dict() for made in (whole, resumed))
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    assert resumed.best == whole.best
+
+
+def test_interrupted_after_the_model_is_written_it_leaves_no_state(tmp_path, monkeypatch):
+    original = diffusion_loop._Run.log
+
+    def interrupted(run, event, **facts):
+        if event == "end":
+            raise KeyboardInterrupt
+        original(run, event, **facts)
+
+    monkeypatch.setattr(diffusion_loop._Run, "log", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_diffusion(options(tmp_path, steps=2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.json", "m.log.jsonl", "m.safetensors"]
+
+
+def test_a_run_that_diverges_says_so_and_leaves_no_model(tmp_path, monkeypatch):
+    def ruined(network, *given):
+        return torch.stack([p.sum() for p in network.parameters()]).sum() * float("nan")
+
+    monkeypatch.setattr(diffusion_loop, "stage_loss", ruined)
+    with pytest.raises(DivergenceError, match="lower --lr"):
+        train_diffusion(options(tmp_path, steps=40))
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 def test_a_model_for_another_factor_lends_its_coarse_diffusion(tmp_path):
