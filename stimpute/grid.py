@@ -16,6 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 GridKind = Literal["affine", "rectilinear", "curvilinear", "points"]
 Units = Literal["degrees", "length", "cells"]
 
+EARTH_KM = 6371.0  # radius of the sphere where a sphere will do
 _WGS84_A_KM = 6378.137
 _WGS84_F = 1 / 298.257223563
 

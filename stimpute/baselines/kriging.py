@@ -18,13 +18,12 @@ from scipy.spatial import cKDTree
 from stimpute.classical.convolution import normalized
 from stimpute.errors import VariogramError
 from stimpute.estimate import Estimate
-from stimpute.grid import Grid
+from stimpute.grid import EARTH_KM, Grid
 from stimpute.stack import Stack
 from stimpute.variography import EmpiricalVariogram, FittedVariogram, analyse
 
 Float64Array = npt.NDArray[np.float64]
 
-EARTH_RADIUS_KM = 6371.0088
 _BATCH = 20_000  # systems solved at a time
 _LEAST_NUGGET = 1e-3  # of the sill, so that no system is singular
 _MEAN_STEPS = 2.0  # observations beyond the first at which a cell's own mean counts half
@@ -234,8 +233,7 @@ def _ground(grid: Grid) -> Float64Array:
         return np.stack((x, y), axis=1) * grid.km_per_unit
     lon, lat = np.radians(x), np.radians(y)
     return np.asarray(
-        EARTH_RADIUS_KM
-        * np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=1)
+        EARTH_KM * np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=1)
     )
 
 

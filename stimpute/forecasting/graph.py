@@ -17,13 +17,12 @@ from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from stimpute.grid import Grid
+from stimpute.grid import EARTH_KM, Grid
 from stimpute.layers.attention import Division, Parts, Windows
 
 NEIGHBOURS = 6  # of a station
 NEAREST = 5  # parts that a token hears from
 HEARD = 6  # nodes that speak for one at which earlier origins are not asked
-EARTH_KM = 6371.0
 LARGEST = 1.5  # times the wanted size: parts that METIS leaves larger are cut again
 
 IndexArray = npt.NDArray[np.int64]

@@ -9,11 +9,10 @@ import numpy.typing as npt
 import pyproj
 
 from stimpute.errors import InputError
-from stimpute.grid import Grid
+from stimpute.grid import EARTH_KM, Grid
 from stimpute.io.cf_select import grid_units_in_crs
 
 FloatArray = npt.NDArray[np.float64]
-_EARTH_KM = 6371.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +133,7 @@ def _nearest(xs: FloatArray, ys: FloatArray, other: Grid) -> Positions:
 
     usable = np.isfinite(other.x) & np.isfinite(other.y)
     tree = cKDTree(_on_sphere(other.x[usable], other.y[usable]))
-    reach = 1.5 * max(other.spacing_km()) / _EARTH_KM
+    reach = 1.5 * max(other.spacing_km()) / EARTH_KM
     asked = np.isfinite(xs) & np.isfinite(ys)
     distance, found = tree.query(
         _on_sphere(np.where(asked, xs, 0), np.where(asked, ys, 0)), distance_upper_bound=reach
