@@ -64,8 +64,9 @@ class UNet(nn.Module):
         self.up = nn.Conv2d(2 * width, width, 1)
         self.merge = nn.Conv2d(2 * width, width, 1)
         self.leave = nn.Conv2d(width, outputs, 1)
+        assert self.leave.bias is not None
         nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias if self.leave.bias is not None else torch.zeros(1))
+        nn.init.zeros_(self.leave.bias)
 
     def forward(self, seen: Tensor, condition: Tensor, joined: Tensor | None, time: Tensor) -> Tensor:
         """``seen`` (B, T, H, W, outputs), ``condition`` and ``joined`` (B, T, H, W, C), ``time`` (B,) in [0, 1]."""
