@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stimpute.metrics import crps_gaussian
 from stimpute.model.batch import Batch
 from stimpute.model.candidates import compute_candidates
 from stimpute.model.st_transformer import Prediction
@@ -87,6 +88,14 @@ def test_crps_of_a_normal() -> None:
         50 - 2 / math.sqrt(math.pi), rel=1e-5
     )
     assert float(gaussian_crps(torch.tensor(-0.7), torch.tensor(1e-4))) == pytest.approx(0.7, rel=1e-3)
+
+
+def test_crps_of_torch_is_that_of_numpy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    residual = 5 * torch.randn(10_000, generator=generator, dtype=torch.float64)
+    scale = torch.rand(10_000, generator=generator, dtype=torch.float64) + 0.01
+    apart = gaussian_crps(residual, scale).numpy() - crps_gaussian(residual.numpy(), scale.numpy())
+    assert abs(apart).max() < 1e-12, f"largest difference {abs(apart).max()}"
 
 
 def test_crps_is_least_at_the_true_scale() -> None:
