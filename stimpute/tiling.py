@@ -59,11 +59,6 @@ class TilePlan:
         """Cells along each side of a tile with its halo."""
         return self.core + 2 * self.halo
 
-    @property
-    def time_read(self) -> int:
-        """Steps in a window with its halo."""
-        return self.time_core + 2 * self.time_halo
-
     def to_dict(self) -> dict[str, int | str]:
         """Plain numbers for JSON."""
         return asdict(self)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from stimpute.layers.attention import (
     BalancedAttention,
-    MultiHeadAttention,
     SpatialAttention,
     TemporalAttention,
     WindowAttention,
@@ -350,10 +349,3 @@ def initialise(network: STTransformer) -> None:
         nn.init.normal_(network.place, std=0.02)
     if network.config.head == "blend":
         nn.init.normal_(network.head.last.weight, std=1e-3)
-
-
-def use_fused_attention(network: nn.Module, fused: bool) -> None:
-    """Choose torch's fused attention or the plain reference, everywhere in ``network``."""
-    for module in network.modules():
-        if isinstance(module, MultiHeadAttention):
-            module.fused = fused

@@ -28,7 +28,6 @@ FORMAT = "stimpute-model"
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 1 << 20
 MAX_CARD_BYTES = 1 << 20
-SHIPPED_LIMIT_BYTES = 16 << 20
 
 Storage = Literal["float16", "float32"]
 Shapes = Mapping[str, tuple[int, ...]]

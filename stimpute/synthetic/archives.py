@@ -66,11 +66,6 @@ class SimulatedStack:
         """What a user would get: float32 (time, y, x), NaN in the gaps."""
         return np.where(self.valid, self.truth, np.float32(np.nan))
 
-    @property
-    def cell_size(self) -> float:
-        """Spacing in units of the CRS."""
-        return float(abs(self.x[1] - self.x[0])) if len(self.x) > 1 else float(abs(self.y[1] - self.y[0]))
-
 
 def gappy_stack(kind: str = "soil-moisture", seed: int = 0, shape: Shape | None = None) -> SimulatedStack:
     """A realistic gappy stack with its truth.

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from stimpute.errors import ModelError
-from stimpute.layers.attention import WindowAttention
+from stimpute.layers.attention import MultiHeadAttention, WindowAttention
 from stimpute.model.batch import Batch, covariate_moments
 from stimpute.model.candidates import CANDIDATES, FEATURES, compute_candidates
 from stimpute.model.config import ModelConfig
 from stimpute.model.inner_hold_out import inner_hold_out
 from stimpute.model.method import STMethod, predict
-from stimpute.model.st_transformer import STTransformer, use_fused_attention, with_candidates
+from stimpute.model.st_transformer import STTransformer, with_candidates
 from stimpute.stack import Stack
 
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "cell_dim": 8}
@@ -98,7 +98,9 @@ def test_gradients_reach_every_parameter(attention: str) -> None:
 def test_fused_attention_equals_plain(attention: str) -> None:
     stack, net = batch(), network(attention=attention)
     fused = predict(net, stack)
-    use_fused_attention(net, False)
+    for module in net.modules():
+        if isinstance(module, MultiHeadAttention):
+            module.fused = False
     difference = (predict(net, stack).mean - fused.mean).abs().max().item()
     assert difference < 1e-4, f"largest difference {difference}"
 

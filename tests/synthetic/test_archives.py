@@ -28,7 +28,6 @@ def test_every_kind_is_seeded_complete_below_and_gappy_above(kind):
     assert (np.diff(a.times) > 0).all()
     assert (len(a.y), len(a.x)) == shape[1:]
     assert (np.diff(a.y) < 0).all()
-    assert a.cell_size > 0
     assert a.units
     assert a.standard_name
     assert np.datetime64(a.start)
