@@ -431,6 +431,75 @@ class TestRasters:
         said = self.fill(sources, tmp_path / "said", code=-1, options="--nodata -1")
         assert verify(sources, said).identical
 
+    @pytest.mark.parametrize("whose", ["named", "nodata", "alpha"])
+    def test_four_named_bands_of_bytes_are_steps_and_an_alpha_is_none(self, tmp_path, gappy, whose):
+        """A library marks the last of four bands of bytes as alpha by itself; ``fill`` goes by their names."""
+        values = np.where(np.isnan(gappy(t=4)), 0, 20 * (gappy(t=4) - np.nanmin(gappy(t=4))) + 1).astype("u1")
+        values[0, :2, :3] = 9
+        values[3, :4] = 0  # of a step: nothing is known there; of an alpha: nothing is known in any band
+        source, profile = tmp_path / "four.tif", {"driver": "GTiff", "dtype": "uint8", "crs": "EPSG:32630"}
+        place = rasterio.transform.from_origin(5e5, 4e6, 1000, 1000)
+        nodata = 0 if whose == "nodata" else None
+        if whose == "named":
+            values = np.maximum(values, 1)
+            values[3, 0, :2] = 0
+        with rasterio.open(source, "w", count=4, height=8, width=10, nodata=nodata, transform=place, **profile) as file:  # fmt: skip
+            file.write(values)
+            assert file.colorinterp[3] is rasterio.enums.ColorInterp.alpha
+            for band in range(1, 4 if whose == "alpha" else 5):
+                file.set_band_description(band, f"red 2020-01-0{band}")
+        observed = {
+            "named": values.size,
+            "nodata": (values > 0).sum(),
+            "alpha": 3 * int((values[3] > 0).sum()),
+        }
+        for out in ("out.tif", "out.nc"):
+            fill(source, tmp_path / out)
+            report = verify(source, tmp_path / out)
+            assert report.differences == ()
+            assert report.total("observed") == observed[whose]
+
+    @pytest.mark.parametrize("out", ["out.tif", "out.nc", "out/"])
+    @pytest.mark.parametrize("window", [(), ("--time", "2020-01-02,2020-01-04")])
+    def test_files_with_an_alpha_each_are_merged(self, tmp_path, gappy, write_geotiffs, out, window):
+        sources = write_geotiffs(np.nan_to_num(gappy(), nan=7.0), nodata=None, bands=2)
+        for path, step in zip(sources, gappy(), strict=True):
+            with rasterio.open(path, "r+") as file:
+                file.colorinterp = [rasterio.enums.ColorInterp.gray, rasterio.enums.ColorInterp.alpha]
+                file.write(np.isfinite(step).astype("f4"), 2)
+        fill(sources, f"{tmp_path}/{out}", *window)
+        report = verify(sources, tmp_path / out)
+        assert report.differences == ()
+        assert report.total("observed") == int(np.isfinite(gappy()[1:4] if window else gappy()).sum())
+        if out == "out.tif":
+            fill(tmp_path / out, tmp_path / "again.tif", "--time", "2020-01-02,2020-01-03")
+            assert verify(tmp_path / out, tmp_path / "again.tif").differences == ()
+
+    @pytest.mark.parametrize("kind", ["one", "merged", "from NetCDF"])
+    def test_a_mask_that_no_input_had_is_found(self, tmp_path, gappy, write_geotiffs, write_netcdf, kind):
+        """It says that the gaps left are data, whatever nodata says."""
+        sources = write_netcdf(gappy()) if kind == "from NetCDF" else write_geotiffs(gappy())
+        sources, out = sources[:1] if kind == "one" else sources, tmp_path / "out.tif"
+        fill(sources, out, "--max-gap", "1d")
+        assert verify(sources, out).differences == ()
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(out, "r+") as file:
+            file.write_mask(True)
+        assert "out.tif, mask beside the numbers: False became True" in differences(verify(sources, out))
+
+    def test_a_further_tag_is_told(self, tmp_path, gappy, write_geotiffs):
+        source = write_geotiffs(gappy(t=1))[0]
+        out = self.fill([source], tmp_path / "out") / source.name
+        assert verify(source, out).notes == ()
+        with rasterio.open(out, "r+") as file:
+            file.update_tags(SENSOR="MODIS")
+            file.update_tags(1, gain="2")
+        report = verify(source, out)
+        assert report.differences == ()
+        assert report.notes == (
+            f"{out.name}, tag SENSOR: only in the output ('MODIS')",
+            f"{out.name}, band 1, tag gain: only in the output ('2')",
+        )
+
     @pytest.mark.parametrize(
         ("change", "named"),
         [
@@ -519,6 +588,27 @@ class TestRasters:
         report = verify(source, out)
         assert report.differences == ()
         assert report.total("observed") == int(np.isfinite(values).sum())
+
+
+@pytest.mark.parametrize("flags", ["--flags", "--no-flags"])
+@pytest.mark.parametrize(("before", "after"), [("nc", "nc"), ("tif", "tif"), ("nc", "tif"), ("tif", "nc")])
+def test_a_negative_standard_error_is_found(
+    tmp_path, gappy, write_netcdf, write_geotiffs, before, after, flags
+):
+    source, out = (write_netcdf if before == "nc" else write_geotiffs)(gappy()), tmp_path / f"out.{after}"
+    fill(source, out, flags)
+    assert verify(source, out, variables=["sst"]).differences == ()
+    step, row, column = (int(i) for i in np.argwhere(np.isnan(gappy()))[0])
+    if after == "nc":
+        edit(out, lambda f: f["sst_standard_error"].__setitem__((step, row, column), -5))
+    else:
+        with rasterio.open(tmp_path / "out_stderr.tif", "r+") as file:
+            errors = file.read(step + 1)
+            errors[row, column] = -5
+            file.write(errors, step + 1)
+    assert "1 cells filled, with a negative standard error" in differences(
+        verify(source, out, variables=["sst"])
+    )
 
 
 def test_a_variable_that_is_not_there_proves_nothing(pair):

@@ -113,6 +113,11 @@ class Encoding:
         """Values in float64."""
         return np.asarray(stored, dtype=np.float64) * self.scale + self.offset
 
+    def values(self, raw: Array) -> npt.NDArray[np.float64]:
+        """Values in float64 of numbers as they were read, NaN where there is no observation."""
+        stored = self.stored(raw)
+        return np.where(self.observed(stored), self.decode(stored), np.nan)
+
     def resolution(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Half of the smallest step this encoding can tell apart, near each value."""
         if self.dtype.kind in "iu":
@@ -139,12 +144,13 @@ def compare(
     place: Callable[[tuple[int, ...]], str],
     valid: tuple[Bool, Bool] | None = None,
     altered: Bool | np.bool_ = np.False_,
+    errors: Array | None = None,
 ) -> None:
     """Compare one block of a filled variable, cell by cell, and count it.
 
     ``place(index)`` names a cell of the block. ``flag`` holds the output's own claim, or None. ``valid``: what the
     container knows beside the numbers (a side file, an alpha band), for input and output. ``altered`` (broadcast to the block): cells that an option of the run
-    changed by intention; they are counted and not judged.
+    changed by intention; they are counted and not judged. ``errors``: the standard errors beside the values, in decoded values.
     """
     old, new = rules.before.stored(before), rules.after.stored(after)
     seen, present = rules.before.observed(old), rules.after.observed(new)
@@ -167,6 +173,9 @@ def compare(
     name("observed, and read as missing from the output", kept & ~present & ~changed)
     there = seen if flag is None else seen | (flag == OBSERVED)  # of a mean of steps, in another one of these
     ledger.count(rules.layer, observed=int(kept.sum()), altered=int((there & ~judged).sum()))
+    if errors is not None:
+        filled = ~seen & present if flag is None else flag == FILLED
+        name("filled, with a negative standard error", filled & (errors < 0))
     if flag is None:
         ledger.count(rules.layer, filled=int((~seen & present).sum()), refused=int((~seen & ~present).sum()))
         return

@@ -20,9 +20,9 @@ from stimpute.io.verify.raw import Array, RawArray, RawFile, open_raw
 from stimpute.io.verify.report import Ledger
 from stimpute.protocols import FILLED, OBSERVED
 
-FLAG_SUFFIX = "_fill_flag"
+FLAG_SUFFIX, ERROR_SUFFIX = "_fill_flag", "_standard_error"
 _OF_A_FILL = re.compile(r"(.+)(_fill_flag|_standard_error|_q\d+(_\d+)?)")
-OWN_SUFFIXES = ("_fill_flag", "_standard_error")
+OWN_SUFFIXES = (FLAG_SUFFIX, ERROR_SUFFIX)
 NOT_COMPARED = ("history", "ancillary_variables")
 Positions = npt.NDArray[np.intp]
 
@@ -344,10 +344,12 @@ class _Comparison:
     def filled(self, a: RawArray, b: RawArray) -> None:
         """A variable whose gaps may have been filled."""
         codes = self.nodata if a.dtype == b.dtype else ()
-        before = Encoding.from_cf(np.dtype(a.dtype), a.attributes, self.nodata, self.before.is_netcdf)
-        after = Encoding.from_cf(np.dtype(b.dtype), b.attributes, codes, self.after.is_netcdf)
+        before, after = encoding_of(self.before, a, self.nodata), encoding_of(self.after, b, codes)
         rules = Rules(a.name, before, after, self.declared.qc)
         flag, earlier = (f.arrays.get(a.name + FLAG_SUFFIX) for f in (self.after, self.before))
+        error = self.after.arrays.get(a.name + ERROR_SUFFIX)
+        if error is not None and error.dims != b.dims:
+            error = None
         for part in self._parts(a):
             claimed = None if flag is None else flag.read(part.where)
             old, new = part.cut(a), b.read(part.where)
@@ -356,7 +358,8 @@ class _Comparison:
                     part.cut(earlier) == FILLED
                 )  # by an earlier run: as good as observed
                 claimed = np.where(known & (claimed == FILLED), np.int8(OBSERVED), claimed)
-            compare(self.ledger, rules, old, new, claimed, part.place, altered=part.altered)
+            errors = None if error is None else encoding_of(self.after, error).values(error.read(part.where))
+            compare(self.ledger, rules, old, new, claimed, part.place, altered=part.altered, errors=errors)
 
     def untouched(self, a: RawArray, b: RawArray, by_value: bool = False) -> None:
         """A variable that must be bit for bit the same (``by_value``: the same numbers)."""
@@ -415,6 +418,11 @@ class _Comparison:
         for name in b:
             if name not in a and name not in NOT_COMPARED:
                 self.ledger.note(f"{what}{name}: only in the output ({_plain(b[name])!r})")
+
+
+def encoding_of(file: RawFile, array: RawArray, nodata: Sequence[float] = ()) -> Encoding:
+    """What the stored numbers of an array mean."""
+    return Encoding.from_cf(np.dtype(array.dtype), array.attributes, nodata, file.is_netcdf)
 
 
 def _still_fills(value: Any, after: Mapping[str, Any]) -> bool:

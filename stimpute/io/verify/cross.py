@@ -13,10 +13,19 @@ import numpy.typing as npt
 
 from stimpute.errors import InputError
 from stimpute.io.verify.cells import Encoding, Rules, compare
-from stimpute.io.verify.cf import FLAG_SUFFIX
+from stimpute.io.verify.cf import ERROR_SUFFIX, FLAG_SUFFIX, encoding_of
 from stimpute.io.verify.declared import Declared
 from stimpute.io.verify.mapping import positions
-from stimpute.io.verify.rasters import Plane, band_dates, described, flag_file, history_of, open_raster
+from stimpute.io.verify.rasters import (
+    Plane,
+    band_dates,
+    compare_cover,
+    described,
+    error_file,
+    flag_file,
+    history_of,
+    open_raster,
+)
 from stimpute.io.verify.raw import Array, RawArray, RawFile, open_raw
 from stimpute.io.verify.report import Ledger
 
@@ -72,11 +81,16 @@ class CfStack:
         array = self.file.arrays.get(self.array.name + FLAG_SUFFIX)
         return None if array is None else self._step(array, step)
 
+    def errors(self, step: int) -> Array | None:
+        """The standard errors of one step, decoded, where there are any."""
+        array = self.file.arrays.get(self.array.name + ERROR_SUFFIX)
+        if array is None or array.dims != self.array.dims:
+            return None
+        return encoding_of(self.file, array).values(self._step(array, step))
+
     def encoding(self, nodata: Sequence[float]) -> Encoding:
         """What the stored numbers mean."""
-        return Encoding.from_cf(
-            np.dtype(self.array.dtype), self.array.attributes, nodata, self.file.is_netcdf
-        )
+        return encoding_of(self.file, self.array, nodata)
 
     def _step(self, array: RawArray, step: int) -> Array:
         at = int(self.order[step])
@@ -129,7 +143,10 @@ def rasters_to_cf(
                 cf.array.name, plane.encoding.with_fills(codes), cf.encoding(()), may_discard=declared.qc
             )
             everywhere = np.ones(b.shape, dtype=bool)
-            compare(ledger, rules, a, b, claimed, _place(plane.label), valid=(a_valid, everywhere))
+            compare(
+                ledger, rules, a, b, claimed, _place(plane.label),
+                valid=(a_valid, everywhere), errors=cf.errors(step),
+            )  # fmt: skip
 
 
 def cf_to_raster(
@@ -141,7 +158,8 @@ def cf_to_raster(
         planes, dates = _dated([raster], of_files=False)
         declared = Declared.from_history(history_of(raster), file.history)
         cf = CfStack.choose(file, variables or declared.var)
-        flags = flag_file(out, stack)
+        flags, spread = flag_file(out, stack), error_file(out, raster, stack)
+        compare_cover(ledger, out.name, [], raster)
         steps = list(range(len(cf.order)))
         if declared.window and dates:
             steps = [k for k, label in enumerate(cf.labels) if label in set(dates)]
@@ -160,7 +178,10 @@ def cf_to_raster(
             claimed = None if flags is None else flags.read(min(plane.band, flags.count))
             rules = Rules(cf.array.name, old, plane.encoding, may_discard=declared.qc)
             everywhere = np.ones(a.shape, dtype=bool)
-            compare(ledger, rules, a, b, claimed, _place(plane.label), valid=(everywhere, b_valid))
+            errors = None if spread is None else spread.read(plane.band)
+            compare(
+                ledger, rules, a, b, claimed, _place(plane.label), valid=(everywhere, b_valid), errors=errors
+            )
 
 
 def _expect_steps(

@@ -37,8 +37,9 @@ class Plane:
 
     @classmethod
     def all_of(cls, file: Any, label: str = "") -> list[Plane]:
-        """Every band of a raster (asked for once: GDAL answers for all bands at a time)."""
+        """Every band of a raster but the one of its alpha (asked for once: GDAL answers for all bands at a time)."""
         described = zip(file.dtypes, file.nodatavals, file.scales, file.offsets, strict=True)
+        alpha = _alpha_band(file)
         return [
             cls(
                 file,
@@ -47,6 +48,7 @@ class Plane:
                 Encoding(np.dtype(dtype), scale, offset, () if code is None else (code,)),
             )
             for band, (dtype, code, scale, offset) in enumerate(described, start=1)
+            if band != alpha
         ]
 
     def whole(self) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -93,26 +95,28 @@ def compare_rasters(ledger: Ledger, source: Path, out: Path, *, nodata: Sequence
             ledger.differ(f"{out.name}: {before.count} bands became {after.count}")
             return
         _layout(ledger, before, after, out.name, declared)
-        flag = flag_file(out, stack)
-        alpha = _alpha_bands(before)
+        compare_cover(ledger, out.name, [before], after)
+        beside = flag_file(out, stack), error_file(out, after, stack)
         _bands(ledger, before, after, out.name, declared, kept)
-        planes = Plane.all_of(before)
-        twins = zip([planes[k] for k in kept], Plane.all_of(after), strict=True)
-        pairs = [p for p in twins if p[0].band not in alpha]
-        compare_planes(ledger, out.name, pairs, flag, nodata, declared)
+        planes, twins = ({p.band: p for p in Plane.all_of(file)} for file in (before, after))
+        places = [(k + 1, band) for band, k in enumerate(kept, start=1)]
+        pairs = [(planes[old], twins[new]) for old, new in places if old in planes and new in twins]
+        compare_planes(ledger, out.name, pairs, beside, nodata, declared)
 
 
 def _kept_bands(before: Any, after: Any) -> list[int]:
-    """Which bands (from 0) of the input a part in time still holds, by their names; all where there are as many."""
+    """Which bands (from 0) of the input a part in time still holds, by their names, and its alpha; all where there are as many."""
     if before.count == after.count:
         return list(range(before.count))
     names = list(before.descriptions)
-    return [names.index(name) for name in after.descriptions if name is not None and name in names]
+    kept = [names.index(name) for name in after.descriptions if name is not None and name in names]
+    alpha = _alpha_band(before)
+    return [*kept, alpha - 1] if alpha else kept
 
 
 def band_dates(planes: Sequence[Plane]) -> list[str]:
     """The date of every band: of its file's name where files have one band each, else of its own; empty where none is found."""
-    several = any(plane.file.count > 1 for plane in planes)
+    several = len({id(plane.file) for plane in planes}) < len(planes)
     names = [
         str(plane.file.descriptions[plane.band - 1] or "") if several else Path(plane.file.name).name
         for plane in planes
@@ -135,35 +139,38 @@ def compare_merged(ledger: Ledger, sources: Sequence[Path], out: Path, *, nodata
             f"{len(files)} files were merged into {out.name}: names and tags of the parts are not compared"
         )
         _georeferencing(ledger, files[0], after, out.name, declared)
-        flag = flag_file(out, stack)
+        compare_cover(ledger, out.name, files, after)
+        beside = flag_file(out, stack), error_file(out, after, stack)
         twins = Plane.all_of(after)
         if declared.window:
             left, dates = set(described(after)), band_dates(planes)
             gone = {id(p) for p, date in zip(planes, dates, strict=False) if left and date not in left}
             parts = [[p for p in part if id(p) not in gone] for part in parts]
             planes = [p for part in parts for p in part]
-        places = iter(_bands_of(ledger, planes, after))
+        places = iter(_bands_of(ledger, planes, len(twins)))
         for part in parts:
             pairs = [(plane, twins[place]) for plane, place in zip(part, places, strict=False)]
-            compare_planes(ledger, out.name, pairs, flag, nodata, declared)
+            compare_planes(ledger, out.name, pairs, beside, nodata, declared)
 
 
-def _bands_of(ledger: Ledger, planes: Sequence[Plane], after: Any) -> list[int]:
-    """Which band (from 0) of the output each input plane became: in the order of the dates in their names, else of the files."""
-    if len(planes) != after.count:
-        ledger.differ(f"{len(planes)} input bands, {after.count} bands in the output")
+def _bands_of(ledger: Ledger, planes: Sequence[Plane], count: int) -> list[int]:
+    """Which of ``count`` bands (from 0) of the output each input plane became: in the order of the dates in their names, else of the files."""
+    if len(planes) != count:
+        ledger.differ(f"{len(planes)} input bands, {count} bands in the output")
     dates = band_dates(planes)
     if not dates:
-        return list(range(min(len(planes), after.count)))
+        return list(range(min(len(planes), count)))
     order = sorted(range(len(planes)), key=lambda k: (dates[k], k))
-    return [place for place in map(order.index, range(len(planes))) if place < after.count]
+    return [place for place in map(order.index, range(len(planes))) if place < count]
 
 
 def described(file: Any) -> list[str]:
-    """Dates in the names of a raster's bands; empty where there are none."""
+    """Dates in the names of a raster's bands, its alpha aside; empty where there are none."""
+    names = [str(name or "") for name in file.descriptions]
+    alpha = _alpha_band(file)
     try:
         return [
-            moment.isoformat() for moment in detect_dates([str(d or "") for d in file.descriptions]).instants
+            moment.isoformat() for moment in detect_dates(names[: alpha - 1] if alpha else names).instants
         ]
     except InputError:
         return []
@@ -173,11 +180,14 @@ def compare_planes(
     ledger: Ledger,
     layer: str,
     pairs: Sequence[tuple[Plane, Plane]],
-    flag: Any,
+    beside: tuple[Any, Any],
     nodata: Sequence[float],
     declared: Declared,
 ) -> None:
-    """Bands of one file against their twins in another, in slabs of rows; only the part that both cover."""
+    """Bands of one file against their twins in another, in slabs of rows; only the part that both cover.
+
+    ``beside``: the files of the flags and of the standard errors, each or None.
+    """
     if not pairs:
         return
     before, after = pairs[0][0].file, pairs[0][1].file
@@ -191,10 +201,11 @@ def compare_planes(
             return
         a, a_valid = _read([p for p, _ in pairs], source_rows, source_columns)
         b, b_valid = _read([p for _, p in pairs], rows, columns)
-        claimed = (
+        claimed, errors = (
             None
-            if flag is None
-            else flag.read([min(p.band, flag.count) for _, p in pairs], window=(rows, columns))
+            if file is None
+            else file.read([min(p.band, file.count) for _, p in pairs], window=(rows, columns))
+            for file in beside
         )
         for k, (old, new) in enumerate(pairs):
             rules = Rules(
@@ -204,8 +215,8 @@ def compare_planes(
             def place(cell: tuple[int, ...], first: int = rows[0], label: str = new.label) -> str:
                 return f"{label}, row {first + cell[0]}, column {cell[1]}"
 
-            one = None if claimed is None else claimed[k]
-            compare(ledger, rules, a[k], b[k], one, place, valid=(a_valid[k], b_valid[k]))
+            one, error = (None if cells is None else cells[k] for cells in (claimed, errors))
+            compare(ledger, rules, a[k], b[k], one, place, valid=(a_valid[k], b_valid[k]), errors=error)
 
 
 def _read(
@@ -215,11 +226,19 @@ def _read(
 
     All bands at once: files interleaved by pixel would be decompressed once per band otherwise.
     """
+    from rasterio.enums import MaskFlags
+    from rasterio.errors import NodataShadowWarning
+
     file, bands, window = planes[0].file, [plane.band for plane in planes], (rows, columns)
-    valid = file.read_masks(bands, window=window) != 0
-    for alpha in _alpha_bands(file):  # GDAL takes only bytes and 16-bit numbers for alpha by itself
+    stored, alpha = file.read(bands, window=window), _alpha_band(file)
+    if not alpha and MaskFlags.alpha in file.mask_flag_enums[0]:  # GDAL's alpha, which holds a step
+        return stored, np.ones(stored.shape, dtype=bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NodataShadowWarning)
+        valid = file.read_masks(bands, window=window) != 0
+    if alpha:  # GDAL takes only bytes and 16-bit numbers for alpha by itself
         valid &= file.read(alpha, window=window) != 0
-    return file.read(bands, window=window), valid
+    return stored, valid
 
 
 def _slabs(file: Any, bands: int) -> Iterator[tuple[int, int]]:
@@ -242,10 +261,34 @@ def flag_file(out: Path, stack: ExitStack) -> Any:
     return open_raster(path, stack) if path.exists() else None
 
 
-def _alpha_bands(file: Any) -> set[int]:
+def error_file(out: Path, after: Any, stack: ExitStack) -> Any:
+    """The standard errors beside a raster, band for band and cell for cell, or None."""
+    path = out.with_name(f"{out.stem}_stderr{out.suffix}")
+    errors = open_raster(path, stack) if path.exists() else None
+    fits = errors is not None and errors.shape == after.shape and errors.count == len(Plane.all_of(after))
+    return errors if fits else None
+
+
+def compare_cover(ledger: Ledger, name: str, sources: Sequence[Any], after: Any) -> None:
+    """A mask beside the numbers must be that of an input: GDAL and its users believe it rather than nodata."""
+    masked = any(_is_masked(file) for file in sources)
+    if _is_masked(after) != masked and (len(sources) == 1 or not masked):
+        ledger.differ(f"{name}, mask beside the numbers: {masked} became {not masked}")
+
+
+def _is_masked(file: Any) -> bool:
+    from rasterio.enums import MaskFlags
+
+    flags = file.mask_flag_enums[0]
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def _alpha_band(file: Any) -> int:
+    """The last band where it is an alpha, else 0. Bands that all have names are steps, whatever colours a library gave them."""
     from rasterio.enums import ColorInterp
 
-    return {k for k, meaning in enumerate(file.colorinterp, start=1) if meaning is ColorInterp.alpha}
+    marked = file.count > 1 and file.colorinterp[-1] is ColorInterp.alpha
+    return file.count if marked and not all(file.descriptions) else 0
 
 
 def _georeferencing(ledger: Ledger, before: Any, after: Any, name: str, declared: Declared) -> None:
@@ -332,3 +375,6 @@ def _tags(ledger: Ledger, what: str, before: Mapping[str, str], after: Mapping[s
             ledger.differ(f"{what}{key}: absent from the output")
         else:
             ledger.expect(f"{what}{key}", value, after[key])
+    for key, value in after.items():
+        if key not in before and key not in TAGS_NOT_COMPARED and not key.startswith("STATISTICS_"):
+            ledger.note(f"{what}{key}: only in the output ({value!r})")
