@@ -38,14 +38,14 @@ def date_files(headers: Sequence[Header], options: ReadOptions) -> tuple[list[Ti
         return _dated_files(headers, options.date_format)
     several = [h for h in headers if len(h.bands) > 1]
     if several:
-        return [_dated_bands(h, options.date_format, alone=len(headers) == 1) for h in headers], None
+        return [_dated_bands(h, options.date_format, headers) for h in headers], None
     return _dated_files(headers, options.date_format)
 
 
 def _given(headers: Sequence[Header], times: Sequence[str]) -> list[TimeAxis]:
     bands = [len(h.bands) for h in headers]
     if sum(bands) != len(times):
-        what = f"{bands[0]} bands" if len(headers) == 1 else f"{sum(bands)} bands in {len(headers)} files"
+        what = _bands_in(headers[0]) if len(headers) == 1 else f"{sum(bands)} bands in {len(headers)} files"
         raise InputError(f"{headers[0].path}: {what}, but --times gives {len(times)} dates")
     ends = np.cumsum(bands)
     return [from_labels(times[b - n : b], label="--times") for b, n in zip(ends, bands)]
@@ -73,8 +73,8 @@ def _dated_files(
     raise AssertionError("unreachable")
 
 
-def _dated_bands(header: Header, date_format: str | None, *, alone: bool) -> TimeAxis:
-    """Dates of a file's bands: in their descriptions, in their tags; of its only band also in the file's name."""
+def _dated_bands(header: Header, date_format: str | None, headers: Sequence[Header]) -> TimeAxis:
+    """Dates of the bands of one of several files: in their descriptions or in their tags."""
     descriptions = [b.description for b in header.bands]
     if all(descriptions) and (date_format is not None or find_readings(descriptions)):
         reading = detect_dates(descriptions, date_format, where=f"{header.path} (band names)")
@@ -82,12 +82,29 @@ def _dated_bands(header: Header, date_format: str | None, *, alone: bool) -> Tim
     tagged = [_tagged(header, b) for b in header.bands]
     if all(t is not None for t in tagged):
         return _joined([t for t in tagged if t is not None])
+    if len(header.bands) == 1:
+        raise _of_two_kinds(headers)
     names = ", ".join(repr(d) for d in descriptions[:3]) if any(descriptions) else "none"
-    one = "" if alone else "; a file of a stack holds one band, or bands that are steps"
+    one = "" if len(headers) == 1 else "; a file of a stack holds one band, or bands that are steps"
     raise InputError(
         f"{header.path}: {len(header.bands)} bands without dates (band names: {names}), so they may be steps or "
         f"different variables; if they are steps, give --times (one date per band) or --date-format{one}"
     )
+
+
+def _of_two_kinds(headers: Sequence[Header]) -> InputError:
+    """Names the odd file where some hold one undated band and others hold several."""
+    kinds = [[h for h in headers if (len(h.bands) > 1) == several] for several in (True, False)]
+    odd, usual = (files[0] for files in sorted(kinds, key=len))
+    return InputError(
+        f"{odd.path}: {_bands_in(odd)}, where {usual.path} holds {_bands_in(usual)}: a stack is files of one band each, "
+        "dated by their names, or files of dated bands; leave it out, or read it alone"
+    )
+
+
+def _bands_in(header: Header) -> str:
+    number = len(header.bands)
+    return "1 band" if number == 1 else f"{number} bands"
 
 
 def _tagged(header: Header, band: Band) -> TimeAxis | None:

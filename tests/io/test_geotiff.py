@@ -153,6 +153,33 @@ def test_interleaved_variables_are_refused(tmp_path: Path, stack: np.ndarray) ->
         open_geotiff(path)
 
 
+@pytest.mark.parametrize("odd", ["a.tif", "z.tif"])
+@pytest.mark.parametrize("names", [DAYS, None])
+def test_of_files_of_two_kinds_the_odd_one_is_named(
+    tmp_path: Path, stack: np.ndarray, odd: str, names: list[str] | None
+) -> None:
+    """Among files that their names date lies one of several bands, dated ones or not."""
+    folder = dated(tmp_path / "in", stack, nodata=-1)
+    write(folder / odd, stack, names=names, nodata=-1)
+    message = rf"{odd}: 3 bands, where .*ndvi_20200101\.tif holds 1 band: .*leave it out, or read it alone"
+    if names is None and odd == "a.tif":
+        message = r"a\.tif: 3 bands without dates"
+    with pytest.raises(InputError, match=message):
+        open_geotiff(folder)
+
+
+def test_one_band_among_files_of_dated_bands_is_named(tmp_path: Path, stack: np.ndarray) -> None:
+    several = [write(tmp_path / f"x{k}.tif", stack, names=[f"{d}T0{k}" for d in DAYS], nodata=-1) for k in (1, 2)]  # fmt: skip
+    one = write(tmp_path / "b_20200101.tif", stack[:1], nodata=-1)
+    with pytest.raises(InputError, match=r"b_20200101\.tif: 1 band, where .*x1\.tif holds 3 bands"):
+        open_geotiff([*several, one])
+
+
+def test_one_band_is_called_so(tmp_path: Path, stack: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"a\.tif: 1 band, but --times gives 3 dates"):
+        open_geotiff(write(tmp_path / "a.tif", stack[:1], nodata=-1), ReadOptions(times=tuple(DAYS)))
+
+
 def test_duplicate_dates(tmp_path: Path, stack: np.ndarray) -> None:
     names = ["2020-01-01", "2020-01-01", "2020-01-02"]
     path = write(tmp_path / "a.tif", stack, names=names, nodata=-1)
