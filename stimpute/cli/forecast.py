@@ -112,9 +112,10 @@ def _print(summary: ForecastSummary) -> None:
             first, last = layer.expected_error[0], layer.expected_error[-1]
             error = f"; expected error {first:.3g} at the first step, {last:.3g} at the last {layer.units}".rstrip()
         clipped = f" ({layer.clipped:,} values clipped into bounds)" if layer.clipped else ""
+        outside = f", {layer.outside_domain:,} outside the domain" if layer.outside_domain else ""
         console.say(
             f"{layer.name}: {layer.cells:,} cells forecast{clipped}, {layer.refused:,} never observed in the"
-            f" {layer.looked_back} steps looked back on{error}"
+            f" {layer.looked_back} steps looked back on{outside}{error}"
         )
     if summary.method == "sba" and any(layer.used == "blend" for layer in summary.layers):
         console.say(

@@ -66,7 +66,8 @@ class ForecastLayer:
     name: str
     units: str
     cells: int  # ever observed among the steps looked back on
-    refused: int
+    refused: int  # never observed among them
+    outside_domain: int
     looked_back: int
     clipped: int
     expected_error: tuple[float, ...]  # by lead time
@@ -208,11 +209,12 @@ class _Layer:
         if not known.any():
             raise self._refusal(NOTHING_OBSERVED)
         count = int(known.sum())
+        outside = 0 if domain is None else int((~domain).sum())
         errors = (
             tuple(float(f"{0.8 * total / count:.6g}") for total in expected) if scaled else ()
         )  # |error| of a normal
         return ForecastLayer(
-            layer.name, layer.units, count, ny * nx - count, int(-closed[first]) + 1, clipped, errors,
+            layer.name, layer.units, count, ny * nx - count - outside, outside, int(-closed[first]) + 1, clipped, errors,
             ", ".join(sorted(self.spoke)),
         )  # fmt: skip
 

@@ -64,6 +64,21 @@ def test_the_next_steps_come_out_with_errors_and_quantiles(tmp_path, capsys):
     assert "stimpute forecast" in made.attrs["history"]
 
 
+@pytest.mark.parametrize("method", ["blend", "persistence"])
+def test_cells_outside_the_domain_are_no_refused_ones(tmp_path, capsys, method):
+    path = write(tmp_path / "in.nc")
+    inside = xr.open_dataset(path).v[0].fillna(1).drop_vars("time").copy()
+    inside[:], inside[-1] = 1, 0
+    inside.rename("inside").to_netcdf(tmp_path / "domain.nc")
+    given = ["forecast", str(path), str(tmp_path / "out.nc"), "--steps", "2", "--method", method]
+    assert run([*given, "--domain", str(tmp_path / "domain.nc"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    layer = json.loads(out)["layers"][0]
+    assert (layer["cells"], layer["refused"], layer["outside_domain"]) == (23, 1, 6)
+    assert "1 never observed in the 40 steps looked back on, 6 outside the domain" in err
+    assert bool(xr.open_dataset(tmp_path / "out.nc").v[:, -1].isnull().all())
+
+
 @pytest.fixture
 def waves(tmp_path):
     """Waves that pass over 40 x 150 cells, of which a third was never observed."""
