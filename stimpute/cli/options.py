@@ -43,7 +43,7 @@ def _verbose(value: bool) -> bool:
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="IN...", callback=parse.named, help="Files, folders, globs or @list.txt; - for stdin."
+        metavar="IN...", callback=parse.named, help="Files, folders, globs, @list.txt or @-; - for stdin."
     ),
 ]
 Input = Annotated[

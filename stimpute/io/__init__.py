@@ -374,7 +374,11 @@ def check_output(out: str | Path, inputs: Sequence[str | Path], overwrite: bool 
             raise OutputError(f"{out}: is an input; the output needs another name")
         check_address(str(out), overwrite)
         return
+    from stimpute.io.inputs import name_problem
+
     target = Path(out)
+    if target.suffix.lower() != ".zarr" and (problem := name_problem(str(out))):
+        raise OutputError(problem)
     into_folder = is_folder_output(out) and target.is_dir()
     for item in _expanded(inputs):
         made = target / item.name if into_folder else target

@@ -5,13 +5,15 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import IO, Literal
 from urllib.parse import unquote
 
-from stimpute.errors import InputError
+from stimpute.errors import InputError, UsageError
 from stimpute.io.zarr_layout import is_zarr
 
 Kind = Literal["NetCDF", "Zarr", "GeoTIFF"]
@@ -27,13 +29,14 @@ RASTER_SUFFIXES = (
 
 
 def expand_inputs(inputs: Sequence[str | Path]) -> list[str]:
-    """The files behind the inputs: ``@list.txt`` read, globs that name no file expanded; everything else as it is.
+    """The files behind the inputs: ``@list.txt`` and ``@-`` read, globs that name no file expanded; everything else as it is.
 
     Folders that are no Zarr store stand for the dated rasters, or NetCDF files, inside them.
 
     Raises
     ------
     InputError : an absent file, an empty list, folder or glob, or no path at all.
+    UsageError : ``@-`` where standard input is a terminal.
     """
     paths: list[str] = []
     for item in inputs:
@@ -43,7 +46,7 @@ def expand_inputs(inputs: Sequence[str | Path]) -> list[str]:
             )
         text = _local(os.fspath(item))
         if text.startswith("@") and not os.path.exists(text):
-            paths += _listed(Path(text[1:]))
+            paths += _listed(text)
         elif is_remote(text) or os.path.isfile(text):
             paths.append(text)
         elif os.path.isdir(text):
@@ -77,18 +80,33 @@ def _local(text: str) -> str:
     )
 
 
+def name_problem(path: str) -> str:
+    """What keeps GDAL and HDF5 from a file whose name is no text in the encoding of names here; empty where nothing does.
+
+    >>> name_problem("\u00f1.nc")
+    ''
+    """
+    if not any("\ud800" <= letter <= "\udfff" for letter in path):  # bytes that Python could not decode
+        return ""
+    encoding = sys.getfilesystemencoding().upper()
+    way = "rename it" if encoding == "UTF-8" else "set PYTHONUTF8=1 or a UTF-8 locale (LC_ALL=C.UTF-8)"
+    return f"{path}: this name is no {encoding}, the encoding of names here; {way}"
+
+
 def kind_of(path: str) -> Kind:
     """The format of one input, by its content, or by its suffix where the content cannot be seen.
 
     Raises
     ------
-    InputError : empty, or nothing that is known here.
+    InputError : empty, nothing that is known here, or of a name that no library takes.
     """
     if is_remote(path):
         return _by_suffix(path)
 
     if os.path.isdir(path):
         return "Zarr"
+    if problem := name_problem(path):
+        raise InputError(problem)
     with open(path, "rb") as file:
         head = file.read(8)
     if not head:
@@ -109,18 +127,40 @@ def _by_suffix(path: str) -> Kind:
     return "Zarr" if name.endswith((".zarr", ".zarr.zip")) else "GeoTIFF"
 
 
-def _listed(path: Path) -> list[str]:
+def _listed(text: str) -> list[str]:
+    """The files behind ``@list.txt``, or ``@-``: one name a line, in the folder of the list unless it is found here."""
+    path = Path(text[1:])
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        content = _read_through(sys.stdin.buffer) if text == "@-" else path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: list of inputs cannot be read: {error.strerror}") from error
+        raise InputError(f"{text}: list of inputs cannot be read: {error.strerror}") from error
+    if b"\0" in content:
+        raise InputError(
+            f"{text}: a list of inputs is text, one name a line; a file of data is named without @"
+        )
+    lines = [line.strip() for line in os.fsdecode(content).splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
-        raise InputError(f"{path}: lists no inputs")
+        raise InputError(f"{text}: lists no inputs")
     here = [
         n if is_remote(n) or os.path.isabs(n) or os.path.exists(n) else str(path.parent / n) for n in names
     ]
+    if text in here:
+        raise InputError(f"{text}: lists itself")
     return expand_inputs(here)
+
+
+@lru_cache(maxsize=1)
+def _read_through(stream: IO[bytes]) -> bytes:
+    """All that comes through a stream, kept: inputs are looked at by checks and opened later.
+
+    Raises
+    ------
+    UsageError : the stream is a terminal.
+    """
+    if stream.isatty():
+        raise UsageError("@-: standard input is a terminal; pipe a list of inputs into it, or name a file")
+    return stream.read()
 
 
 def _folder(path: str) -> list[str]:

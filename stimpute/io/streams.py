@@ -49,7 +49,7 @@ def spooled(stream: IO[bytes], folder: str | Path | None = None) -> Iterator[Pat
     suffix = next((s for magic, s in _MAGIC if head.startswith(magic)), None)
     if suffix is None:
         raise InputError(
-            f"-: standard input is no NetCDF, GeoTIFF or zipped Zarr file (it starts with {head!r})"
+            f"-: standard input is no NetCDF, GeoTIFF or zipped Zarr file (it starts with {head!r}); @- reads a list of inputs"
         )
     with tempfile.TemporaryDirectory(prefix="stimpute-", dir=folder) as place:
         path = Path(place) / f"stdin{suffix}"

@@ -102,6 +102,39 @@ def test_any_encoding_holds_what_is_said(process: Callable, small: Path) -> None
     assert b"\\xb0C" in done.stdout
 
 
+@POSIX
+def test_a_list_of_inputs_comes_through_stdin(process: Callable, small: Path, tmp_path: Path) -> None:
+    names = f"{small.name}\n".encode()
+    filled = process("fill", "@-", "out.nc", "--method", "mean", input=names, cwd=tmp_path)
+    assert filled.returncode == 0, filled.stderr
+    assert process("verify", "@-", "out.nc", input=names, cwd=tmp_path).returncode == 0
+    asked = process("info", "-", input=names, cwd=tmp_path)
+    assert asked.returncode == 1
+    assert b"@- reads a list of inputs" in asked.stderr
+
+
+@POSIX
+@pytest.mark.parametrize("encoding", ["ASCII", "UTF-8"])
+def test_a_name_that_is_no_text_is_said_to_be_so(
+    process: Callable, small: Path, tmp_path: Path, encoding: str
+) -> None:
+    """Of a locale without its letters, or of another one: GDAL and HDF5 would not take it, Zarr does."""
+    name = "m\u00e4.nc".encode() if encoding == "ASCII" else b"m\xe4.nc"
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    os.link(small, odd)
+    plain = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    env = plain if encoding == "ASCII" else {**os.environ, "PYTHONUTF8": "1"}
+    way = b"set PYTHONUTF8=1" if encoding == "ASCII" else b"rename it"
+    message = f"this name is no {encoding}, the encoding of names here; ".encode() + way
+    for words in (["info", odd], ["fill", small, odd, "--method", "mean", "--overwrite"], ["verify", odd, small]):  # fmt: skip
+        done = process(*words, env=env)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert done.stderr.count(b"\n") == 1
+    done = process("fill", small, odd.replace(".nc", ".zarr"), "--method", "mean", env=env)
+    assert done.returncode == 0, done.stderr
+
+
 WAITING = """
 import time
 from stimpute.baselines.averages import MeanImputer

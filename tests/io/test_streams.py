@@ -50,6 +50,45 @@ def test_a_file_through_stdin_and_stdout(write_netcdf, gappy, fill_with, monkeyp
         create_sink("-", source)
 
 
+def test_a_list_of_inputs_through_stdin(write_geotiffs, gappy, fill_with, monkeypatch, tmp_path):
+    """It is looked at by checks, opened, and read by whoever asks again; names are found from here."""
+    files = write_geotiffs(gappy())
+    monkeypatch.chdir(files[0].parent)
+    text = "".join(f"{path.name}\n" for path in files)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(f"# of a month\n{text}".encode())))
+    for _ in range(2):
+        assert expand_inputs(["@-"]) == [path.name for path in files]
+    fill_with(3.0, ["@-"], tmp_path / "out.tif")
+    with open_source(tmp_path / "out.tif") as source:
+        assert source.layers[0].shape == gappy().shape
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "@-: lists no inputs"),
+        (b"II*\x00\x08", "@-: a list of inputs is text"),
+        (b"@-\n", "@-: lists itself"),
+        (b"absent.nc", r"absent\.nc: no such file or folder"),
+    ],
+)
+def test_a_list_that_is_none(monkeypatch, content, message):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    with pytest.raises(InputError, match=message):
+        expand_inputs(["@-"])
+
+
+def test_a_list_from_a_terminal_is_refused_and_data_are_told_from_a_list(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Terminal()))
+    with pytest.raises(UsageError, match="@-: standard input is a terminal"):
+        expand_inputs(["@-"])
+    with pytest.raises(InputError, match="@- reads a list"), spooled(io.BytesIO(b"a1.nc\na2.nc\n")):
+        pass
+    (tmp_path / "a.tif").write_bytes(b"II*\x00\xff\xfe")
+    with pytest.raises(InputError, match=r"a\.tif: a list of inputs is text"):
+        expand_inputs([f"@{tmp_path / 'a.tif'}"])
+
+
 def test_inputs_that_stand_for_files(tmp_path):
     for name in ("a1.nc", "a2.nc", "b.tif", "odd[1].nc"):
         (tmp_path / name).write_bytes(b"CDF\x01" if name.endswith("nc") else b"II*\x00")
