@@ -32,7 +32,7 @@ from stimpute.cli import (
     verify,
 )
 from stimpute.cli import options as o
-from stimpute.errors import StimputeError
+from stimpute.errors import InputError, StimputeError
 
 INTERRUPTED, HUNG_UP = 130, 129
 # Names of our own threads begin so. One that still runs at the end is not waited for: a library goes round in circles in a damaged
@@ -54,7 +54,11 @@ app = typer.Typer(
 
 @app.callback()
 def _stimpute(version: o.Version = False) -> None:
-    pass
+    try:
+        os.getcwd()
+    except OSError:  # libraries that are looked for in it end the process
+        here = os.environ.get("PWD", ".")
+        raise InputError(f"{here}: the working folder does not exist any more; cd to one that does") from None
 
 
 app.command(epilog=fill.EPILOG)(fill.fill)

@@ -135,6 +135,20 @@ def test_a_name_that_is_no_text_is_said_to_be_so(
     assert done.returncode == 0, done.stderr
 
 
+@POSIX
+@pytest.mark.parametrize("command", ["info", "fill", "verify"])
+def test_a_working_folder_that_is_gone(process: Callable, small: Path, tmp_path: Path, command: str) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    more = [] if command == "info" else [tmp_path / "out.nc"]
+    done = process(
+        command, small, *more, cwd=gone, preexec_fn=gone.rmdir,
+        env={**os.environ, "PWD": str(gone), "PYTHONPATH": str(Path(cli.__file__).parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"stimpute: error: {gone}: the working folder does not exist any more; cd to one that does\n".encode()  # fmt: skip
+
+
 WAITING = """
 import time
 from stimpute.baselines.averages import MeanImputer
