@@ -235,6 +235,7 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
             str(out), lambda path: create_sink(path, source, inner), options.staging, options.overwrite
         )
     check_output(out, source.paths, options.overwrite)
+    _warn_of_unfinished(Path(out))
     if wanted in ("GeoTIFF", "COG"):
         from stimpute.io.geotiff import GeoTiffSink
 
@@ -252,6 +253,17 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
             staging=options.staging,
         )
     return _file_sink(out, _as_cf(source), options, wanted)
+
+
+def _warn_of_unfinished(out: Path) -> None:
+    from stimpute.io.atomic import unfinished
+
+    left = unfinished(out)
+    if left:
+        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        _tell(
+            f"{out}: {left[0]}{more} is the unfinished output of a run that was killed, or of one that still runs; remove it if none does"
+        )
 
 
 def _file_sink(out: str | Path, source: Any, options: SinkOptions, wanted: OutputFormat) -> FileSink:

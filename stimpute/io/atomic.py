@@ -140,6 +140,13 @@ def commit_all(targets: Sequence[AtomicTarget]) -> tuple[Path, ...]:
     return tuple(target.target for target in targets)
 
 
+def unfinished(target: Path) -> list[Path]:
+    """What lies unfinished beside a target: of runs that were killed outright, or of one that writes it now. Nothing tells which."""
+    suffix = f"({re.escape(target.suffix)})?" if target.suffix else ""
+    ours = re.compile(rf"\.{re.escape(target.stem)}\.stimpute-[0-9a-z_]{{8}}{suffix}")
+    return sorted(target.with_name(name) for name in os.listdir(target.parent) if ours.fullmatch(name))
+
+
 def _forget_replaced(places: Set[Path]) -> None:
     """Remove what lies aside, also since runs that were killed on the way."""
     for folder in {place.parent for place in places}:

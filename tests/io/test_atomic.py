@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import re
 import shutil
 import stat
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ from typing import Any
 import pytest
 
 from stimpute import api
-from stimpute.errors import OutputError
-from stimpute.io import check_output
+from stimpute.errors import OutputError, StimputeWarning
+from stimpute.io import check_output, create_sink, open_source
 from stimpute.io.atomic import AtomicTarget, commit_all
 
 
@@ -139,6 +141,25 @@ def old_store(folder: Path) -> Path:
     store.mkdir()
     (store / "old").touch()
     return store
+
+
+@pytest.mark.parametrize("name", ["out.nc", "out.zarr", "out.tif", "out/"])
+def test_what_a_killed_run_left_is_named_by_the_next(tmp_path: Path, write_netcdf, gappy, name: str):
+    """It is not removed: nothing tells it from the unfinished output of a run beside this one."""
+    with open_source(write_netcdf(gappy())) as source, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out, before = f"{tmp_path}/{name}", set(tmp_path.iterdir())
+        sink = create_sink(out, source)
+        (made,) = set(tmp_path.iterdir()) - before
+        kept = shutil.move(made, tmp_path / "kept")
+        sink.abort()
+        shutil.move(kept, made)
+        (tmp_path / f".{Path(name).stem}.stimpute-01234567{Path(name).suffix}.old").touch()
+        (tmp_path / f".my {Path(name).stem}.stimpute-01234567{Path(name).suffix}").touch()
+        with pytest.warns(StimputeWarning, match=re.escape(f"{made} is the unfinished output of a run")):
+            create_sink(out, source).abort()
+        assert made.exists()
+        create_sink(f"{tmp_path}/an{name}", source).abort()
 
 
 def test_a_folder_is_as_private_as_the_one_it_replaces(tmp_path: Path):
