@@ -147,9 +147,10 @@ class _Named:
 
 
 def _packing(source: CFSource, name: str, options: SinkOptions) -> Packing:
+    """How a filled variable is stored: as in the input or by ``--dtype``, with a number for gaps where there may be some."""
     packing = source.shared[name]
     if options.dtype is not None:
-        return packing.with_dtype(options.dtype)
+        packing = packing.with_dtype(options.dtype)
     if source.needs_fill and packing.fill is None:
         fill = source.fill_number(next(i for i, layer in enumerate(source.layers) if layer.variable == name))
         return replace(packing, fill=fill, nodata=(*packing.nodata, fill))

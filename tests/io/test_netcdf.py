@@ -477,6 +477,27 @@ class TestIntegersThatDeclareNoFill:
         fill_with(1.0, path, out, options, SinkOptions(dtype="float32"))
         np.testing.assert_array_equal(raw(out, "v")[[0, 1, 2, 3, 5, 6, 7, 8]], values)
 
+    @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+    def test_the_type_that_the_input_has_asked_for(self, tmp_path, fill_with, suffix):
+        values = np.random.default_rng(0).integers(10, 40, (7, 5, 6)).astype("u1")
+        path = self.write(tmp_path / f"in{suffix}", values, [0, 1, 2, 4, 5, 6, 7])
+        out, sinking = tmp_path / f"out{suffix}", SinkOptions(dtype="uint8")
+        fill_with(1.0, path, out, ReadOptions(regular=True), sinking)
+        with xr.open_dataset(out, mask_and_scale=False, decode_times=False) as written:
+            assert written.v.attrs["_FillValue"] == 255
+            assert (written.v.values[3, 0] == 255).all()  # refused
+
+    def test_a_merge_in_the_type_that_the_inputs_have(self, tmp_path, fill_with):
+        values = np.random.default_rng(0).integers(10, 40, (6, 5, 6)).astype("u1")
+        values[4, 0, 2], values[4, 3, 2] = 0, 0
+        one = self.write(tmp_path / "a.nc", values[:3], [0, 1, 2])
+        two = self.write(tmp_path / "b.nc", values[3:], [3, 4, 5], _FillValue=np.uint8(0))
+        out = tmp_path / "out.nc"
+        fill_with(1.0, [one, two], out, None, SinkOptions(dtype="uint8"))
+        with xr.open_dataset(out, mask_and_scale=False, decode_times=False) as written:
+            assert written.v.attrs["_FillValue"] == 255
+            assert written.v.values[4, [0, 3], 2].tolist() == [255, 1]  # refused, filled
+
     def test_a_forecast_and_a_finer_grid(self, tmp_path):
         values = np.random.default_rng(0).integers(0, 40, (7, 5, 6)).astype("u1")
         path = self.write(tmp_path / "in.nc", values, list(range(7)))

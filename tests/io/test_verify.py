@@ -255,6 +255,26 @@ class TestMerging:
         edit(out, lambda f: f.setncattr("history", HISTORY.format("--regular")))
         assert verify(source, out).identical
 
+    @pytest.mark.parametrize("declared", [(), (255,)])
+    def test_cells_of_an_inserted_step_hold_what_their_flag_says(self, gappy, write_netcdf, declared):
+        values = np.round(gappy(t=4, missing=0)) + 20
+        values[2] = 255
+        source = write_netcdf(values[[0, 1, 3]], times=[0, 1, 3], dtype="u1", fill=254)
+        out = write_netcdf(values, "out.nc", dtype="u1", fill=254)
+        edit(out, lambda f: f.setncattr("history", HISTORY.format("--regular")))
+        with netCDF4.Dataset(out, "a") as file:
+            flag = file.createVariable("sst_fill_flag", "i1", file["sst"].dimensions)
+            flag[:] = np.where(values == 255, 2, 0)
+        if declared:
+            assert verify(source, out, nodata=declared).identical
+            edit(out, lambda f: f["sst_fill_flag"].__setitem__((2, 0, 0), 1))
+            text = differences(verify(source, out, nodata=declared))
+            assert "1 cells flagged filled, but hold no value; first at time=2" in text
+        else:
+            assert f"{values[2].size} cells flagged refused or outside the domain, but hold a value" in (
+                differences(verify(source, out))
+            )
+
     @pytest.mark.parametrize(("choice", "kept"), [("first", 1), ("last", 2), ("mean", None)])
     def test_duplicate_steps(self, gappy, write_netcdf, choice, kept):
         values = gappy(t=4)

@@ -18,7 +18,7 @@ from stimpute.io.verify.declared import Declared
 from stimpute.io.verify.mapping import DROPPED, NOWHERE, Mapping1D, Part, positions
 from stimpute.io.verify.raw import Array, RawArray, RawFile, open_raw
 from stimpute.io.verify.report import Ledger
-from stimpute.protocols import FILLED, OBSERVED
+from stimpute.protocols import FILLED, OBSERVED, REFUSED
 
 FLAG_SUFFIX, ERROR_SUFFIX = "_fill_flag", "_standard_error"
 _OF_A_FILL = re.compile(r"(.+)(_fill_flag|_standard_error|_q\d+(_\d+)?)")
@@ -35,7 +35,7 @@ def compare_files(
     with open_raw(out) as after:
         covered: dict[str, npt.NDArray[np.bool_]] = {}
         declared = Declared()
-        targets: set[str] = set()
+        targets: dict[str, Encoding] = {}
         for number, path in enumerate(sources):
             with open_raw(path) as before:
                 absent = [name for name in variables if name not in before.arrays]
@@ -50,7 +50,7 @@ def compare_files(
                 one.run(covered)
                 targets |= one.targets
         for name in sorted(targets):
-            _count_inserted(ledger, after, name, covered, declared)
+            _count_inserted(ledger, after, name, targets[name], covered, declared)
 
 
 def _shared_times(sources: Sequence[Path]) -> list[str]:
@@ -68,10 +68,14 @@ def _count_inserted(
     ledger: Ledger,
     after: RawFile,
     name: str,
+    encoding: Encoding,
     covered: Mapping[str, npt.NDArray[np.bool_]],
     declared: Declared,
 ) -> None:
-    """Steps of the output that no input has: only ``--regular`` makes them; all of their cells must be filled or refused."""
+    """Steps of the output that no input has: only ``--regular`` makes them; all of their cells must be filled or refused.
+
+    ``encoding``: what the output's stored numbers mean; a filled cell holds a value by it, a refused one does not.
+    """
     array = after.arrays[name]
     prefix = name.rpartition("/")[0]
     for axis, dim in enumerate(array.dims):
@@ -88,8 +92,13 @@ def _count_inserted(
                 for a, n in enumerate(array.shape)
             )
             block = flag.read(index) if flag is not None else np.zeros(0, dtype=np.uint8)
-            claimed = int((block == 0).sum())
-            ledger.differ_cells(name, "flagged observed, but in no input", claimed, f"{dim}={position}")
+            present = encoding.observed(encoding.stored(array.read(index)))
+            for kind, where in (
+                ("flagged observed, but in no input", block == OBSERVED),
+                ("flagged filled, but hold no value", (block == FILLED) & ~present),
+                ("flagged refused or outside the domain, but hold a value", (block >= REFUSED) & present),
+            ):
+                ledger.differ_cells(name, kind, int(where.sum()), f"{dim}={position}")
             count_flag(ledger, name, block)
 
 
@@ -106,7 +115,7 @@ class _Comparison:
     later: bool  # not the first of several merged files
     merged: bool = False
     shared: Sequence[str] = ()  # times that several of the merged files hold
-    targets: set[str] = field(default_factory=set)
+    targets: dict[str, Encoding] = field(default_factory=dict)  # filled, and how the output stores them
     maps: dict[str, Mapping1D | None] = field(default_factory=dict)
     turned: set[str] = field(default_factory=set)  # longitudes given modulo 360
 
@@ -268,7 +277,6 @@ class _Comparison:
             self.merged and bool(a.dims) and a.name == a.dims[0]
         )  # a coordinate along which files were merged
         if target:
-            self.targets.add(a.name)
             self.filled(a, b)
         elif self._stored_otherwise(a, b):
             self.untouched(a, b, by_value=True)
@@ -346,6 +354,7 @@ class _Comparison:
         codes = self.nodata if a.dtype == b.dtype else ()
         before, after = encoding_of(self.before, a, self.nodata), encoding_of(self.after, b, codes)
         rules = Rules(a.name, before, after, self.declared.qc)
+        self.targets[a.name] = after
         flag, earlier = (f.arrays.get(a.name + FLAG_SUFFIX) for f in (self.after, self.before))
         error = self.after.arrays.get(a.name + ERROR_SUFFIX)
         if error is not None and error.dims != b.dims:
