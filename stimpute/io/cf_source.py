@@ -58,6 +58,7 @@ class CFSource:
     warnings : texts of the warnings given while opening.
     notes : what is worth a line in a log, though nothing is wrong.
     observed_only : what an earlier run filled is read as a gap.
+    outliers : how many observations are read as gaps (``--qc``).
     step_names : file names, one for each step, where the steps belong into files of their own; else empty.
     """
 
@@ -71,6 +72,7 @@ class CFSource:
         self.covariates: tuple[Covariate, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.observed_only = False
+        self.outliers = 0
         self.step_names: tuple[str, ...] = ()
         self._told: set[str] = set()
         self._unused: dict[str, int] = {}
@@ -239,11 +241,15 @@ class CFSource:
             found.append(packing.as_read(packing.encode(values[valid], name)))
         return np.concatenate(found)
 
-    @cached_property
+    @property
     def needs_fill(self) -> bool:
         """Whether the output may hold gaps that no input holds (inserted or merged steps, outliers, another file's packing)."""
-        one_each = all(len(p) == 1 for p in self.steps.places)
-        return not one_each or self.options.qc or bool(self._repackings())
+        return self.outliers > 0 or self._joined
+
+    @cached_property
+    def _joined(self) -> bool:
+        """Whether steps are inserted or merged, or files packed anew."""
+        return any(len(p) != 1 for p in self.steps.places) or bool(self._repackings())
 
     @property
     def untouched(self) -> bool:
@@ -264,7 +270,9 @@ class CFSource:
         options = replace(self.options, variables=self.variables, times=self._labels_of(number))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StimputeWarning)
-            return CFSource([self.files[number]], options)
+            alone = CFSource([self.files[number]], options)
+        alone.outliers = self.outliers
+        return alone
 
     def _labels_of(self, number: int) -> tuple[str, ...] | None:
         """The labels of a file's steps where they were given or found in file names; None where the file has its own."""

@@ -62,7 +62,8 @@ def as_cf_files(source: GeoTiffSource) -> CFSource:
 def _converted(source: GeoTiffSource, raws: Sequence[RawFile]) -> CFSource:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StimputeWarning)
-        converted = CFSource(raws, ReadOptions(wrap=source.options.wrap, qc=source.options.qc))
+        converted = CFSource(raws, ReadOptions(wrap=source.options.wrap))
+    converted.outliers = source.outliers
     converted.paths, converted.warnings = source.paths, source.warnings
     converted.domain, converted.covariates = source.domain, source.covariates
     unpacked = () if _common_packing(source) else ("files of different packing decoded to floats",)

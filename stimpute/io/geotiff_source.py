@@ -79,6 +79,7 @@ class GeoTiffSource:
     alterations : what the user asked to change beyond the gaps, for the history.
     domain : bool (y, x) or None, True inside the domain to fill.
     observed_only : what an earlier run filled is read as a gap.
+    outliers : how many observations are read as gaps (``--qc``).
     covariates : further variables on the stack's grid.
     """
 
@@ -102,6 +103,7 @@ class GeoTiffSource:
         self.covariates: tuple[Covariate, ...] = ()
         self.domain: BoolArray | None = None
         self.observed_only = False
+        self.outliers = 0
         self.steps = tuple(
             Step(tuple(headers[f].bands[i] for f, i in places), tuple(f for f, _ in places))
             for places in arranged.places

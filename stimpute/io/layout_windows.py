@@ -102,7 +102,7 @@ def _numbers(source: CFSource, layout: Layout, window: Window, filled: Filled, l
     packing, before = layout.packings[name], source.packing(layer)
     label = f"{source.paths[0]}: {source.layers[layer].name}"
     # an outlier that was not filled is a gap now
-    discarded = (filled.flag != OBSERVED) & ~estimated & source.options.qc
+    discarded = (filled.flag != OBSERVED) & ~estimated & (source.outliers > 0)
     if packing.stored_dtype != before.stored_dtype:
         values, valid = source.read64(window, layer)
         valid &= ~discarded

@@ -39,7 +39,7 @@ def cell_limits(values: Float32Array) -> tuple[Float32Array, Float32Array]:
 
 
 def screen(source: Any) -> None:
-    """Make a source read outliers as gaps; counts them, warns, and records it among its alterations."""
+    """Make a source read outliers as gaps; counts them (``source.outliers``), warns, and records it among its alterations."""
     beside, source.covariates = source.covariates, ()  # would be read with every window
     try:
         found = [_limits_of(source, number) for number in range(len(source.layers))]
@@ -62,7 +62,7 @@ def screen(source: Any) -> None:
         low, high, _ = found[layer]
         return stack.hide((stack.values < low[y, x]) | (stack.values > high[y, x]))
 
-    source.read = read_screened
+    source.read, source.outliers = read_screened, total
     if total:
         source.alterations = (*source.alterations, f"{total} outliers treated as gaps (--qc)")
 

@@ -8,6 +8,7 @@ from stimpute.errors import StimputeWarning
 from stimpute.io import ReadOptions, SinkOptions, open_source, screening
 from stimpute.io.screening import _limits_of, cell_limits
 from stimpute.io.suspicion import suspicious_number
+from stimpute.io.verify import verify
 from stimpute.protocols import Window
 
 
@@ -68,6 +69,48 @@ def test_a_refused_outlier_of_whole_numbers_without_a_fill_is_declared_missing(
             after["v"] = after.v.where(after.v != after.v.attrs["_FillValue"])
         assert np.isnan(after.v.values[9, 0, 2])
         assert (after.v == values).sum() == values.size - 1
+
+
+def write_u1(path, values):
+    """Whole numbers (time, y, x) of one byte that declare no nodata."""
+    data = xr.Dataset(
+        {"v": (("time", "lat", "lon"), values.astype("u1"))},
+        coords={
+            "time": ("time", np.arange(len(values)), {"units": "days since 2020-01-01"}),
+            "lat": ("lat", np.arange(values.shape[1]) * 1.0, {"units": "degrees_north"}),
+            "lon": ("lon", np.arange(values.shape[2]) * 1.0, {"units": "degrees_east"}),
+        },
+    )
+    if path.suffix == ".zarr":
+        data.to_zarr(path, zarr_format=2)
+    else:
+        data.to_netcdf(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_without_an_outlier_no_nodata_is_needed(fill_with, tmp_path, suffix):
+    values = np.arange(8 * 6 * 6).reshape(8, 6, 6) % 256  # every number, so none could mark a gap
+    path, out = write_u1(tmp_path / f"in{suffix}", values), tmp_path / f"out{suffix}"
+    with open_source(path, ReadOptions(qc=True)) as source:
+        assert source.outliers == 0
+        assert not source.needs_fill
+    fill_with(1.0, path, out, ReadOptions(qc=True))
+    with xr.open_dataset(out, mask_and_scale=False) as after:
+        assert "_FillValue" not in after.v.attrs
+        np.testing.assert_array_equal(after.v.values, values)
+    assert verify(path, out).identical
+
+
+@pytest.mark.parametrize("target", ["out", "out.nc"])
+def test_a_nodata_is_chosen_where_an_outlier_is_refused(fill_with, tmp_path, target):
+    values = np.broadcast_to(10 + np.arange(20)[:, None, None] % 7, (20, 4, 5)).copy()
+    values[9, 0, 2] = 200
+    path, out = write_u1(tmp_path / "in.nc", values), tmp_path / target
+    with pytest.warns(StimputeWarning, match="1 outliers"):
+        fill_with(1.0, path, out, ReadOptions(qc=True))
+    with xr.open_dataset(out / "in.nc" if target == "out" else out, mask_and_scale=False) as after:
+        assert after.v.attrs["_FillValue"] == after.v.values[9, 0, 2] == 255
 
 
 def test_few_observations_and_constant_cells_have_no_limits():
