@@ -406,7 +406,32 @@ class TestZarr:
             "sm", shape=(2, 4, 5), dtype="i4", chunks=(1, 2, 5), fill_value=0, overwrite=True, **names
         )[:] = values
         other["sm"].attrs.update(attributes)
-        assert "variable sm, layout" in differences(verify(source, out))
+        assert differences(verify(source, out)).startswith(
+            "variable sm, layout, chunks: (2, 4, 5) became (1,"
+        )
+
+    @pytest.mark.parametrize("kept", [None, 0])
+    def test_a_nodata_that_a_filled_array_gained(self, tmp_path, version, kept):
+        """In v2 it is the array's ``fill_value``; in v3 that says how an unwritten chunk reads, and must stay."""
+        values = np.ones((2, 4, 5), "u1")
+        names = {"dimension_names": ["time", "y", "x"]} if version == 3 else {}
+        attributes = {} if version == 3 else {"_ARRAY_DIMENSIONS": ["time", "y", "x"]}
+        for name, number in (("a.zarr", kept), ("b.zarr", 255)):
+            root = zarr.open_group(tmp_path / name, mode="w", zarr_format=version)
+            array = root.create_array(
+                "sm", shape=values.shape, dtype="u1", chunks=(2, 4, 5), fill_value=number, **names
+            )
+            array[:] = values
+            array.attrs.update(attributes)
+        report = verify(tmp_path / "a.zarr", tmp_path / "b.zarr")
+        assert "variable sm, attribute _FillValue: only in the output (255)" in report.notes
+        if version == 2:
+            assert report.identical
+            assert "layout, fill_value: '255' became" in differences(
+                verify(tmp_path / "b.zarr", tmp_path / "a.zarr")
+            )
+        else:
+            assert "layout, fill_value: " in differences(report)
 
 
 def edit_raster(path: Path, row: int, column: int, value: float) -> None:

@@ -265,12 +265,7 @@ class _Comparison:
         if not self.later:
             self.attributes(f"{what}, attribute ", a.attributes, b.attributes, target and self.declared.dtype)
             if a.shape == b.shape and self.before.kind == self.after.kind:
-                self.ledger.expect(
-                    f"{what}, layout",
-                    dict(a.layout),
-                    dict(b.layout),
-                    self.declared.format or self.declared.dtype,
-                )
+                self.layout(a, b, target)
         if a.dims != b.dims or any(self._map(a, dim) is None for dim in a.dims):
             return
         moves = (
@@ -284,6 +279,18 @@ class _Comparison:
             return
         else:
             self.untouched(a, b)
+
+    def layout(self, a: RawArray, b: RawArray, target: bool) -> None:
+        """Chunks, filters and the like. Zarr v2 declares the nodata by ``fill_value``: one that a filled variable gained is an attribute's note."""
+        gained = target and "_FillValue" in b.attributes and "_FillValue" not in a.attributes
+        for key in {**a.layout, **b.layout}:
+            if not (key == "fill_value" and gained and self.after.kind == "Zarr (v2)"):
+                self.ledger.expect(
+                    f"variable {a.name}, layout, {key}",
+                    a.layout.get(key),
+                    b.layout.get(key),
+                    self.declared.format or self.declared.dtype,
+                )
 
     def _stored_otherwise(self, a: RawArray, b: RawArray) -> bool:
         """Whether a type that the other format does not know was stored as another that means the same.
