@@ -81,8 +81,10 @@ class TiffView:
             )
 
     def read_stored(self, window: Window, layer: int = 0) -> Array:
-        """Stored numbers (time, y, x) as the numbers they mean."""
-        return self.source.packing(layer).as_read(self.source.read_stored(window, layer))
+        """Stored numbers (time, y, x) as the numbers they mean; 0 in new gaps of whole numbers that declare none, which the sink marks."""
+        packing = self.source.packing(layer)
+        gap = 0 if packing.fill is None and packing.dtype.kind in "iu" else None
+        return packing.as_read(self.source.read_stored(window, layer, gap))
 
     def layouts(self, out: str | Path, options: SinkOptions) -> tuple[FileLayout, ...]:
         """One file per layer; several layers need a folder.

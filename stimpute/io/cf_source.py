@@ -137,17 +137,21 @@ class CFSource:
             static={c.name: c.read(window)[0] for c in self.covariates if not c.dynamic},
         )
 
-    def read_stored(self, window: Window, layer: int = 0) -> Array:
-        """The stored numbers of a window, as ``packing`` says they are to be understood."""
+    def read_stored(self, window: Window, layer: int = 0, gap: float | int | None = None) -> Array:
+        """The stored numbers of a window, as ``packing`` says they are to be understood.
+
+        ``gap``: of cells that no file holds, or as a gap in another packing; by default :meth:`fill_number`.
+        """
         name = self.layers[layer].variable
         packing = self.packing(layer)
         out = np.empty(window.shape, dtype=packing.stored_dtype)
         if self.needs_fill:
-            out[...] = packing.as_stored(self.fill_number(layer))
+            gap = self.fill_number(layer) if gap is None else gap
+            out[...] = packing.as_stored(gap)
         for block in self._blocks(window):
             stored = self._stored(block, window, layer)
             theirs = self.packings[block.file][name]
-            out[block.at] = stored if theirs.same_as(packing) else self._repacked(stored, theirs, layer)
+            out[block.at] = stored if theirs.same_as(packing) else self._repacked(stored, theirs, layer, gap)
         for at, places in self._averaged(window):
             values, valid = self._mean(places, window, layer)
             out[at][valid] = packing.encode(values[valid], name)
@@ -341,10 +345,10 @@ class CFSource:
         mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
         return mean, count > 0
 
-    def _repacked(self, stored: Array, theirs: Packing, layer: int) -> Array:
+    def _repacked(self, stored: Array, theirs: Packing, layer: int, gap: float | int | None) -> Array:
         values, valid = theirs.decode64(stored)
         packing = self.packing(layer)
-        out = np.full(stored.shape, packing.as_stored(self.fill_number(layer)))
+        out = np.full(stored.shape, packing.as_stored(self.fill_number(layer) if gap is None else gap))
         out[valid] = packing.recode(values[valid], self.layers[layer].name, theirs.dtype)
         return out
 

@@ -35,12 +35,13 @@ from stimpute.io.geotiff_staging import StagedArray, strips
 from stimpute.io.layout import history_line
 from stimpute.io.options import SinkOptions
 from stimpute.io.outputs import is_folder_output
-from stimpute.io.packing import Packing
+from stimpute.io.packing import Packing, nodata_candidates
 from stimpute.protocols import FILLED, OBSERVED, Filled, Window
 
 Array = npt.NDArray[Any]
 
 _READ_ALONG = (".aux.xml", ".ovr", ".msk")  # after a file's name: what GDAL reads together with it
+_WHOLE = 1 << 53  # beyond it a nodata, kept in double precision, is another number when it is read back
 
 
 class GeoTiffSink:
@@ -270,15 +271,40 @@ class GeoTiffSink:
         if nodata is None and unfilled and layout.cover == "none":
             nodata = gap_number(layout.bands[0].packing)
             if nodata is None:
-                raise OutputError(
-                    f"{layout.name}: cells stay unfilled, but {layout.dtype} has no nodata here; declare one with --nodata, "
-                    "or choose --dtype float32"
-                )
-            message = (
-                f"{layout.name}: the input declares no nodata; unfilled cells hold {nodata:g}, now declared"
-            )
+                nodata = self._mark_unfilled(layout)
+            message = f"{layout.name}: the input declares no nodata; unfilled cells hold {nodata:.10g}, now declared"
             warnings.warn(message, StimputeWarning, stacklevel=2)
         return replace(layout, tags=tags, nodata=nodata)
+
+    def _mark_unfilled(self, layout: FileLayout) -> int:
+        """Give the unfilled cells of a file of whole numbers one that no other cell of it holds, and return that.
+
+        Raises
+        ------
+        OutputError : none is left.
+        """
+        free = nodata_candidates(layout.dtype)
+        free = free[[abs(int(n)) <= _WHOLE for n in free]]
+        windows = [(b.layer, w) for b in layout.bands for w in strips(b.step, layout.shape, 8)]
+        for layer, window in windows:
+            values, flag = (
+                self._staged["values", layer].read(window),
+                self._staged["flag", layer].read(window),
+            )
+            free = free[~np.isin(free, values[flag <= FILLED])]
+        if not free.size:
+            raise OutputError(
+                f"{layout.name}: cells stay unfilled, and no number of {layout.dtype} is left that could mark them; choose another "
+                "type with --dtype (e.g. --dtype float32), or say with --nodata which number is no observation"
+            )
+        for layer, window in windows:
+            values, flag = (
+                self._staged["values", layer].read(window),
+                self._staged["flag", layer].read(window),
+            )
+            values[flag > FILLED] = free[0]
+            self._staged["values", layer].write(window, values)
+        return int(free[0])
 
 
 def _side_file(path: Path) -> Path:
@@ -286,7 +312,7 @@ def _side_file(path: Path) -> Path:
 
 
 def gap_number(packing: Packing) -> float | int | None:
-    """The stored number of a cell without a value: the nodata, NaN for floats without one, None for integers without."""
+    """The stored number of a cell without a value: the nodata, NaN for floats without one, None for integers without (found on commit)."""
     if packing.fill is not None:
         return packing.fill
     return float("nan") if packing.dtype.kind == "f" else None

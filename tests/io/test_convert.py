@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,39 @@ def test_a_refused_outlier_is_gone_in_every_format(
         after = written.read(whole(written)).with_nan()
     assert np.isnan(after[9, 0, 2])
     assert (after == values).sum() == np.isfinite(values).sum() - 1
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [(None, 255), ("uint8", 255), ("float32", np.nan)])
+def test_inserted_steps_of_whole_numbers_in_a_raster(tmp_path, fill_with, dtype, nodata):
+    values = np.random.default_rng(0).integers(10, 40, (4, 6, 5)).astype("u1")
+    dims = ("time", "lat", "lon")
+    data = xr.Dataset({"v": (dims, values)}, {d: np.arange(n) * 1.0 for d, n in zip(dims, values.shape)})
+    data["time"] = ("time", [0, 1, 3, 4], {"units": "days since 2020-01-01"})
+    data.lat.attrs["units"], data.lon.attrs["units"] = "degrees_north", "degrees_east"
+    data.to_netcdf(tmp_path / "in.nc")
+    out = tmp_path / "out.tif"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StimputeWarning)
+        fill_with(5.0, tmp_path / "in.nc", out, ReadOptions(regular=True), SinkOptions(dtype=dtype))
+    with rasterio.open(out) as written:
+        np.testing.assert_array_equal(written.nodata, nodata)
+        assert (written.read_masks(3)[0] == 0).all()  # refused
+        assert (written.read(3)[1:] == 5).all()
+        np.testing.assert_array_equal(written.read([1, 2, 4, 5]), values)
+
+
+def test_a_raster_takes_whole_numbers_of_which_all_are_observed_where_no_gap_is_left(tmp_path):
+    values = (np.arange(8 * 6 * 6) % 256).reshape(8, 6, 6).astype("u1")
+    dims = ("time", "lat", "lon")
+    data = xr.Dataset({"v": (dims, values)}, {d: np.arange(n) * 1.0 for d, n in zip(dims, values.shape)})
+    data["time"] = ("time", [0, 1, 2, 3, 5, 6, 7, 8], {"units": "days since 2020-01-01"})
+    data.lat.attrs["units"], data.lon.attrs["units"] = "degrees_north", "degrees_east"
+    data.to_netcdf(tmp_path / "in.nc")
+    with open_source(tmp_path / "in.nc", ReadOptions(regular=True)) as source:
+        fill(source, tmp_path / "out.tif")
+    with rasterio.open(tmp_path / "out.tif") as written:
+        assert written.nodata is None
+        np.testing.assert_array_equal(written.read(5), 7)
 
 
 @pytest.mark.parametrize("name", ["x", "y", "time", "spatial_ref", "lat", "z"])

@@ -18,7 +18,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
 
 from stimpute.errors import InputError, OutputError, StimputeWarning
-from stimpute.io import check_siblings, geotiff_file, output_format
+from stimpute.io import check_siblings, geotiff_file, open_source, output_format
 from stimpute.io.geotiff import GeoTiffSink, expand, open_geotiff
 from stimpute.io.options import ReadOptions, SinkOptions
 from stimpute.io.verify import verify
@@ -589,6 +589,62 @@ def test_a_nodata_is_declared_only_where_it_is_needed(tmp_path: Path) -> None:
         fill(source, tmp_path / "e_20200101.tif", refused=refused)
     with rasterio.open(tmp_path / "e_20200101.tif") as e:
         assert e.nodata == 255
+
+
+def outlying(path: Path) -> Path:
+    """A raster of 20 dated bands without a nodata, one cell of which lies far from its others in time."""
+    values = np.broadcast_to(10 + np.arange(20)[:, None, None] % 7, (20, 4, 5)).astype("u1")
+    values[9, 1, 2] = 200
+    values[:, 0, 0] = 254
+    return write(path, values, names=[f"2020-01-{day:02d}" for day in range(1, 21)])
+
+
+@pytest.mark.parametrize("dtype", [None, "uint8"])
+def test_a_refused_outlier_gets_a_number_that_no_other_cell_holds(tmp_path: Path, dtype: str | None) -> None:
+    path, out = outlying(tmp_path / "a.tif"), tmp_path / "b.tif"
+    refused = np.zeros((20, 4, 5), dtype=bool)
+    refused[9, 1, 2] = True
+    with pytest.warns(StimputeWarning, match="1 outliers"):
+        source = open_source(path, ReadOptions(qc=True))
+    with source, pytest.warns(StimputeWarning, match="unfilled cells hold 255, now declared"):
+        fill(source, out, SinkOptions(dtype=dtype), refused=refused)
+    with rasterio.open(path) as before, rasterio.open(out) as after:
+        assert after.nodata == 255
+        assert np.array_equal(after.read() == 255, refused)
+        assert np.array_equal(after.read()[~refused], before.read()[~refused])
+
+
+def test_inserted_steps_of_whole_numbers_get_one_that_is_neither_observed_nor_filled(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(10, 20, (3, 4, 5)).astype("u1")
+    values[0, 0, 0] = 254
+    path = write(tmp_path / "a.tif", values, names=["2020-01-01", "2020-01-02", "2020-01-04"])
+    refused = np.zeros((4, 4, 5), dtype=bool)
+    refused[2, 1] = True
+    with open_source(path, ReadOptions(regular=True)) as source:
+        with pytest.warns(StimputeWarning, match="unfilled cells hold 253, now declared"):
+            fill(source, tmp_path / "b.tif", value=255.0, refused=refused)
+        fill(source, tmp_path / "c.tif", value=255.0)
+    with rasterio.open(tmp_path / "b.tif") as b, rasterio.open(tmp_path / "c.tif") as c:
+        assert b.nodata == 253
+        assert np.array_equal(b.read() == 253, refused)
+        assert c.nodata is None  # every gap was filled
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i8", "u8"])
+def test_whole_numbers_that_leave_none_for_a_gap(tmp_path: Path, dtype: str) -> None:
+    """Of 64 bits no number next to an end survives as a nodata, which is kept in double precision."""
+    values = (np.arange(8 * 6 * 6) % 256).reshape(8, 6, 6).astype(dtype)
+    path = write(tmp_path / "a.tif", values, names=[f"2020-01-{day:02d}" for day in (1, 2, 3, 4, 6, 7, 8, 9)])
+    refused = np.ones((9, 6, 6), dtype=bool)
+    with open_source(path, ReadOptions(regular=True)) as source:
+        with pytest.raises(
+            OutputError, match=r"b\.tif: cells stay unfilled, and no number of u?int\d+ .*--dtype"
+        ):
+            fill(source, tmp_path / "b.tif", refused=refused)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif"]
+        fill(source, tmp_path / "c.tif", SinkOptions(dtype="float32"), refused=refused)
+    with rasterio.open(tmp_path / "c.tif") as c:
+        assert np.isnan(c.read(5)).all()
 
 
 def test_a_filled_value_beyond_the_type_is_an_error_and_leaves_nothing(
