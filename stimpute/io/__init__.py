@@ -192,13 +192,17 @@ ARCHIVE_STEPS = 400
 def archive_on(fine: Any, text: str, most: int = ARCHIVE_STEPS) -> ArchiveOn:
     """A fine archive of the same place, ``PATH[:VAR]``, open, on the grid of ``fine`` with steps of its own, ``most`` of them.
 
+    Its paths join what is read besides the inputs of ``fine``.
+
     Raises
     ------
     InputError : a file or variable that is not there, or that does not fit.
     """
     from stimpute.io import covariates
 
-    return covariates.ArchiveOn(fine, text, lambda path, reading: _open([path], reading), most)
+    archive = covariates.ArchiveOn(fine, text, lambda path, reading: _open([path], reading), most)
+    fine.besides = (*fine.besides, *map(str, archive.paths))
+    return archive
 
 
 def output_format(out: str | Path | None, source: Source, options: SinkOptions) -> OutputFormat:
@@ -235,6 +239,7 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
             str(out), lambda path: create_sink(path, source, inner), options.staging, options.overwrite
         )
     check_output(out, source.paths, options.overwrite)
+    _refuse_read(out, source)
     _warn_of_unfinished(Path(out))
     if wanted in ("GeoTIFF", "COG"):
         from stimpute.io.geotiff import GeoTiffSink
@@ -253,6 +258,13 @@ def create_sink(out: str | Path | None, source: Any, options: SinkOptions | None
             staging=options.staging,
         )
     return _file_sink(out, _as_cf(source), options, wanted)
+
+
+def _refuse_read(out: str | Path, source: Any) -> None:
+    from stimpute.io.files_read import files_read
+
+    if os.path.realpath(out) in files_read(source):
+        raise OutputError(f"{out}: is read in this run; the output needs another name")
 
 
 def _warn_of_unfinished(out: Path) -> None:

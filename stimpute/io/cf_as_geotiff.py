@@ -53,6 +53,7 @@ class TiffView:
     def __init__(self, source: CFSource) -> None:
         self.source, self.options = source, source.options
         self.paths: tuple[Path | str, ...] = source.paths
+        self.besides = source.besides
         self.layers: tuple[Layer, ...] = source.layers
         self.time_labels = source.time_labels
         self.alterations = source.alterations

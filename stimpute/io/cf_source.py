@@ -67,6 +67,7 @@ class CFSource:
         first = self.files[0]
         self.options = options
         self.paths: tuple[Path | str, ...] = tuple(f.path for f in files)
+        self.besides: tuple[str, ...] = ()
         self.format = first.format
         self.domain: npt.NDArray[np.bool_] | None = None
         self.covariates: tuple[Covariate, ...] = ()

@@ -46,7 +46,7 @@ class Covariate:
 
 
 def attach(source: Any, options: ReadOptions, opened: Callable[[str, ReadOptions], Any]) -> None:
-    """Open the covariates and the domain of ``options`` and put them into a source, whose ``besides`` are then their paths.
+    """Open the covariates and the domain of ``options`` and put them into a source, whose ``besides`` gain the paths of their files.
 
     Parameters
     ----------
@@ -57,18 +57,24 @@ def attach(source: Any, options: ReadOptions, opened: Callable[[str, ReadOptions
     InputError : a file or variable that is not there, or does not fit.
     """
     covariates: list[Covariate] = []
+    read: list[str] = []
+
+    def noted(path: str, reading: ReadOptions) -> Any:
+        other = opened(path, reading)
+        read.extend(str(p) for p in other.paths)
+        return other
+
     try:
         for text in options.covariates:
-            covariates += _covariates(text, source, opened, {c.name for c in covariates}, options.dedupe)
+            covariates += _covariates(text, source, noted, {c.name for c in covariates}, options.dedupe)
         if options.domain is not None:
-            source.domain = _domain(options.domain, source, opened)
+            source.domain = _domain(options.domain, source, noted)
     except BaseException:
         for covariate in covariates:
             covariate.close()
         raise
     source.covariates = (*source.covariates, *covariates)
-    read = (*options.covariates, *(() if options.domain is None else (options.domain,)))
-    source.besides = tuple(split_variable(text)[0] for text in read)
+    source.besides = tuple(dict.fromkeys([*source.besides, *read]))
 
 
 def split_variable(text: str) -> tuple[str, tuple[str, ...]]:
@@ -170,6 +176,7 @@ class ArchiveOn:
 
     def __init__(self, source: Any, text: str, opened: Callable[[str, ReadOptions], Any], most: int) -> None:
         self._other = _open(text, "--archive", opened)
+        self.paths: tuple[Path | str, ...] = self._other.paths
         try:
             self._reader = self._chosen(source, f"--archive {text}")
         except BaseException:

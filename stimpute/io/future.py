@@ -107,6 +107,7 @@ def future_source(source: Any, future: Future) -> CFSource:
         warnings.simplefilter("ignore", StimputeWarning)
         made = CFSource([raw], options)
     made.paths, made.domain = source.paths, source.domain
+    made.besides = source.besides
     made.alterations, made.notes = (), ()
     return made
 

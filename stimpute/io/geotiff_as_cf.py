@@ -66,6 +66,7 @@ def _converted(source: GeoTiffSource, raws: Sequence[RawFile]) -> CFSource:
     converted.outliers = source.outliers
     converted.paths, converted.warnings = source.paths, source.warnings
     converted.domain, converted.covariates = source.domain, source.covariates
+    converted.besides = source.besides
     unpacked = () if _common_packing(source) else ("files of different packing decoded to floats",)
     converted.alterations = (*source.alterations, *unpacked)
     return converted

@@ -81,6 +81,7 @@ class GeoTiffSource:
     observed_only : what an earlier run filled is read as a gap.
     outliers : how many observations are read as gaps (``--qc``).
     covariates : further variables on the stack's grid.
+    besides : paths of what is read besides ``paths``: covariates, the domain.
     """
 
     format = "GeoTIFF"
@@ -99,6 +100,7 @@ class GeoTiffSource:
         self.selection, self.reading = selection, reading
         self._columns = tuple((run.start, run.stop) for run, _ in stretches(selection.cols))
         self.paths: tuple[Path | str, ...] = tuple(_as_path(h.path) for h in headers)
+        self.besides: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.covariates: tuple[Covariate, ...] = ()
         self.domain: BoolArray | None = None

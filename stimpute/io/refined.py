@@ -47,6 +47,7 @@ def refine_source(coarse: CFSource, factor: int, *, even: bool = False) -> CFSou
         options = ReadOptions(variables=coarse.variables, times=labels, force=True, wrap=coarse.options.wrap)
         fine = CFSource([raw], options)
     fine.paths, fine.alterations = coarse.paths, coarse.alterations
+    fine.besides = coarse.besides
     if coarse.domain is not None:
         fine.domain = np.repeat(np.repeat(np.asarray(coarse.domain), factor, 0), factor, 1)
     return fine
