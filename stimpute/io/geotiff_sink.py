@@ -20,12 +20,15 @@ from rasterio.errors import RasterioError
 
 from stimpute.errors import OutputError, StimputeWarning
 from stimpute.io.atomic import AtomicTarget, commit_all
+from stimpute.io.files_read import files_read
 from stimpute.io.geotiff_bands import HISTORY_TAG
 from stimpute.io.geotiff_file import write_file
 from stimpute.io.geotiff_layout import BandLayout, FileLayout
 from stimpute.io.geotiff_siblings import (
+    SIDE_SUFFIX,
     final_place,
-    outdated_siblings,
+    left_beside,
+    read_along,
     refuse_taken,
     sibling,
     sibling_layout,
@@ -40,7 +43,6 @@ from stimpute.protocols import FILLED, OBSERVED, Filled, Window
 
 Array = npt.NDArray[Any]
 
-_READ_ALONG = (".aux.xml", ".ovr", ".msk")  # after a file's name: what GDAL reads together with it
 _WHOLE = 1 << 53  # beyond it a nodata, kept in double precision, is another number when it is read back
 
 
@@ -110,7 +112,9 @@ class GeoTiffSink:
         return 1, 1, int(self.source.layers[layer].shape[2])  # staged uncompressed, laid out on commit
 
     def commit(self, history: str) -> tuple[Path, ...]:
-        """Lay the files out, record ``history``, give them their names.
+        """Lay the files out, record ``history``, give them their names, remove what lay beside them and speaks of others.
+
+        What cannot be removed then is named by a warning: the files are in place.
 
         Raises
         ------
@@ -121,13 +125,14 @@ class GeoTiffSink:
                 raise AssertionError(
                     f"{described.name}: {self._written[layer]} cells written of {described.shape}"
                 )
+        outdated: list[Path] = []
         try:
             paths = [p for f in self.files for p in self._lay_out(f, history)]
             if self._folder is not None:
                 self._folder.commit()
             else:
+                outdated = self._outdated(paths)
                 commit_all(self._targets)
-                self._remove_outdated(paths)
         except (OSError, RasterioError) as error:
             self.abort()
             raise OutputError(f"{self.out}: cannot be written: {error}") from error
@@ -136,6 +141,7 @@ class GeoTiffSink:
             raise
         self._remove_staging()
         self._targets, self._folder = [], None
+        _remove(outdated)
         return tuple(paths)
 
     def abort(self) -> None:
@@ -242,13 +248,14 @@ class GeoTiffSink:
             self._targets.append(target)
             os.replace(side, target.path)
 
-    def _remove_outdated(self, written: list[Path]) -> None:
-        """What lay beside earlier files would be read as if it belonged to the new ones: siblings of a fill, and what GDAL reads with any file."""
-        left = outdated_siblings(self._named, self.source, [f.name for f in self.files], written)
+    def _outdated(self, written: list[Path]) -> list[Path]:
+        """What would be read as if it belonged to the new files: siblings of an earlier fill, and what GDAL reads with any file."""
+        read = files_read(self.source)
+        left, _ = left_beside(self._named, read, [f.name for f in self.files], written)
         new = {target.target for target in self._targets}
-        beside = (path.with_name(path.name + end) for path in (*written, *left) for end in _READ_ALONG)
-        for path in (*left, *(path for path in beside if path not in new)):
-            path.unlink(missing_ok=True)
+        beside = [side for path in (*written, *left) for side in read_along(path) if side not in new]
+        found = [side for side in beside if os.path.lexists(side) and os.path.realpath(side) not in read]
+        return [*left, *found]
 
     def _any_unfilled(self, layout: FileLayout) -> bool:
         flags = ((b.layer, b.step) for b in layout.bands)
@@ -308,7 +315,20 @@ class GeoTiffSink:
 
 
 def _side_file(path: Path) -> Path:
-    return path.with_name(path.name + _READ_ALONG[0])
+    return path.with_name(path.name + SIDE_SUFFIX)
+
+
+def _remove(paths: list[Path]) -> None:
+    """Remove files; a warning names each that cannot be."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            warnings.warn(
+                f"{path}: cannot be removed ({error.strerror or error}), and may be taken for a part of the output beside it; remove it by hand",
+                StimputeWarning,
+                stacklevel=3,
+            )
 
 
 def gap_number(packing: Packing) -> float | int | None:

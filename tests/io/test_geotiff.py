@@ -798,7 +798,8 @@ def test_what_is_read_is_no_sibling_to_be_replaced_or_removed(
     with open_geotiff([flag] if read == "input" else folder, ReadOptions(**given)) as source:
         with pytest.raises(OutputError, match=r"out_flag\.tif: equals an input"):
             GeoTiffSink(tmp_path / "out.tif", source, SinkOptions(overwrite=True))
-        fill(source, tmp_path / "out.tif", SinkOptions(flags=False, overwrite=True))
+        with pytest.warns(StimputeWarning, match=r"out_flag\.tif: is read in this run and stays"):
+            fill(source, tmp_path / "out.tif", SinkOptions(flags=False, overwrite=True))
     assert flag.exists()
 
 
