@@ -19,6 +19,7 @@ from stimpute.classical.mean import observed, overall_mean
 _NOISE = 0.3  # of the variance, at first
 _LEAST_NOISE = 1e-4  # of the variance
 _TINY = 1e-8
+_MANY = 16_384  # cells that say enough of how steps differ
 
 
 def variational_pca(
@@ -31,7 +32,7 @@ def variational_pca(
     values : (B, T, H, W); gaps may hold anything.
     valid : bool (B, T, H, W), True = observed.
     count : of components, at most T - 1 and H * W.
-    iterations : turns of loadings and amplitudes.
+    iterations : turns of loadings and amplitudes; of many cells all but the last on evenly spread ones.
     times : (B, T) days; steps if None. Read for frames without any observation, which are linear in time between the others.
 
     Returns
@@ -48,9 +49,12 @@ def variational_pca(
     if size < 1:
         return center.expand_as(values).clone()
     amplitudes, noise = _begin(shown, size), shown.new_full((len(shown), 1, 1), _NOISE, dtype=torch.float64)
-    for _ in range(iterations):
-        loadings = _loadings(shown, seen, amplitudes, noise)
-        amplitudes, noise = _amplitudes(shown, seen, loadings, amplitudes.variance, noise, cells)
+    thinned = -(-shown.shape[2] // _MANY)
+    for turn in range(iterations):
+        some = slice(None, None, thinned if turn < iterations - 1 else None)
+        part, there = shown[..., some], seen[..., some]
+        loadings = _loadings(part, there, amplitudes, noise)
+        amplitudes, noise = _amplitudes(part, there, loadings, amplitudes.variance, noise)
         amplitudes, loadings = _turned(amplitudes, loadings)
     fitted = amplitudes.mean.to(shown.dtype) @ loadings.mean.mT * spread
     states = fitted.reshape(values.shape) + center
@@ -98,7 +102,7 @@ def _loadings(shown: Tensor, seen: Tensor, amplitudes: _Normal, noise: Tensor) -
 
 
 def _amplitudes(
-    shown: Tensor, seen: Tensor, loadings: _Normal, variance: Tensor, noise: Tensor, cells: Tensor
+    shown: Tensor, seen: Tensor, loadings: _Normal, variance: Tensor, noise: Tensor
 ) -> tuple[_Normal, Tensor]:
     """Of each step, from the cells that it observed; a priori of ``variance`` (B, K). And the noise (B, 1, 1) left over."""
     size = variance.shape[1]
@@ -112,6 +116,7 @@ def _amplitudes(
     found = _Normal(mean, covariance, variance)
     square = shown.square().sum(dim=(1, 2), dtype=torch.float64)
     missed = square - 2 * (mean * moment).sum(dim=(1, 2)) + (found.moments * known).sum(dim=(1, 2))
+    cells = seen.sum(dim=(1, 2)).clamp_min(1)
     return found, (missed / cells).clamp_min(_LEAST_NOISE)[:, None, None]
 
 
