@@ -22,7 +22,6 @@ def dineof(
     *,
     iterations: int = 10,
     times: Tensor | None = None,
-    initial: Tensor | None = None,
 ) -> Tensor:
     """Replace the gaps by the reconstruction from the leading EOFs, repeatedly, at increasing rank.
 
@@ -36,7 +35,6 @@ def dineof(
     ranks : increasing numbers of EOFs; those above min(T, H * W) count as that.
     iterations : per rank.
     times : (B, T) days; steps if None.
-    initial : (B, T, H, W) first guess in the gaps, without NaN; the mean if None.
 
     Returns
     -------
@@ -46,8 +44,7 @@ def dineof(
     seen = valid.flatten(2)
     shown = observed(values - center, valid).flatten(2)
     empty = ~seen.any(dim=2, keepdim=True)
-    guess = torch.zeros_like(shown) if initial is None else (initial - center).flatten(2)
-    matrix = torch.where(seen, shown, guess).masked_fill(empty, 0.0)
+    matrix = shown
     states = []
     for rank in ranks:
         for _ in range(iterations):

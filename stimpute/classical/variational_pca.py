@@ -42,35 +42,32 @@ def variational_pca(
     center = overall_mean(values, valid)
     shown = observed(values - center, valid).flatten(2)
     seen = valid.flatten(2).to(values.dtype)
-    cells = seen.sum(dim=(1, 2)).clamp_min(1)
-    spread = (shown.square().sum(dim=(1, 2)) / cells).sqrt()[:, None, None]
+    seen_cells = seen.sum(dim=(1, 2)).clamp_min(1)
+    spread = (shown.square().sum(dim=(1, 2)) / seen_cells).sqrt()[:, None, None]
     shown = shown / torch.where(spread > 0, spread, 1.0)
     size = min(count, shown.shape[1] - 1, shown.shape[2])
     if size < 1:
         return center.expand_as(values).clone()
-    amplitudes, noise = _begin(shown, size), shown.new_full((len(shown), 1, 1), _NOISE, dtype=torch.float64)
+    amplitudes, variance = _begin(shown, size)
+    noise = shown.new_full((len(shown), 1, 1), _NOISE, dtype=torch.float64)
     thinned = -(-shown.shape[2] // _MANY)
     for turn in range(iterations):
         some = slice(None, None, thinned if turn < iterations - 1 else None)
         part, there = shown[..., some], seen[..., some]
         loadings = _loadings(part, there, amplitudes, noise)
-        amplitudes, noise = _amplitudes(part, there, loadings, amplitudes.variance, noise)
-        amplitudes, loadings = _turned(amplitudes, loadings)
-    fitted = amplitudes.mean.to(shown.dtype) @ loadings.mean.mT * spread
+        amplitudes, noise = _amplitudes(part, there, loadings, variance, noise)
+        amplitudes, cells, variance = _turned(amplitudes, loadings)
+    fitted = amplitudes.mean.to(shown.dtype) @ cells.mT * spread
     states = fitted.reshape(values.shape) + center
     return carry_over_empty(states[:, None], ~valid.flatten(2).any(dim=2, keepdim=True), times)[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
 class _Normal:
-    """Vectors of K numbers known as normal distributions: of the cells (B, N, K), or of the steps (B, T, K).
-
-    ``mean`` (B, n, K), ``covariance`` (B, n, K, K), and of the steps ``variance`` (B, K) of each component over all of them.
-    """
+    """The loadings of cells or the amplitudes of steps as normal distributions: ``mean`` (B, n, K), ``covariance`` (B, n, K, K)."""
 
     mean: Tensor
     covariance: Tensor
-    variance: Tensor
 
     @property
     def moments(self) -> Tensor:
@@ -78,14 +75,14 @@ class _Normal:
         return (self.mean[..., :, None] * self.mean[..., None, :] + self.covariance).flatten(2)
 
 
-def _begin(shown: Tensor, size: int) -> _Normal:
-    """The leading components in time with 0 in the gaps, taken for certain."""
+def _begin(shown: Tensor, size: int) -> tuple[_Normal, Tensor]:
+    """The leading components in time with 0 in the gaps, taken for certain; and the variance (B, K) of each over the steps."""
     gram = (shown @ shown.mT).double() / shown.shape[2]
     gram.diagonal(dim1=1, dim2=2).add_(_TINY)
     energy, vectors = torch.linalg.eigh(gram)
     mean = vectors[..., -size:] * energy[..., -size:].clamp_min(_TINY).sqrt()[:, None]
     variance = mean.square().mean(dim=1).clamp_min(_TINY)
-    return _Normal(mean, mean.new_zeros(*mean.shape, size), variance)
+    return _Normal(mean, mean.new_zeros(*mean.shape, size)), variance
 
 
 def _loadings(shown: Tensor, seen: Tensor, amplitudes: _Normal, noise: Tensor) -> _Normal:
@@ -98,7 +95,7 @@ def _loadings(shown: Tensor, seen: Tensor, amplitudes: _Normal, noise: Tensor) -
     precision.diagonal(dim1=2, dim2=3).add_(1)
     covariance = torch.linalg.inv(precision)
     moment = shown.mT @ amplitudes.mean.to(shown.dtype) * weight
-    return _Normal((covariance @ moment[..., None])[..., 0], covariance, shown.new_ones(len(shown), size))
+    return _Normal((covariance @ moment[..., None])[..., 0], covariance)
 
 
 def _amplitudes(
@@ -113,15 +110,18 @@ def _amplitudes(
     covariance = torch.linalg.inv(precision)
     moment = (shown @ loadings.mean).double()
     mean = (covariance @ (moment / noise)[..., None])[..., 0]
-    found = _Normal(mean, covariance, variance)
+    found = _Normal(mean, covariance)
     square = shown.square().sum(dim=(1, 2), dtype=torch.float64)
     missed = square - 2 * (mean * moment).sum(dim=(1, 2)) + (found.moments * known).sum(dim=(1, 2))
     cells = seen.sum(dim=(1, 2)).clamp_min(1)
     return found, (missed / cells).clamp_min(_LEAST_NOISE)[:, None, None]
 
 
-def _turned(amplitudes: _Normal, loadings: _Normal) -> tuple[_Normal, _Normal]:
-    """Axes along which loadings have unit variance and amplitudes are uncorrelated; their products stay what they are."""
+def _turned(amplitudes: _Normal, loadings: _Normal) -> tuple[_Normal, Tensor, Tensor]:
+    """Both along axes on which loadings have unit variance and amplitudes are uncorrelated; their products stay what they are.
+
+    Amplitudes, the means (B, N, K) of loadings, and the variance (B, K) of each component over the steps.
+    """
     spread = loadings.mean.mT @ loadings.mean + loadings.covariance.sum(dim=1)
     energy, vectors = torch.linalg.eigh(spread.double() / loadings.mean.shape[1])
     root = vectors * energy.clamp_min(_TINY).sqrt()[:, None]
@@ -130,6 +130,4 @@ def _turned(amplitudes: _Normal, loadings: _Normal) -> tuple[_Normal, _Normal]:
     variance, axes = torch.linalg.eigh((steps.mT @ steps + covariance.sum(dim=1)) / steps.shape[1])
     covariance = axes.mT[:, None] @ covariance @ axes[:, None]
     cells = torch.linalg.solve(root @ axes, loadings.mean.mT.double()).mT.to(loadings.mean.dtype)
-    return _Normal(steps @ axes, covariance, variance.clamp_min(_TINY)), _Normal(
-        cells, loadings.covariance, loadings.variance
-    )
+    return _Normal(steps @ axes, covariance), cells, variance.clamp_min(_TINY)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from stimpute.classical import variational_pca as module
 from stimpute.classical.eof import dineof
 from stimpute.classical.variational_pca import variational_pca
 
@@ -66,3 +67,12 @@ def test_empty_frames_are_linear_in_time_between_their_neighbours():
     filled = variational_pca(values, valid, times=times)[0]
     torch.testing.assert_close(filled[3], torch.lerp(filled[2], filled[5], 0.25))
     torch.testing.assert_close(filled[4], torch.lerp(filled[2], filled[5], 0.5))
+
+
+def test_large_frames_settle_on_a_part_of_their_cells(monkeypatch):
+    truth, values, valid = low_rank(3, missing=0.6)
+    whole = variational_pca(values, valid)
+    monkeypatch.setattr(module, "_MANY", 200)
+    thinned = variational_pca(values, valid)
+    assert not torch.equal(thinned, whole)
+    assert missed(thinned, truth, valid) < 1.1 * missed(whole, truth, valid)
