@@ -7,16 +7,14 @@ import torch
 
 from stimpute.classical import gridded_kriging
 from stimpute.model.batch import Batch
+from stimpute.model.candidate_errors import alike, farther, frame_error
 from stimpute.model.candidates import (
     CANDIDATES,
     TRANSFORMED,
-    alike,
     blend,
     compute_candidates,
     copies,
     estimate_candidates,
-    farther,
-    frame_error,
 )
 from stimpute.model.inner_hold_out import (
     empty_frames,
