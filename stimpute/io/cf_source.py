@@ -25,7 +25,7 @@ from stimpute.io.cf_steps import Steps, arrange
 from stimpute.io.cf_time import short_labels
 from stimpute.io.covariates import Covariate
 from stimpute.io.options import ReadOptions
-from stimpute.io.packing import Packing, equals, nodata_candidates, shared_packing
+from stimpute.io.packing import Packing, equals, nodata_candidates, shared_packing, unused_number
 from stimpute.io.packing_attributes import packing_of
 from stimpute.io.raw import Array, RawFile, RawVariable
 from stimpute.io.units import units_as_powers
@@ -220,19 +220,21 @@ class CFSource:
         return self._unused[name]
 
     def _unused_number(self, name: str) -> int:
-        free = nodata_candidates(self.shared[name].dtype)
+        number = unused_number(nodata_candidates(self.shared[name].dtype), self._held(name))
+        if number is None:
+            raise OutputError(
+                f"{self.paths[0]}: {name} declares no nodata, and its observations hold every number of {self.shared[name].dtype} "
+                "that could mark a gap; choose a wider type with --dtype (e.g. --dtype float32), or say with --nodata which number is no observation"
+            )
+        return number
+
+    def _held(self, name: str) -> Iterator[Array]:
         for number, layer in enumerate(self.layers):
             steps, ny, nx = layer.shape
             together = max(1, _BLOCK_CELLS // max(1, ny * nx))
             for start in range(0, steps if layer.variable == name else 0, together):
                 window = Window((start, min(start + together, steps)), (0, ny), (0, nx))
-                free = free[~np.isin(free, self.observed_numbers(window, number))]
-        if not free.size:
-            raise OutputError(
-                f"{self.paths[0]}: {name} declares no nodata, and its observations hold every number of {self.shared[name].dtype} "
-                "that could mark a gap; choose a wider type with --dtype (e.g. --dtype float32), or say with --nodata which number is no observation"
-            )
-        return int(free[0])
+                yield self.observed_numbers(window, number)
 
     def observed_numbers(self, window: Window, layer: int = 0) -> Array:
         """What the observations of a window hold, 1-D; for whole numbers, which all files store alike (``shared_packing``)."""

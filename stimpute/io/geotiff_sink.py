@@ -38,7 +38,7 @@ from stimpute.io.geotiff_staging import StagedArray, strips
 from stimpute.io.layout import history_line
 from stimpute.io.options import SinkOptions
 from stimpute.io.outputs import is_folder_output
-from stimpute.io.packing import Packing, nodata_candidates
+from stimpute.io.packing import Packing, nodata_candidates, unused_number
 from stimpute.protocols import FILLED, OBSERVED, Filled, Window
 
 Array = npt.NDArray[Any]
@@ -293,25 +293,24 @@ class GeoTiffSink:
         free = nodata_candidates(layout.dtype)
         free = free[[abs(int(n)) <= _WHOLE for n in free]]
         windows = [(b.layer, w) for b in layout.bands for w in strips(b.step, layout.shape, 8)]
-        for layer, window in windows:
-            values, flag = (
-                self._staged["values", layer].read(window),
-                self._staged["flag", layer].read(window),
-            )
-            free = free[~np.isin(free, values[flag <= FILLED])]
-        if not free.size:
+        number = unused_number(
+            free, (values[flag <= FILLED] for values, flag in map(self._staged_in, windows))
+        )
+        if number is None:
             raise OutputError(
                 f"{layout.name}: cells stay unfilled, and no number of {layout.dtype} is left that could mark them; choose another "
                 "type with --dtype (e.g. --dtype float32), or say with --nodata which number is no observation"
             )
         for layer, window in windows:
-            values, flag = (
-                self._staged["values", layer].read(window),
-                self._staged["flag", layer].read(window),
-            )
-            values[flag > FILLED] = free[0]
+            values, flag = self._staged_in((layer, window))
+            values[flag > FILLED] = number
             self._staged["values", layer].write(window, values)
-        return int(free[0])
+        return number
+
+    def _staged_in(self, place: tuple[int, Window]) -> tuple[Array, Array]:
+        """Values and flags of a layer in a window."""
+        layer, window = place
+        return self._staged["values", layer].read(window), self._staged["flag", layer].read(window)
 
 
 def _side_file(path: Path) -> Path:

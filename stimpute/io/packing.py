@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -379,6 +379,18 @@ def nodata_candidates(dtype: np.dtype[Any]) -> Array:
     ends = range(int(high), int(high) - 256, -1) if dtype.kind == "u" else range(int(low), int(low) + 256)
     default = [int(DEFAULT_FILLS[code])] if (code := dtype.str[1:]) in DEFAULT_FILLS else []
     return np.array(list(dict.fromkeys([*default, *ends])), dtype=dtype)
+
+
+def unused_number(candidates: Array, held: Iterable[Array]) -> int | None:
+    """The first of ``candidates`` that none of the arrays ``held`` holds; None where there is none.
+
+    >>> unused_number(np.array([255, 254]), [np.array([1, 255]), np.array([2])])
+    254
+    """
+    free = candidates
+    for numbers in held:
+        free = free[~np.isin(free, numbers)]
+    return int(free[0]) if free.size else None
 
 
 def type_limits(dtype: np.dtype[Any]) -> tuple[float | int, float | int]:
