@@ -634,6 +634,19 @@ class TestRasters:
         assert report.differences == ()
         assert report.total("observed") == int(np.isfinite(values).sum())
 
+    def test_of_netcdf_the_variable_along_time_is_taken_as_fill_does(self, tmp_path, gappy, write_netcdf):
+        source, out = write_netcdf(gappy()), tmp_path / "out.tif"
+
+        def add_levels(file):
+            file.createDimension("level", 3)
+            file.createVariable("profile", "f4", ("level", *file["sst"].dimensions[1:]))
+
+        edit(source, add_levels)
+        api.fill(source, out, method="mean")
+        report = verify(source, out)
+        assert report.differences == ()
+        assert report.total("observed") == int(np.isfinite(gappy()).sum())
+
 
 @pytest.mark.parametrize("flags", ["--flags", "--no-flags"])
 @pytest.mark.parametrize(("before", "after"), [("nc", "nc"), ("tif", "tif"), ("nc", "tif"), ("tif", "nc")])

@@ -47,7 +47,7 @@ class CfStack:
 
     @classmethod
     def choose(cls, file: RawFile, variables: Sequence[str]) -> CfStack:
-        """The variable named, or the only one with three dimensions (the one with a flag, where there is one).
+        """The variable named, or the only one that may have been filled (the one with a flag, where there is one).
 
         Raises
         ------
@@ -101,10 +101,12 @@ class CfStack:
 
 
 def _stacks(file: RawFile) -> list[str]:
+    """Variables that may have been filled: those along time where there are any, else of three dimensions, else maps."""
     numbers = [n for n, a in file.arrays.items() if a.dtype != "string" and np.dtype(a.dtype).kind in "iuf"]
     maps = [n for n in numbers if len(file.arrays[n].shape) >= 2 and not n.endswith(("_bnds", "_bounds"))]
     single = [n for n in maps if sum(length > 1 for length in file.arrays[n].shape[:-2]) <= 1]
-    return [n for n in single if len(file.arrays[n].shape) >= 3] or single
+    dated = [n for n in single if any(_is_time(file.arrays.get(d)) for d in file.arrays[n].dims[:-2])]
+    return dated or [n for n in single if len(file.arrays[n].shape) >= 3] or single
 
 
 def _is_time(axis: RawArray | None) -> bool:
